@@ -1,0 +1,6 @@
+"""The data of an installed devicevm: schemas, device classes, image recipes and guest sources.
+
+The folders here are links to the ones at the top of the checkout; a wheel holds copies. Read them by
+
+    importlib.resources.files("devicevm.data") / "schemas" / "client.schema.json"
+"""

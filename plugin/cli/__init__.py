@@ -1,0 +1,1 @@
+"""The command line `devicevm`: arguments in, the core called, the result on standard output."""

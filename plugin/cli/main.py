@@ -1,0 +1,111 @@
+"""The entry point: finds the command, and turns whatever goes wrong into a sentence and an exit code."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+
+import click
+
+from .. import __version__
+from ..errors import DevicevmError
+from . import output
+from .options import CONTEXT, Invocation, debug_option
+from .interrupted import Interrupted
+
+COMMANDS = {
+    "validate": "validate",
+    "inventory": "inventory",
+    "plan": "plan",
+    "apply": "apply",
+    "status": "status",
+    "explain": "explain",
+    "render": "render",
+    "destroy": "destroy",
+    "image": "image",
+    "logs": "logs",
+    "console": "console",
+    "demo": "demo",
+    "completion": "completion",
+}
+"""Command -> its module in commands/, which holds a click command of that name; in the order of the help."""
+
+USAGE, FAILED, INTERRUPTED = 2, 1, 130
+
+
+class Commands(click.Group):
+    """Loads a command's module when it is asked for: `devicevm validate` need not wait for the others'."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The commands in the order in which they are used."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".commands.{COMMANDS[cmd_name]}", __package__)
+        found: click.Command = getattr(module, cmd_name)
+        return found
+
+
+@click.group(cls=Commands, context_settings=CONTEXT, epilog="Each command's --help has examples. Documentation: docs/cli.md.")
+@click.version_option(__version__, message="devicevm %(version)s")
+@debug_option
+def cli() -> None:
+    """Declare the devices that VMs need; devicevm runs the device VMs that emulate them.
+
+    A plan is made from manifests and from what the VMM has, and carried out. Results are written to standard
+    output, progress and errors to standard error. Exit status: 0 done or nothing to do, 1 failed, 2 wrong usage.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line (default: this process's) and return its exit status; nothing is raised."""
+    invocation = Invocation()
+    try:
+        with _terminable():
+            status = cli.main(arguments, prog_name="devicevm", standalone_mode=False, obj=invocation)
+            return status if isinstance(status, int) else 0
+    except click.ClickException as error:
+        error.show(sys.stderr)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        output.error("interrupted; nothing was changed")
+        return INTERRUPTED
+    except DevicevmError as error:
+        _explain(invocation)
+        output.error(error.message, error.hint)
+        return INTERRUPTED if isinstance(error, Interrupted) else FAILED
+    except Exception as error:  # the last resort: users get a sentence, developers --debug
+        _explain(invocation)
+        what = f"{type(error).__name__}: {error}".strip(": ")
+        output.error(f"devicevm failed in a way it should not: {what}", "run it again with --debug and report what it says")
+        return FAILED
+
+
+def _explain(invocation: Invocation) -> None:
+    if invocation.debug:
+        traceback.print_exc(file=sys.stderr)
+
+
+class _terminable:
+    """Within, SIGTERM is treated as Ctrl-C: what was begun is ended in order, and said."""
+
+    def __enter__(self) -> None:
+        self.before = signal.getsignal(signal.SIGTERM)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._interrupt)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self.before)
+
+    @staticmethod
+    def _interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt

@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The agent: PID 1 of a device VM. It starts the emulators, keeps them so, and answers the host. */
+#ifndef DEVICEVM_AGENT_H
+#define DEVICEVM_AGENT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CONFIG_NAME "opt/org.devicevm/config"
+#define CONTROL_PORT "org.devicevm.control"
+#define MODULES_FILE "/etc/devicevm/modules"
+#define BACKING_DIR "/dev/backing"
+
+enum { MAX_DEVICES = 64, MAX_NAME = 64, MAX_LINE = 64 * 1024, MAX_CONFIG = 1024 * 1024 };
+
+/* boot.c: what a kernel needs before the first program can run. */
+void boot_mount(void);
+void boot_load_modules(const char *list);
+int64_t now_ms(void);
+void power_off(void) __attribute__((noreturn));
+
+/* fwcfg.c: the host's configuration; NULL when there is none. The caller frees it. */
+char *fwcfg_read(const char *name, size_t *size);
+
+/* log.c: a bounded log in memory, echoed to the console. */
+void log_open(void);
+void log_message(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void log_text(const char *name, const char *text, size_t size);
+json_t *log_tail(size_t lines);
+
+/* ports.c */
+int port_open(const char *name, int flags);
+bool port_connected(int fd);
+
+/* storage.c: true once /dev/backing/SERIAL leads to the disk with that serial. */
+bool backing_ready(const char *serial);
+
+/* waiting.c: does a process of this session wait for the port open as `port`, or in a poll? */
+bool session_waits(pid_t session, int port);
+
+/* events.c: one epoll set; `kind` and `index` come back with the event. */
+enum event_kind { EVENT_SIGNAL = 1, EVENT_CONTROL, EVENT_PORT, EVENT_STDERR };
+bool events_add(int fd, enum event_kind kind, unsigned index, uint32_t events);
+void events_change(int fd, enum event_kind kind, unsigned index, uint32_t events);
+void events_remove(int fd);
+void events_run(void) __attribute__((noreturn));
+
+/* devices.c: `config` is borrowed; on failure `error` (of any size given) says why. */
+bool devices_add(json_t *config, char *error, size_t size);
+bool devices_remove(const char *name, json_t *id);
+void devices_stop_all(void);
+bool devices_all_gone(void);
+json_t *devices_status(void);
+int64_t devices_step(int64_t now);
+void devices_reap(void);
+void devices_port_event(unsigned index);
+void devices_stderr_event(unsigned index);
+
+/* control.c */
+void control_init(const char *config_problem);
+int64_t control_step(int64_t now);
+void control_event(void);
+void control_reply(json_t *id, const char *error, json_t *extra);
+bool control_powering_off(void);
+
+#endif

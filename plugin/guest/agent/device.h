@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* One device and what becomes of it. Private to device_*.c and devices.c. */
+#ifndef DEVICEVM_DEVICE_H
+#define DEVICEVM_DEVICE_H
+
+#include "agent.h"
+
+enum { MAX_ARGUMENTS = 256, FAST_EXITS = 5 };
+
+enum phase {
+	PHASE_PORT,	/* waits for its port and its backing disk to appear */
+	PHASE_PEER,	/* has its port; the program runs as soon as the host connects */
+	PHASE_ALIVE,	/* the program runs */
+	PHASE_PAUSE,	/* the program ended; it runs again at `due` */
+	PHASE_STOPPING, /* got SIGTERM; gets SIGKILL at `due` */
+	PHASE_STOPPED,	/* to be forgotten, or to be replaced by `replacement` */
+};
+
+struct device {
+	/* what was asked for */
+	char name[MAX_NAME], port[128], backing[MAX_NAME];
+	char **argv, **envp;
+	bool death_powers_off;
+	json_t *config;
+
+	/* what is */
+	enum phase phase;
+	int fd, errors;	      /* the port; the program's standard error */
+	pid_t pid;	      /* also its session and its process group */
+	int64_t due, started; /* ms */
+	int64_t step;	      /* ms between two looks at a program that starts */
+	unsigned restarts;
+	unsigned fast_exits;  /* in a row, without ever having waited for its port */
+	int64_t first_fast;
+	bool ready;	      /* was seen to wait for its port since it was started */
+	bool peer_seen;	      /* somebody connected since it was started */
+	bool hung_up;	      /* ... and left: the program has to end */
+	bool failed;
+	bool needs_peer;      /* ended at once because nobody was connected */
+	char line[512];
+	size_t line_used;
+	unsigned lines_left;  /* on the log, in this second */
+	int64_t lines_second;
+
+	json_t *replacement;  /* comes when this one has stopped */
+	json_t *remove_id;    /* whom to tell when this one has stopped */
+};
+
+/* device_config.c */
+bool device_check(json_t *config, char *error, size_t size);
+bool device_init(struct device *device, json_t *config);
+void device_free(struct device *device);
+
+/* device_run.c: `slot` is the device's place in the table. */
+int64_t device_step(struct device *device, unsigned slot, int64_t now);
+void device_port_changed(struct device *device, unsigned slot, int64_t now);
+void device_stop(struct device *device, int64_t now);
+void device_exited(struct device *device, int status, int64_t now);
+void device_read_errors(struct device *device);
+const char *device_state(const struct device *device);
+
+/* device_spawn.c */
+bool device_spawn(struct device *device, unsigned slot);
+
+#endif

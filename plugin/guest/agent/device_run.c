@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: GPL-3.0-or-later */
+/* The life of one device: port, program, end, and again. */
+#define _GNU_SOURCE
+#include "device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	PORT_RETRY = 10,     /* ms between looks for a port or a disk that is not there yet */
+	PORT_PATIENCE = 10000,
+	PORT_SLOW = 500,
+	RESTART_PAUSE = 10,  /* lets the host see the port close before it opens again */
+	FAILED_PAUSE = 30000,
+	FAST_WINDOW = 10000, /* FAST_EXITS within it: failed */
+	STOP_GRACE = 2000,
+	STOP_GRACE_IDLE = 200, /* nobody connected: nothing to finish */
+	LINES_PER_SECOND = 50,
+	HANGUP_GRACE = 1000,   /* for a program to end after its peer left ... */
+	NEXT_PEER_GRACE = 50,  /* ... when another is already there */
+	TALKING = 1000,	     /* ms alive with a connected peer that count as readiness */
+};
+
+/* Edge-triggered, because an unconnected port reports its hang-up all the time. Hang-ups alone
+ * are cheap to watch: with data going to and fro, the agent is not even woken. */
+enum { WATCH_CONNECT = EPOLLOUT | EPOLLET, WATCH_HANGUP = EPOLLET };
+
+static void close_port(struct device *device)
+{
+	if (device->fd >= 0) {
+		events_remove(device->fd); /* closing is not enough: the program has it as well */
+		close(device->fd);
+	}
+	device->fd = -1;
+}
+
+static int64_t start(struct device *device, unsigned slot, int64_t now)
+{
+	device->needs_peer = false;
+	device->ready = device->peer_seen = device->hung_up = false;
+	device->started = now;
+	if (!device_spawn(device, slot)) {
+		close_port(device);
+		device->phase = PHASE_PAUSE;
+		return device->due = now + 1000;
+	}
+	device->phase = PHASE_ALIVE;
+	device->step = PORT_RETRY;
+	return device->due = now + device->step;
+}
+
+/* The port is opened anew for each run: closing it is what throws away unread bytes
+ * of the peer before. */
+static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
+{
+	bool disk = !device->backing[0] || backing_ready(device->backing);
+
+	if (!device->started)
+		device->started = now;
+	if (disk)
+		device->fd = port_open(device->port, O_RDWR);
+	if (device->fd < 0) {
+		if (now - device->started < PORT_PATIENCE)
+			return device->due = now + PORT_RETRY;
+		if (!device->failed)
+			log_message("%s: %s %s did not appear", device->name, disk ? "port" : "disk",
+				    disk ? device->port : device->backing);
+		device->failed = true;
+		return device->due = now + PORT_SLOW;
+	}
+	events_add(device->fd, EVENT_PORT, slot, WATCH_CONNECT);
+	if (device->needs_peer && !port_connected(device->fd)) {
+		device->phase = PHASE_PEER;
+		return device->due = INT64_MAX;
+	}
+	return start(device, slot, now);
+}
+
+/* While a program starts, look often at first, then ever less; not at all once it is ready. */
+static int64_t look_at_program(struct device *device, int64_t now)
+{
+	bool talks = now - device->started >= TALKING && port_connected(device->fd);
+
+	if (now < device->due)
+		return device->due;
+	if (device->hung_up) {
+		kill(-device->pid, SIGKILL);
+		return device->due = now + HANGUP_GRACE;
+	}
+	if (device->ready)
+		return device->due = INT64_MAX;
+	if (session_waits(device->pid, device->fd) || talks) {
+		device->ready = true;
+		device->failed = false;
+		device->fast_exits = 0;
+		return device->due = INT64_MAX;
+	}
+	device->step = device->step < 500 ? device->step * 3 / 2 : 500;
+	return device->due = now + device->step;
+}
+
+static int64_t look_at_peer(struct device *device, unsigned slot, int64_t now)
+{
+	if (!port_connected(device->fd))
+		return device->due;
+	return start(device, slot, now);
+}
+
+/* A program whose peer has left has to end, for the next peer must not get the rest of an
+ * answer to the last. Most notice by themselves; one that is blocked in a write does not. */
+void device_port_changed(struct device *device, unsigned slot, int64_t now)
+{
+	bool connected = port_connected(device->fd);
+
+	if (device->phase != PHASE_ALIVE)
+		return;
+	if (connected && !device->peer_seen) {
+		device->peer_seen = true;
+		events_change(device->fd, EVENT_PORT, slot, WATCH_HANGUP);
+	} else if (!connected && device->peer_seen && !device->hung_up) {
+		device->hung_up = true;
+		device->due = now + HANGUP_GRACE;
+		events_change(device->fd, EVENT_PORT, slot, WATCH_CONNECT);
+	} else if (connected && device->hung_up && device->due > now + NEXT_PEER_GRACE) {
+		device->due = now + NEXT_PEER_GRACE;
+	}
+}
+
+int64_t device_step(struct device *device, unsigned slot, int64_t now)
+{
+	switch (device->phase) {
+	case PHASE_PAUSE:
+		if (now < device->due)
+			return device->due;
+		device->phase = PHASE_PORT;
+		device->started = now;
+		return look_for_port(device, slot, now);
+	case PHASE_PORT:
+		return now < device->due ? device->due : look_for_port(device, slot, now);
+	case PHASE_PEER:
+		return look_at_peer(device, slot, now);
+	case PHASE_ALIVE:
+		return look_at_program(device, now);
+	case PHASE_STOPPING:
+		if (now < device->due)
+			return device->due;
+		kill(-device->pid, SIGKILL);
+		return device->due = now + 1000;
+	case PHASE_STOPPED:
+		break;
+	}
+	return INT64_MAX;
+}
+
+void device_stop(struct device *device, int64_t now)
+{
+	if (device->phase == PHASE_STOPPING || device->phase == PHASE_STOPPED)
+		return;
+	if (device->phase != PHASE_ALIVE) {
+		close_port(device);
+		device->phase = PHASE_STOPPED;
+		return;
+	}
+	device->due = now + (port_connected(device->fd) ? STOP_GRACE : STOP_GRACE_IDLE);
+	device->phase = PHASE_STOPPING;
+	kill(-device->pid, SIGTERM);
+}
+
+/* How long to wait before the next run; too many useless runs are a failure. */
+static int64_t pause_after_failure(struct device *device, int64_t now)
+{
+	if (!device->fast_exits++)
+		device->first_fast = now;
+	if (device->failed)
+		return FAILED_PAUSE;
+	if (device->fast_exits >= FAST_EXITS && now - device->first_fast < FAST_WINDOW) {
+		device->failed = true;
+		log_message("%s: failed: it ended %u times without serving", device->name, device->fast_exits);
+		return FAILED_PAUSE;
+	}
+	return (int64_t)100 << (device->fast_exits < 6 ? device->fast_exits : 6);
+}
+
+static void tell_end(const struct device *device, int status, bool connected)
+{
+	const char *peer = connected ? "while its peer was connected" : "with nobody connected";
+
+	if (WIFSIGNALED(status))
+		log_message("%s: killed by signal %d %s", device->name, WTERMSIG(status), peer);
+	else
+		log_message("%s: exit status %d %s", device->name, WEXITSTATUS(status), peer);
+}
+
+/* The whole session ends with its leader, or the port stays busy. An exit status of 0 is
+ * how an emulator says that its peer took leave, whoever is connected by now: the next
+ * in QEMU's queue is let in at once. Anything else in mid-conversation leaves the peer
+ * with half an answer, so that `onExit: poweroff` takes the VM down rather than greet it. */
+void device_exited(struct device *device, int status, int64_t now)
+{
+	bool connected = port_connected(device->fd) && !device->hung_up;
+	bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	bool stopping = device->phase == PHASE_STOPPING;
+
+	kill(-device->pid, SIGKILL);
+	device_read_errors(device);
+	events_remove(device->errors);
+	close(device->errors);
+	device->errors = -1;
+	close_port(device);
+	device->pid = 0;
+	if (stopping) {
+		device->phase = PHASE_STOPPED;
+		return;
+	}
+	clean = clean || (device->hung_up && device->ready);
+	if (!clean)
+		tell_end(device, status, connected);
+	if (!clean && connected && device->ready && device->death_powers_off) {
+		log_message("%s: powering off, so that its peer sees a broken connection", device->name);
+		power_off();
+	}
+	device->restarts++;
+	device->needs_peer = clean && !connected && !device->ready;
+	device->phase = PHASE_PAUSE;
+	device->due = now + (clean ? RESTART_PAUSE : device->ready ? 100 : pause_after_failure(device, now));
+	device->ready = false;
+}
+
+static void log_line(struct device *device)
+{
+	static const char more[] = "(more, not shown)";
+	int64_t second = now_ms() / 1000;
+
+	if (second != device->lines_second)
+		device->lines_left = LINES_PER_SECOND;
+	device->lines_second = second;
+	if (device->lines_left > 1)
+		log_text(device->name, device->line, device->line_used);
+	else if (device->lines_left == 1)
+		log_text(device->name, more, sizeof more - 1);
+	if (device->lines_left)
+		device->lines_left--;
+	device->line_used = 0;
+}
+
+/* At most one pipe's worth a call: a program that writes without end starves nobody. */
+void device_read_errors(struct device *device)
+{
+	char data[4096];
+	ssize_t size;
+
+	for (int i = 0; i < 16 && (size = read(device->errors, data, sizeof data)) > 0; i++)
+		for (ssize_t j = 0; j < size; j++) {
+			if (data[j] != '\n' && device->line_used < sizeof device->line)
+				device->line[device->line_used++] = data[j];
+			else if (data[j] == '\n')
+				log_line(device);
+		}
+	if (size == 0)
+		events_remove(device->errors);
+}
+
+const char *device_state(const struct device *device)
+{
+	if (device->phase == PHASE_STOPPING || device->phase == PHASE_STOPPED)
+		return "stopped";
+	if (device->failed)
+		return "failed";
+	if (device->phase == PHASE_PEER)
+		return "waiting";
+	return device->phase == PHASE_ALIVE && device->ready && !device->hung_up ? "running" : "starting";
+}

@@ -1,0 +1,190 @@
+"""What each step does: a table from (action, subject) to a function that asks the driver. Nothing is decided here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..guest.control import Control
+from ..planner.changes import compare_emulators
+from ..planner.domain import DomainSpec, Emulator
+from ..planner.plan import Action, Plan, Step, Subject
+from ..vmm.driver import Driver
+from ..vmm.supports import GUESTS
+from .ready import wait_ready
+
+
+@dataclass
+class Context:
+    """What the steps of one apply share. `timeout` in seconds, for each device VM to become ready."""
+
+    plan: Plan
+    driver: Driver
+    guests: bool
+    timeout: float
+    boots: threading.Semaphore
+    created: set[str] = field(default_factory=set)
+    """Ids of the store steps that created something."""
+
+    def wanted(self, step: Step) -> DomainSpec:
+        """What the step's domain is to be."""
+        return next(spec for spec in self.plan.domains if spec.name == step.name)
+
+    def before(self, step: Step) -> DomainSpec | None:
+        """What the step's domain was."""
+        return next((spec for spec in self.plan.previous if spec.name == step.name), None)
+
+
+def make_context(plan: Plan, driver: Driver, supports: tuple[str, ...], timeout: float, boots: int) -> Context:
+    """A context for one apply; at most `boots` guests boot at once."""
+    return Context(plan, driver, GUESTS in supports, timeout, threading.Semaphore(boots))
+
+
+def perform(context: Context, step: Step) -> None:
+    """Do one step."""
+    _DO[step.action, step.kind](context, step)
+
+
+def revert(context: Context, step: Step) -> None:
+    """Undo one step, whether it was done or only begun."""
+    undo = _UNDO.get((step.action, step.kind))
+    if undo:
+        undo(context, step)
+
+
+def _define(context: Context, step: Step) -> None:
+    context.driver.define(context.wanted(step))
+
+
+def _undo_define(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before:
+        context.driver.define(before)
+    else:
+        context.driver.stop(step.name)
+        context.driver.undefine(step.name)
+
+
+def _start_client(context: Context, step: Step) -> None:
+    context.driver.start(step.name)
+
+
+def _start_device_vm(context: Context, step: Step) -> None:
+    spec = context.wanted(step)
+    # More guests than the host has cores only make each other slow, and none is ready sooner.
+    with context.boots:
+        context.driver.start(step.name)
+        if context.guests:
+            wait_ready(context.driver, spec, spec.emulators, time.monotonic() + context.timeout)
+
+
+def _stop(context: Context, step: Step) -> None:
+    context.driver.stop(step.name)
+
+
+def _undo_stop(context: Context, step: Step) -> None:
+    context.driver.start(step.name)
+
+
+def _undefine(context: Context, step: Step) -> None:
+    context.driver.undefine(step.name)
+
+
+def _undo_undefine(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before:
+        context.driver.define(before)
+
+
+def _update(context: Context, step: Step) -> None:
+    before = context.before(step)
+    assert before is not None, "a plan updates only what is there"
+    _change(context, before, context.wanted(step))
+
+
+def _undo_update(context: Context, step: Step) -> None:
+    before = context.before(step)
+    assert before is not None, "a plan updates only what is there"
+    _change(context, context.wanted(step), before)
+
+
+def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
+    """Add and remove emulators of a running device VM.
+
+    The definition is written first and the live mark last: if this process dies in between, the
+    two differ, and the next plan does it again from `old`. Everything between is idempotent.
+    """
+    added, removed, changed = compare_emulators(old, new)
+    before = {emulator.id: emulator for emulator in old.emulators}
+    context.driver.define(new)
+    with Control(new.control, timeout=context.timeout) as control:
+        for emulator in (*removed, *(before[emulator.id] for emulator in changed)):
+            control.remove(emulator.id)
+            context.driver.detach_emulator(new.name, emulator)
+        for emulator in (*added, *changed):
+            context.driver.attach_emulator(new.name, emulator)
+            control.add(device_of(emulator))
+    wait_ready(context.driver, new, (*added, *changed), time.monotonic() + context.timeout)
+    context.driver.mark(new)
+
+
+def device_of(emulator: Emulator) -> dict[str, object]:
+    """An emulator in the words of the guest's supervisor (docs/images.md)."""
+    device: dict[str, object] = {
+        "name": emulator.id,
+        "port": emulator.channel.port,
+        "command": list(emulator.command),
+        "onExit": emulator.on_exit,
+    }
+    if emulator.serial:
+        device["backing"] = emulator.serial
+    return device
+
+
+def _create_store(context: Context, step: Step) -> None:
+    assert step.store is not None
+    if context.driver.ensure_store(step.store):
+        context.created.add(step.id)
+
+
+def _undo_create_store(context: Context, step: Step) -> None:
+    # Only what this very apply made, and what no client has therefore written to.
+    if step.id in context.created and step.store:
+        context.driver.delete_store(step.store)
+
+
+def _delete_store(context: Context, step: Step) -> None:
+    assert step.store is not None
+    context.driver.delete_store(step.store)
+
+
+Function = Callable[[Context, Step], None]
+
+_DO: dict[tuple[Action, Subject], Function] = {
+    (Action.CREATE, Subject.STORE): _create_store,
+    (Action.DELETE, Subject.STORE): _delete_store,
+    (Action.DEFINE, Subject.DEVICE_VM): _define,
+    (Action.DEFINE, Subject.CLIENT): _define,
+    (Action.START, Subject.DEVICE_VM): _start_device_vm,
+    (Action.START, Subject.CLIENT): _start_client,
+    (Action.UPDATE, Subject.DEVICE_VM): _update,
+    (Action.STOP, Subject.DEVICE_VM): _stop,
+    (Action.STOP, Subject.CLIENT): _stop,
+    (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,
+    (Action.UNDEFINE, Subject.CLIENT): _undefine,
+}
+
+_UNDO: dict[tuple[Action, Subject], Function] = {
+    (Action.CREATE, Subject.STORE): _undo_create_store,
+    (Action.DEFINE, Subject.DEVICE_VM): _undo_define,
+    (Action.DEFINE, Subject.CLIENT): _undo_define,
+    (Action.START, Subject.DEVICE_VM): _stop,
+    (Action.START, Subject.CLIENT): _stop,
+    (Action.UPDATE, Subject.DEVICE_VM): _undo_update,
+    (Action.STOP, Subject.DEVICE_VM): _undo_stop,
+    (Action.STOP, Subject.CLIENT): _undo_stop,
+    (Action.UNDEFINE, Subject.DEVICE_VM): _undo_undefine,
+    (Action.UNDEFINE, Subject.CLIENT): _undo_undefine,
+}

@@ -1,0 +1,81 @@
+"""From a topology to a changed VMM: what every front end (command line, Ansible) calls."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from ..errors import DevicevmError
+from ..inventory.host import Host
+from ..manifest.topology import Topology
+from ..planner.domain import ObservedDomain
+from ..planner.plan import Plan
+from ..planner.planner import Intent, make_plan
+from ..planner.specify import state_digest
+from ..vmm.driver import Driver
+from .actions import make_context
+from .executor import Outcome, execute
+from .progress import Progress
+
+DEFAULT_TIMEOUT = 60.0
+
+
+class StalePlan(DevicevmError):
+    """The VMM has moved on since the plan was made."""
+
+
+class Unplaceable(DevicevmError):
+    """Something declared cannot be had; nothing was done."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to apply. `parallel` steps at once, `timeout` seconds for a device VM to become ready."""
+
+    parallel: int = 8
+    timeout: float = DEFAULT_TIMEOUT
+    boots: int = 0
+    """Guests that boot at once; 0 = as many as the host has cores, at least two."""
+    allow_unplaced: bool = False
+
+
+def survey(driver: Driver) -> tuple[tuple[Host, ...], tuple[ObservedDomain, ...]]:
+    """What the host has, and what of devicevm's is on it."""
+    observed = driver.observe()
+    return (driver.host(),), observed
+
+
+def plan_on(driver: Driver, topology: Topology, intent: Intent) -> Plan:
+    """The plan for one host, from what its VMM says now."""
+    hosts, observed = survey(driver)
+    return make_plan(topology, hosts, observed, intent)
+
+
+def refuse_unplaced(plan: Plan) -> None:
+    """Raise Unplaceable with every reason when the plan leaves something out."""
+    if plan.unplaced:
+        lines = [
+            f"{item.client}/{item.device}: {reason}" if item.device else f"{item.client}: {reason}"
+            for item in plan.unplaced
+            for reason in item.reasons
+        ]
+        raise Unplaceable(
+            "cannot be placed:\n" + "\n".join(f"  {line}" for line in lines),
+            hint="nothing was changed; make room, change the manifest, or apply the rest with --allow-unplaced",
+        )
+
+
+def refuse_stale(plan: Plan, driver: Driver) -> None:
+    """Raise StalePlan when the VMM is not as it was when the plan was made."""
+    hosts, observed = survey(driver)
+    if plan.made_from != state_digest(hosts, observed):
+        raise StalePlan("stale plan: the VMM has changed since it was made", hint="make the plan anew and review it")
+
+
+def carry_out(plan: Plan, driver: Driver, host: Host, options: Options, progress: Progress) -> Outcome:
+    """Apply a plan that was just made, or that `refuse_stale` has let pass."""
+    if not options.allow_unplaced:
+        refuse_unplaced(plan)
+    boots = options.boots or max(2, len(host.cpus) or os.cpu_count() or 2)
+    context = make_context(plan, driver, host.vmm.supports, options.timeout, boots)
+    return execute(context, max(1, options.parallel), progress)

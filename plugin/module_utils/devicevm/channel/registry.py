@@ -1,0 +1,53 @@
+"""The kinds of channels between a device VM and its clients. A new kind is one new file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+from ..errors import DevicevmError
+from . import stream
+
+
+@dataclass(frozen=True)
+class ChannelKind:
+    """A kind of channel.
+
+    `device_vm(address, port)` makes the device VM's end: the device that its VMM gives it.
+    `shares_memory`: the device VM sees the client's memory. `live`: a running device VM can be given one more.
+    """
+
+    name: str
+    shares_memory: bool
+    live: bool
+    device_vm: Callable[[str, str], Element]
+
+
+CHANNELS = {
+    kind.name: kind
+    for kind in (ChannelKind(name="stream", shares_memory=False, live=True, device_vm=stream.server_element),)
+}
+
+MAX_ADDRESS = 99
+"""Bytes of a socket path. The kernel's limit is 107 (unix(7)); libvirt and QEMU append to it in places."""
+
+
+def channel_kind(name: str) -> ChannelKind:
+    """The channel kind of that name; DevicevmError names the known ones."""
+    if name not in CHANNELS:
+        raise DevicevmError(f"channel {name!r} is unknown", hint=f"known channels: {', '.join(sorted(CHANNELS))}")
+    return CHANNELS[name]
+
+
+def check_address(address: str) -> str:
+    """The socket path itself when it can be one: absolute and short enough for every program on the way."""
+    size = len(address.encode())
+    if not address.startswith("/"):
+        raise DevicevmError(f"channel address {address!r} is no absolute path")
+    if size > MAX_ADDRESS:
+        raise DevicevmError(
+            f"channel address {address!r} is {size} bytes long, {MAX_ADDRESS} are allowed",
+            hint="set XDG_RUNTIME_DIR to a shorter directory",
+        )
+    return address

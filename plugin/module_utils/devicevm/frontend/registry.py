@@ -1,0 +1,18 @@
+"""The front ends: what a client sees of a device. A new one is a line in its file, or a new file and a line here."""
+
+from __future__ import annotations
+
+from ..errors import DevicevmError
+from .disk import DISKS
+from .frontend import Frontend
+from .rng import RNGS
+from .serial import SERIALS
+
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS)}
+
+
+def frontend_named(name: str) -> Frontend:
+    """The front end of that name; DevicevmError names the known ones."""
+    if name not in FRONTENDS:
+        raise DevicevmError(f"front end {name!r} is unknown", hint=f"known front ends: {', '.join(sorted(FRONTENDS))}")
+    return FRONTENDS[name]

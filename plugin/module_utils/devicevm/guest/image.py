@@ -1,0 +1,56 @@
+"""A built image: a directory with `kernel`, `initramfs` and `image.json`."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import DevicevmError
+from ..record import from_data, to_data
+
+KERNEL = "kernel"
+INITRAMFS = "initramfs"
+DESCRIPTION = "image.json"
+
+
+@dataclass(frozen=True)
+class PackageVersion:
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """What image.json says. Sizes are bytes, hashes SHA-256 in hex, `digest` that of all inputs."""
+
+    name: str
+    digest: str
+    arch: str
+    kernel_version: str
+    command_line: str
+    kernel_size: int
+    kernel_sha256: str
+    initramfs_size: int
+    initramfs_sha256: str
+    packages: tuple[PackageVersion, ...] = ()
+    programs: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """The directory's name in the store."""
+        return f"{self.name}-{self.digest[:12]}"
+
+
+def write_description(image: Image, folder: Path) -> None:
+    text = json.dumps(to_data(image), indent=2, sort_keys=True) + "\n"
+    (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def read_description(folder: Path) -> Image:
+    """DevicevmError when there is none or it cannot be understood."""
+    try:
+        data = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DevicevmError(f"{folder} holds no image: {error}", hint="devicevm image build") from error
+    return from_data(Image, data, str(folder / DESCRIPTION))

@@ -1,0 +1,92 @@
+"""An image's recipe: what goes into it, as data (images/*.yaml)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+from .. import API_VERSION
+from ..errors import DevicevmError
+from ..record import from_data
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
+_MODULE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MODE = re.compile(r"0?[0-7]{3}")
+KERNELS = ("cloud", "generic")
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """A file of the sources, or text given here, to be put at the absolute path `target`."""
+
+    target: str
+    source: str = ""
+    content: str = ""
+    mode: str = "0644"
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """One image. Paths are absolute, inside the image; the rest is documented in docs/images.md.
+
+    kernel              `cloud` (small, virtio only) or `generic` (all drivers)
+    modules             loaded by the agent at boot, dependencies included
+    modules_on_demand   group -> modules: in the image, loaded when a device needs them
+    packages            distribution packages that `programs` come from
+    programs            programs and shared objects of the packages; their libraries follow
+    files, links        more files, and symbolic links (path -> target)
+    guest_programs      programs of plugin/guest, compiled, put at /usr/lib/devicevm/NAME
+    init                a guest program's name, or a path in the image
+    command_line        recommended kernel arguments
+    """
+
+    name: str
+    kernel: str
+    init: str
+    modules: tuple[str, ...] = ()
+    modules_on_demand: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    packages: tuple[str, ...] = ()
+    programs: tuple[str, ...] = ()
+    files: tuple[RecipeFile, ...] = ()
+    links: dict[str, str] = field(default_factory=dict)
+    guest_programs: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()
+
+
+def parse_recipe(document: Any) -> ImageRecipe:
+    """The recipe in a parsed `kind: Image` document; DevicevmError when it is none."""
+    if not isinstance(document, dict) or document.get("kind") != "Image" or document.get("apiVersion") != API_VERSION:
+        raise DevicevmError("this is no image recipe", hint=f"it begins with `apiVersion: {API_VERSION}`, `kind: Image`")
+    unknown = sorted(set(document) - {"apiVersion", "kind", "metadata", "spec"})
+    metadata, spec = document.get("metadata"), document.get("spec")
+    if unknown or not isinstance(metadata, dict) or set(metadata) != {"name"} or not isinstance(spec, dict):
+        raise DevicevmError("an image recipe has metadata.name and a spec, and nothing else")
+    if "name" in spec:
+        raise DevicevmError("spec: unknown key name", hint="the name goes into metadata")
+    recipe = from_data(ImageRecipe, {**spec, "name": metadata["name"]}, "spec")
+    for problem in _problems(recipe):
+        raise DevicevmError(f"image {recipe.name}: {problem}")
+    return recipe
+
+
+def _problems(recipe: ImageRecipe) -> list[str]:
+    modules = [*recipe.modules, *(name for group in recipe.modules_on_demand.values() for name in group)]
+    names = [*modules, *recipe.modules_on_demand, *recipe.guest_programs]
+    paths = [*recipe.programs, *recipe.links, *(item.target for item in recipe.files)]
+    return [
+        *([] if _NAME.fullmatch(recipe.name) else [f"{recipe.name!r} is no name: lower-case letters, digits, hyphens"]),
+        *([] if recipe.kernel in KERNELS else [f"kernel is one of {', '.join(KERNELS)}, not {recipe.kernel!r}"]),
+        *(f"{name!r} is no name of a module, group or program" for name in names if not _MODULE.fullmatch(name)),
+        *(f"{path!r} is no absolute path" for path in paths if not _is_path(path)),
+        *(f"{item.target}: mode {item.mode!r} is no mode such as 0755" for item in recipe.files if not _MODE.fullmatch(item.mode)),
+        *(f"{item.target}: source or content, one of them" for item in recipe.files if bool(item.source) == bool(item.content)),
+        *(f"{item.source}: a path below the sources" for item in recipe.files if ".." in item.source.split("/")),
+        *(f"package {name!r} is no package name" for name in recipe.packages if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name)),
+        *([] if recipe.init in recipe.guest_programs or _is_path(recipe.init) else [f"init {recipe.init!r} is neither a path nor in guestPrograms"]),
+    ]
+
+
+def _is_path(path: str) -> bool:
+    parts = path.split("/")
+    return path.startswith("/") and not set(parts[1:]) & {"", ".", ".."} and path.isprintable()

@@ -1,0 +1,116 @@
+"""How the devices are: what the VMM says of the domains, and what the device VMs say of themselves.
+
+A device VM is not trusted: what it says is shown as its word, and never acted on.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from .errors import DevicevmError
+from .guest.control import Control
+from .planner.domain import DomainSpec, ObservedDomain, Role
+from .vmm.driver import Driver
+from .vmm.supports import GUESTS
+
+_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class DeviceHealth:
+    """One device: who has it, who emulates it, and how it is.
+
+    `state`: connected (its client uses it), ready (nobody does), starting, failed, stopped (its device VM
+    does not run), unknown (the device VM does not answer, or the VMM runs no guests).
+    """
+
+    client: str
+    device: str
+    class_: str
+    device_vm: str
+    channel: str
+    address: str
+    state: str
+    detail: str = ""
+    restarts: int = 0
+
+
+@dataclass(frozen=True)
+class DomainHealth:
+    """One domain of devicevm's: `running`, `stopped`; `drift` is what differs from what was asked for."""
+
+    name: str
+    role: str
+    owner: str
+    state: str
+    cpus: tuple[int, ...]
+    memory: int
+    drift: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Health:
+    """Everything of an owner's (or of all owners') on one VMM."""
+
+    domains: tuple[DomainHealth, ...]
+    devices: tuple[DeviceHealth, ...]
+
+
+def check_health(driver: Driver, supports: tuple[str, ...], owner: str = "") -> Health:
+    """Ask the VMM and every running device VM; `owner` empty = all owners."""
+    observed = [domain for domain in driver.observe() if not owner or domain.owner == owner]
+    device_vms = [domain for domain in observed if domain.role is Role.DEVICE_VM and domain.spec]
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        devices = list(pool.map(lambda domain: _devices_of(domain, GUESTS in supports), device_vms))
+    return Health(
+        domains=tuple(_domain(domain) for domain in observed),
+        devices=tuple(sorted((item for group in devices for item in group), key=lambda item: (item.client, item.device))),
+    )
+
+
+def _domain(domain: ObservedDomain) -> DomainHealth:
+    spec = domain.active_spec or domain.spec
+    cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})) if spec else ()
+    drift = domain.drift or ((domain.broken,) if domain.broken else ())
+    state = "running" if domain.active else "stopped"
+    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
+
+
+def _devices_of(domain: ObservedDomain, guests: bool) -> list[DeviceHealth]:
+    spec = domain.active_spec or domain.spec
+    assert spec is not None, "device VMs without a specification are filtered out before"
+    words = _ask(spec) if domain.active and guests else {}
+    result = []
+    for emulator in spec.emulators:
+        state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
+        if not domain.active:
+            state = "stopped"
+        result.append(
+            DeviceHealth(
+                client=emulator.client,
+                device=emulator.name,
+                class_=emulator.class_,
+                device_vm=spec.name,
+                channel=emulator.channel.kind,
+                address=emulator.channel.address,
+                state=state,
+                detail=words.get("", ("", "", 0))[1] or detail,
+                restarts=restarts,
+            )
+        )
+    return result
+
+
+def _ask(spec: DomainSpec) -> dict[str, tuple[str, str, int]]:
+    """(state, detail, restarts) by emulator id; the reason under the empty id when it does not answer."""
+    try:
+        with Control(spec.control, timeout=_SECONDS) as control:
+            status = control.status()
+    except DevicevmError as error:
+        return {"": ("unknown", error.message, 0)}
+    result = {}
+    for device in status.devices:
+        state = "connected" if device.state == "running" and device.connected else device.state
+        result[device.name] = ("ready" if state == "running" else state, "", device.restarts)
+    return result

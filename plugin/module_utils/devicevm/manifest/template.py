@@ -1,0 +1,135 @@
+"""Command templates: how a device's parameters become its program's command line (docs/classes.md).
+
+An item is a string with `${name}`, `${name.key}` or `${name:bytes}` in it (`$${` stands for `${`), or a
+condition `{"if": name, "equals": value, "then": [...], "else": [...]}`. An item that is nothing but
+`${name}` of a list becomes all of the list's items. No shell ever sees the result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ..errors import DevicevmError
+from ..quantity import parse_bytes
+from .topology import Device
+
+BACKING_DIR = "/dev/backing"
+"""Where a device VM finds its backing disks, by serial number."""
+
+OWN_NAMES = ("backing", "device", "sizeBytes")
+"""What every template can use besides the parameters of its class."""
+
+_REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
+_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)(:bytes)?", re.ASCII)
+_MISSING = object()
+
+
+def template_values(device: Device, serial: str = "") -> dict[str, Any]:
+    """What the template of a device's class can refer to.
+
+    The device's parameters, `device` (its name), `sizeBytes` (of a disk, when it was given) and, with the
+    `serial` number of its backing disk, `backing`: that disk's path in the device VM.
+    """
+    values = dict(device.parameters, device=device.name)
+    size = device.store.size if device.store else device.memory
+    if size:
+        values["sizeBytes"] = size
+    if serial:
+        values["backing"] = f"{BACKING_DIR}/{serial}"
+    return values
+
+
+def expand(command: Iterable[Any], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The arguments a template comes to. Pure; DevicevmError for a name without a value."""
+    return tuple(argument for item in command for argument in _expand_item(item, values))
+
+
+def names_in(command: Iterable[Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Every name a template refers to, with its place in it; DevicevmError for a malformed reference is
+    not raised but yielded as the reference's whole text, which is no name."""
+    for index, item in enumerate(command):
+        if isinstance(item, str):
+            for match in _REFERENCE.finditer(item):
+                if match[0] != "$${":
+                    name = _NAME.fullmatch(match[1]) if match[2] else None
+                    yield (index,), name[1] if name else match[0]
+        else:
+            yield (index, "if"), item["if"]
+            for branch in ("then", "else"):
+                below = item.get(branch, [])
+                for place, name in names_in(_branch(below)):
+                    yield (index, branch, *(place if isinstance(below, list) else ())), name
+
+
+def is_name(text: str) -> bool:
+    """Whether text can be the name of a value."""
+    match = _NAME.fullmatch(text)
+    return bool(match and not match[2])
+
+
+def _expand_item(item: Any, values: Mapping[str, Any]) -> tuple[str, ...]:
+    if isinstance(item, str):
+        return _expand_text(item, values)
+    chosen = item.get("then", []) if _holds(item, values) else item.get("else", [])
+    return expand(_branch(chosen), values)
+
+
+def _branch(items: Any) -> Iterable[Any]:
+    """A branch may be one argument without a list around it."""
+    return [items] if isinstance(items, str) else items
+
+
+def _holds(condition: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    value = _look_up(condition["if"], values)
+    if "equals" in condition:
+        wanted = condition["equals"]
+        # For Python True == 1; for whoever wrote the class it is not.
+        return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
+    return value is not _MISSING and value is not None and value is not False
+
+
+def _expand_text(text: str, values: Mapping[str, Any]) -> tuple[str, ...]:
+    whole = _REFERENCE.fullmatch(text)
+    if whole and whole[2]:
+        value = _value(whole[1], values)
+        if isinstance(value, (list, tuple)):
+            return tuple(_as_text(whole[1], item) for item in value)
+    return (_REFERENCE.sub(lambda match: _replacement(match, values), text),)
+
+
+def _replacement(match: re.Match[str], values: Mapping[str, Any]) -> str:
+    if match[0] == "$${":
+        return "${"
+    if not match[2]:
+        raise DevicevmError(f"{match[0][:40]} has no closing brace", hint="write $${ for the characters ${")
+    return _as_text(match[1], _value(match[1], values))
+
+
+def _value(reference: str, values: Mapping[str, Any]) -> Any:
+    name = _NAME.fullmatch(reference)
+    if not name:
+        raise DevicevmError(f"${{{reference[:40]}}} names no parameter", hint="write $${ for the characters ${")
+    value = _look_up(name[1], values)
+    if value is _MISSING or value is None:
+        raise DevicevmError(f"the program's command needs {name[1]}, which has no value")
+    return parse_bytes(value) if name[2] else value
+
+
+def _look_up(name: str, values: Mapping[str, Any]) -> Any:
+    value: Any = values
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            return _MISSING
+        value = value[part]
+    return value
+
+
+def _as_text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (str, int, float)):
+        return str(value)
+    what = "a mapping" if isinstance(value, Mapping) else "a list"
+    raise DevicevmError(f"{name} is {what} and cannot stand within an argument", hint="a list can stand as an item of its own")

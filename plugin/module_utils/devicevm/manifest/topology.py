@@ -1,0 +1,207 @@
+"""What the user declares, as plain frozen data: the result of reading manifests.
+
+A `Topology` is complete and consistent: defaults are filled in, references resolve, sizes are
+bytes. The planner needs nothing else of the manifests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+DEFAULT_OWNER = "default"
+DEFAULT_TRUST_DOMAIN = "default"
+
+
+class ShareScope(str, Enum):
+    """Who may share one device VM."""
+
+    DEVICE = "device"
+    CLIENT = "client"
+    TRUST_DOMAIN = "trustDomain"
+    HOST = "host"
+
+
+@dataclass(frozen=True)
+class ResourceRequest:
+    """One alternative of resources that can run emulation code.
+
+    `kind` names a resource kind of planner/resources; `count` units of it, `dedicated` = nobody
+    else runs there; `options` holds what only that kind understands.
+    """
+
+    kind: str
+    count: int = 1
+    dedicated: bool = False
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Program:
+    """The emulation code of a class and how it is known to work.
+
+    `command` is a template (docs/classes.md, template.py): strings with `${parameter}`, or
+    `{"if": parameter, "then": [...], "else": [...]}`. `ready` names a probe of guest/probe.py, or is such a
+    template that comes to one name. `expect` is a regular expression for the `bytes` probe, `on_exit` is
+    `restart` or `poweroff`.
+    """
+
+    command: tuple[Any, ...]
+    ready: Any = "bytes"
+    expect: str = ""
+    on_exit: str = "restart"
+
+
+@dataclass(frozen=True)
+class ClassMemory:
+    """Bytes of device VM memory a class needs: once per device VM, and for each device."""
+
+    base: int
+    per_device: int = 0
+
+
+@dataclass(frozen=True)
+class ClassStorage:
+    """Which parameters of a class declare backing storage.
+
+    Without a store the device's `size` bytes live in the device VM's memory.
+    """
+
+    store: str = "store"
+    size: str = "size"
+    read_only: str = "readOnly"
+
+
+@dataclass(frozen=True)
+class DeviceClass:
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd or bytes."""
+
+    name: str
+    protocol: str
+    frontends: tuple[str, ...]
+    channels: tuple[str, ...]
+    image: str
+    program: Program
+    memory: ClassMemory
+    resources: tuple[tuple[ResourceRequest, ...], ...]
+    parameters: dict[str, Any] = field(default_factory=dict)
+    storage: ClassStorage | None = None
+
+
+@dataclass(frozen=True)
+class Store:
+    """Backing storage that outlives its device VM.
+
+    `kind`: file, block or volume. `path` for file and block, `pool` and `volume` for volume.
+    `reclaim`: `retain` or `delete` (with the device, and only with --delete-data).
+    """
+
+    kind: str
+    size: int
+    path: str = ""
+    pool: str = ""
+    volume: str = ""
+    read_only: bool = False
+    reclaim: str = "retain"
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device that a client declares; `parameters` are checked and complete with defaults."""
+
+    name: str
+    class_: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    frontend: str = ""
+    channel: str = ""
+    store: Store | None = None
+    memory: int = 0
+    """Bytes of the device VM's memory that the device's own content takes (an ephemeral disk)."""
+
+
+@dataclass(frozen=True)
+class Boot:
+    """What a client VM boots from: kernel (+ initrd, command line), a disk image, or one of its devices.
+
+    `guest_image` names an image that `devicevm image build` makes: its kernel and initrd, and `command_line`
+    after its own. It is looked up on the host by the planner.
+    """
+
+    kernel: str = ""
+    initrd: str = ""
+    command_line: str = ""
+    image: str = ""
+    device: str = ""
+    firmware: str = "bios"
+    guest_image: str = ""
+
+
+@dataclass(frozen=True)
+class ClientVM:
+    """A client VM for devicevm to make. `memory` in bytes; `domain_xml` is merged into the domain."""
+
+    vcpus: int
+    memory: int
+    boot: Boot
+    machine: str = "q35"
+    domain_xml: str = ""
+
+
+@dataclass(frozen=True)
+class Client:
+    """A consumer of devices. `labels` are what selectors match."""
+
+    name: str
+    vm: ClientVM
+    devices: tuple[Device, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    trust_domain: str = DEFAULT_TRUST_DOMAIN
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class Serves:
+    """Which devices a declared device VM is for: every empty field matches all."""
+
+    classes: tuple[str, ...] = ()
+    clients: tuple[str, ...] = ()
+    match_labels: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DeviceVM:
+    """A device VM in which the user wants a say; `resources` empty = what the classes ask for.
+
+    `memory` 0 = worked out from the classes; `max_devices` bounds how many it serves.
+    """
+
+    name: str
+    serves: Serves
+    scope: ShareScope = ShareScope.TRUST_DOMAIN
+    max_devices: int = 16
+    resources: tuple[tuple[ResourceRequest, ...], ...] = ()
+    memory: int = 0
+    host: str = ""
+
+
+@dataclass(frozen=True)
+class HostPolicy:
+    """What the user says of a host: CPUs and memory kept for itself, how far to overcommit."""
+
+    name: str
+    reserved_cpus: tuple[int, ...] = ()
+    reserved_memory: int = 0
+    cpu_overcommit: float = 16.0
+    accelerator: str = "auto"
+    trust_domains: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All that is declared, each tuple sorted by name: the order of documents does not matter."""
+
+    clients: tuple[Client, ...] = ()
+    device_vms: tuple[DeviceVM, ...] = ()
+    classes: tuple[DeviceClass, ...] = ()
+    hosts: tuple[HostPolicy, ...] = ()

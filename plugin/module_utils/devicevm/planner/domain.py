@@ -1,0 +1,137 @@
+"""What devicevm asks a VMM for: one domain, said without any VMM's own words.
+
+The planner makes these, the VMM drivers render them, and the domain's metadata keeps them:
+a plan, a running domain and a re-plan all speak of the same `DomainSpec`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ..manifest.topology import Boot, Store
+
+
+class Role(str, Enum):
+    """What a domain of devicevm's is."""
+
+    DEVICE_VM = "device-vm"
+    CLIENT = "client"
+
+
+@dataclass(frozen=True)
+class Channel:
+    """How one device reaches its front end, named the same at both ends.
+
+    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM.
+    """
+
+    kind: str
+    address: str
+    port: str
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """One device that a device VM emulates, for `client`'s device `name`.
+
+    `command` is complete (no template left). `serial` identifies the backing disk inside the
+    device VM; `store` is what it is on the host.
+    """
+
+    client: str
+    name: str
+    class_: str
+    channel: Channel
+    command: tuple[str, ...]
+    protocol: str = "bytes"
+    ready: str = "bytes"
+    expect: str = ""
+    on_exit: str = "restart"
+    store: Store | None = None
+    serial: str = ""
+    size: int = 0
+    memory: int = 0
+    """Bytes of the device VM's memory that this device accounts for."""
+
+    @property
+    def id(self) -> str:
+        """`client.device`, unique in an owner and readable in the guest's port names."""
+        return f"{self.client}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """One device as its client sees it: a front end on a channel, and the device VM behind it."""
+
+    name: str
+    class_: str
+    frontend: str
+    channel: Channel
+    device_vm: str
+    index: int
+    """Position among the client's devices: fixes target names and boot order."""
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class CpuPlacement:
+    """Where a domain's threads run. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
+    of the VMM's own threads; empty = anywhere. `dedicated` = nobody else is placed there."""
+
+    vcpus: tuple[tuple[int, ...], ...] = ()
+    emulator: tuple[int, ...] = ()
+    nodes: tuple[int, ...] = ()
+    dedicated: bool = False
+    unit: str = "thread"
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """A domain that devicevm makes. `memory` in bytes; `name` is unique on the VMM.
+
+    A device VM has `emulators`, a client has `attachments`; the rest is the same for both.
+    """
+
+    name: str
+    uuid: str
+    role: Role
+    owner: str
+    host: str
+    vcpus: int
+    memory: int
+    accelerator: str
+    arch: str
+    machine: str
+    boot: Boot
+    placement: CpuPlacement = field(default_factory=CpuPlacement)
+    emulators: tuple[Emulator, ...] = ()
+    attachments: tuple[Attachment, ...] = ()
+    control: str = ""
+    """Path of the control port's socket (device VMs)."""
+    console: str = ""
+    """Path of the console's log file on the host."""
+    image: str = ""
+    """Digest of the device VM image it boots."""
+    trust_domain: str = "default"
+    domain_xml: str = ""
+
+
+@dataclass(frozen=True)
+class ObservedDomain:
+    """A domain of devicevm's as the VMM has it now.
+
+    `spec` is what its metadata says it was made from; None when the metadata cannot be read, and
+    `broken` says why. `active_spec` is what a running domain was started or last changed with.
+    `drift` lists what differs from `spec` in the domain itself.
+    """
+
+    name: str
+    uuid: str
+    owner: str
+    role: Role
+    active: bool
+    spec: DomainSpec | None
+    active_spec: DomainSpec | None = None
+    drift: tuple[str, ...] = ()
+    broken: str = ""

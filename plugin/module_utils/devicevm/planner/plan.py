@@ -1,0 +1,127 @@
+"""The plan document: what will be done, where, why, and what could not be placed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .. import API_VERSION
+from ..manifest.topology import Store
+from ..record import digest
+from .domain import DomainSpec
+
+
+class Action(str, Enum):
+    """What a step does to its subject."""
+
+    DEFINE = "define"
+    START = "start"
+    UPDATE = "update"
+    STOP = "stop"
+    UNDEFINE = "undefine"
+    CREATE = "create"
+    DELETE = "delete"
+
+
+class Subject(str, Enum):
+    """What a step is about."""
+
+    DEVICE_VM = "device-vm"
+    CLIENT = "client"
+    STORE = "store"
+
+
+class Phase(str, Enum):
+    """What a step is part of. What comes before them all, determining the resources, is the plan's
+    `allocations`: it is decided, not done."""
+
+    REQUEST = "request"
+    CONFIGURE = "configure"
+    CONNECT = "connect"
+    RELEASE = "release"
+
+
+class Effect(str, Enum):
+    """What running clients feel, least first."""
+
+    NONE = "none"
+    LIVE = "live"
+    RECONNECT = "reconnect"
+    RESTART = "restart"
+    REPLACE = "replace"
+    REMOVE = "remove"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One thing to do. `id` is unique in the plan, `after` names the steps that must be done before.
+
+    `affects` names the clients that feel it; `name` is the domain's (or the store's) name.
+    """
+
+    id: str
+    action: Action
+    kind: Subject
+    name: str
+    phase: Phase
+    effect: Effect
+    reason: str
+    after: tuple[str, ...] = ()
+    affects: tuple[str, ...] = ()
+    store: Store | None = None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What runs a device VM's emulation code. `cpus` are the host's logical processors (empty: any);
+    `memory` in bytes; `reasons` say why this alternative and why not the better ones."""
+
+    device_vm: str
+    host: str
+    unit: str
+    cpus: tuple[int, ...]
+    memory: int
+    channel: str
+    dedicated: bool = False
+    nodes: tuple[int, ...] = ()
+    serves: tuple[str, ...] = ()
+    """`client/device` of each device it emulates."""
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Unplaced:
+    """A device (or, with an empty `device`, a whole client) that cannot be had, and every reason why."""
+
+    client: str
+    device: str
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The way from what is to what is declared. `made_from` is the digest of all inputs of the VMM's
+    side: applying a plan whose VMM has moved on since is refused."""
+
+    owner: str
+    made_from: str
+    steps: tuple[Step, ...] = ()
+    allocations: tuple[Allocation, ...] = ()
+    unplaced: tuple[Unplaced, ...] = ()
+    domains: tuple[DomainSpec, ...] = ()
+    """Every domain that a step defines or updates, in full."""
+    previous: tuple[DomainSpec, ...] = ()
+    """What the domains that a step updates were before: the way back when the step fails."""
+    warnings: tuple[str, ...] = ()
+    api_version: str = API_VERSION
+    kind: str = "Plan"
+
+    @property
+    def changes(self) -> int:
+        """How many steps there are; each changes something."""
+        return len(self.steps)
+
+    @property
+    def digest(self) -> str:
+        """Identifies the plan's whole content."""
+        return digest(self)

@@ -1,0 +1,78 @@
+"""What the declared devices ask of device VMs: the first step on the way from topology to plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..manifest.template import expand, template_values
+from ..manifest.topology import Client, Device, DeviceClass, Topology
+from . import naming
+from .domain import Channel, Emulator
+
+
+@dataclass(frozen=True)
+class Want:
+    """One device that some device VM must emulate, with its class resolved."""
+
+    client: Client
+    device: Device
+    class_: DeviceClass
+    index: int
+
+    @property
+    def id(self) -> str:
+        """`client.device`, as in Emulator.id."""
+        return f"{self.client.name}.{self.device.name}"
+
+    @property
+    def memory(self) -> int:
+        """Bytes of device VM memory that this device accounts for."""
+        return self.class_.memory.per_device + self.device.memory
+
+    @property
+    def frontend(self) -> str:
+        """The front end the client gets: what the device says, else the class's best."""
+        return self.device.frontend or self.class_.frontends[0]
+
+    @property
+    def channel(self) -> str:
+        """The kind of channel: what the device says, else the class's best."""
+        return self.device.channel or self.class_.channels[0]
+
+
+def wants_of(topology: Topology) -> tuple[Want, ...]:
+    """Every declared device, in the topology's order."""
+    classes = {class_.name: class_ for class_ in topology.classes}
+    return tuple(
+        Want(client, device, classes[device.class_], index)
+        for client in topology.clients
+        for index, device in enumerate(client.devices)
+    )
+
+
+def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+    """The channel between a device's emulator and its front end."""
+    address = naming.channel_address(runtime_dir, owner, device_vm, want.id)
+    return Channel(want.channel, address, want.id)
+
+
+def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Emulator:
+    """What the device VM has to run for a device: the class's program with every blank filled in."""
+    device, program = want.device, want.class_.program
+    serial = naming.backing_serial(owner, want.client.name, device.name) if device.store else ""
+    values = template_values(device, serial)
+    (ready,) = expand((program.ready,), values)
+    return Emulator(
+        client=want.client.name,
+        name=device.name,
+        class_=want.class_.name,
+        channel=channel_of(want, owner, device_vm, runtime_dir),
+        command=expand(program.command, values),
+        protocol=want.class_.protocol,
+        ready=ready,
+        expect=program.expect,
+        on_exit=program.on_exit,
+        store=device.store,
+        serial=serial,
+        memory=want.memory,
+    )

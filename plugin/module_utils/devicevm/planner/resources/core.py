@@ -1,0 +1,35 @@
+"""core: a processor core with all its threads, so that no SMT sibling belongs to anybody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...inventory.cpuset import format_cpuset
+from ...manifest.topology import ResourceRequest
+from ..domain import CpuPlacement
+from ..ledger import Ledger
+from .kind import Fit, Misfit
+
+
+@dataclass(frozen=True)
+class Core:
+    """`count` whole cores. A core is always had alone: a shared core would be threads."""
+
+    name: str = "core"
+
+    def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
+        """One virtual CPU for each thread of each core, pinned to it."""
+        cores = ledger.whole_cores()
+        total = len({cpu.core for cpu in ledger.host.cpus})
+        if len(cores) < request.count:
+            return Misfit(f"{request.count} asked, {len(cores)} free of {total}: {ledger.taken()}")
+        cpus = tuple(sorted(cpu for threads in cores[: request.count] for cpu in threads))
+        placement = CpuPlacement(vcpus=tuple((cpu,) for cpu in cpus), emulator=cpus, dedicated=True, unit=self.name)
+        return Fit(placement, len(cpus), f"CPU {format_cpuset(cpus)}, all threads of the core{'s' if request.count > 1 else ''}")
+
+    def describe(self, request: ResourceRequest) -> str:
+        """`1 core`."""
+        return f"{request.count} core{'s' if request.count != 1 else ''}"
+
+
+KIND = Core()

@@ -1,0 +1,106 @@
+"""Domain specifications: a unit or a client, placed on a host, said in full."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..inventory.host import Host, ImageFacts
+from ..manifest.topology import Boot, Client
+from ..record import digest
+from . import naming
+from .domain import Attachment, CpuPlacement, DomainSpec, Role
+from .grouping import MEMORY_STEP, Unit
+from .requests import Want, channel_of, emulator_of
+
+
+def unit_memory(unit: Unit) -> int:
+    """Bytes for the device VM: what the user declared, what it has if that is enough, else what it needs."""
+    if unit.declared and unit.declared.memory:
+        return unit.declared.memory
+    needed = unit.memory_needed
+    if unit.observed and unit.observed.memory >= needed:
+        return unit.observed.memory
+    return -(-needed // MEMORY_STEP) * MEMORY_STEP
+
+
+def specify_device_vm(unit: Unit, host: Host, owner: str, placement: CpuPlacement, vcpus: int) -> DomainSpec:
+    """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
+    runtime = host.vmm.runtime_dir
+    wanted = [emulator_of(want, owner, unit.name, runtime) for want in unit.wants]
+    emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
+    memory = unit_memory(unit)
+    if unit.observed:
+        return replace(unit.observed, emulators=emulators, memory=memory, placement=placement, vcpus=vcpus)
+    image = image_named(host, unit.image)
+    boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
+    return DomainSpec(
+        name=unit.name,
+        uuid=naming.domain_uuid(owner, unit.name),
+        role=Role.DEVICE_VM,
+        owner=owner,
+        host=host.name,
+        vcpus=vcpus,
+        memory=memory,
+        accelerator=host.accelerator,
+        arch=host.arch,
+        machine="pc",
+        boot=boot,
+        placement=placement,
+        emulators=emulators,
+        control=naming.control_address(runtime, owner, unit.name),
+        console=naming.console_log(runtime, unit.name),
+        image=image.digest if image else "",
+        trust_domain=unit.wants[0].client.trust_domain,
+    )
+
+
+def specify_client(client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str) -> DomainSpec:
+    """A client VM; `homes` tells the device VM of each of its devices by `client.device`."""
+    runtime = host.vmm.runtime_dir
+    return DomainSpec(
+        name=client.name,
+        uuid=naming.domain_uuid(owner, client.name),
+        role=Role.CLIENT,
+        owner=owner,
+        host=host.name,
+        vcpus=client.vm.vcpus,
+        memory=client.vm.memory,
+        accelerator=host.accelerator,
+        arch=host.arch,
+        machine=client.vm.machine,
+        boot=resolve_boot(client.vm.boot, host),
+        attachments=tuple(
+            Attachment(
+                name=want.device.name,
+                class_=want.class_.name,
+                frontend=want.frontend,
+                channel=channel_of(want, owner, homes[want.id], runtime),
+                device_vm=homes[want.id],
+                index=want.index,
+                read_only=bool(want.device.store and want.device.store.read_only),
+            )
+            for want in wants
+        ),
+        console=naming.console_log(runtime, client.name),
+        trust_domain=client.trust_domain,
+        domain_xml=client.vm.domain_xml,
+    )
+
+
+def resolve_boot(boot: Boot, host: Host) -> Boot:
+    """A boot from an image of devicevm's own, as kernel, initrd and command line on the host."""
+    image = image_named(host, boot.guest_image) if boot.guest_image else None
+    if image is None:
+        return boot
+    line = f"{image.command_line} {boot.command_line}".strip()
+    return replace(boot, kernel=image.kernel, initrd=image.initramfs, command_line=line)
+
+
+def image_named(host: Host, name: str) -> ImageFacts | None:
+    """The host's image of that name, if it is there."""
+    return next((image for image in host.images if image.name == name), None)
+
+
+def state_digest(hosts: tuple[Host, ...], observed: tuple[object, ...]) -> str:
+    """What a plan was made from, on the VMM's side."""
+    return digest([hosts, observed])

@@ -1,0 +1,126 @@
+"""Frozen dataclasses to and from plain JSON data.
+
+Every document that leaves the process (plan, inventory, the specification kept in a
+domain's metadata) is a tree of frozen dataclasses. Field names become camelCase keys; fields
+that hold their default are left out, so documents stay short and old readers keep working.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import types
+import typing
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from .errors import DevicevmError
+
+T = TypeVar("T")
+
+
+def camel(name: str) -> str:
+    """`memory_free` -> `memoryFree`; a trailing underscore (`class_`) is dropped."""
+    head, *rest = name.rstrip("_").split("_")
+    return head + "".join(word.capitalize() for word in rest)
+
+
+def to_data(value: Any) -> Any:
+    """A dataclass tree as dicts, lists, strings and numbers, ready for json."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            camel(field.name): to_data(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if not _is_default(field, getattr(value, field.name))
+        }
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, dict):
+        return {key: to_data(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_data(item) for item in value]
+    return value
+
+
+def from_data(kind: type[T], data: Any, where: str = "") -> T:
+    """The dataclass `kind` from plain data; unknown keys and wrong shapes raise DevicevmError."""
+    result = _build(kind, data, where or kind.__name__)
+    return typing.cast(T, result)
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one meaning: sorted keys, no white space."""
+    return json.dumps(to_data(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest(value: Any, length: int = 64) -> str:
+    """The first `length` hex digits of the SHA-256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    if field.default is not dataclasses.MISSING:
+        return bool(value == field.default)
+    if field.default_factory is not dataclasses.MISSING:
+        return bool(value == field.default_factory())
+    return False
+
+
+@lru_cache(maxsize=None)
+def _fields(kind: type) -> dict[str, tuple[str, Any]]:
+    hints = typing.get_type_hints(kind)
+    return {camel(field.name): (field.name, hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _build(kind: Any, data: Any, where: str) -> Any:
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _build_record(kind, data, where)
+    origin = typing.get_origin(kind)
+    if origin in (typing.Union, types.UnionType):
+        if data is None:
+            return None
+        (inner,) = [arg for arg in typing.get_args(kind) if arg is not type(None)]
+        return _build(inner, data, where)
+    if origin is tuple:
+        _expect(isinstance(data, (list, tuple)), where, "a list", data)
+        inner = typing.get_args(kind)[0]
+        return tuple(_build(inner, item, f"{where}[{index}]") for index, item in enumerate(data))
+    if origin is dict:
+        _expect(isinstance(data, dict), where, "a mapping", data)
+        inner = typing.get_args(kind)[1]
+        return {str(key): _build(inner, item, f"{where}.{key}") for key, item in data.items()}
+    if isinstance(kind, type) and issubclass(kind, enum.Enum):
+        known = [member.value for member in kind]
+        _expect(data in known, where, f"one of {', '.join(map(str, known))}", data)
+        return kind(data)
+    if kind in (int, float, str, bool):
+        wanted = (int, float) if kind is float else kind
+        right = isinstance(data, wanted) and (kind is bool or not isinstance(data, bool))
+        _expect(right, where, {int: "an integer", str: "a string", bool: "true or false", float: "a number"}[kind], data)
+    return data
+
+
+def _build_record(kind: type, data: Any, where: str) -> Any:
+    _expect(isinstance(data, dict), where, "a mapping", data)
+    fields = _fields(kind)
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise DevicevmError(f"{where}: unknown key {', '.join(unknown)}", hint=f"known keys: {', '.join(fields)}")
+    values = {fields[key][0]: _build(fields[key][1], item, f"{where}.{key}") for key, item in data.items()}
+    missing = [
+        camel(field.name)
+        for field in dataclasses.fields(kind)
+        if field.name not in values
+        and field.default is dataclasses.MISSING
+        and field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise DevicevmError(f"{where}: {', '.join(missing)} missing")
+    return kind(**values)
+
+
+def _expect(right: bool, where: str, wanted: str, data: Any) -> None:
+    if not right:
+        raise DevicevmError(f"{where}: {wanted} expected, {type(data).__name__} found")

@@ -1,0 +1,95 @@
+"""What devicevm needs of a VMM (what it may be able to do: supports.py): one interface, one conformance suite (tests/conformance).
+
+A driver is dumb: the planner has decided, the driver asks the VMM. Each method does one thing,
+is idempotent where it says so, and raises VmmError with the VMM's own words.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+
+from ..errors import DevicevmError
+from ..inventory.host import Host
+from ..manifest.topology import Store
+from ..planner.domain import DomainSpec, Emulator, ObservedDomain
+
+
+class VmmError(DevicevmError):
+    """The VMM refused or failed; the message holds its own words."""
+
+
+class Driver(ABC):
+    """One connection to one VMM on one host. A context manager: `with open_driver(uri) as driver`."""
+
+    @abstractmethod
+    def host(self) -> Host:
+        """The inventory of the host: what it has, what is held of it, which images are there."""
+
+    @abstractmethod
+    def observe(self) -> tuple[ObservedDomain, ...]:
+        """Every domain that carries devicevm's metadata, of any owner, sorted by name."""
+
+    @abstractmethod
+    def domain_names(self) -> frozenset[str]:
+        """The names of all domains, anybody's."""
+
+    @abstractmethod
+    def render(self, spec: DomainSpec) -> str:
+        """The domain's definition in the VMM's own language. Pure."""
+
+    @abstractmethod
+    def define(self, spec: DomainSpec) -> None:
+        """Make the VMM know the domain, or know it anew. Idempotent; a running domain goes on as it is."""
+
+    @abstractmethod
+    def start(self, name: str) -> None:
+        """Start a defined domain. Idempotent: a running one stays as it is."""
+
+    @abstractmethod
+    def stop(self, name: str) -> None:
+        """Stop a domain at once. Idempotent; an unknown one is no error."""
+
+    @abstractmethod
+    def undefine(self, name: str) -> None:
+        """Forget a domain that does not run, with its console log and sockets. Idempotent."""
+
+    @abstractmethod
+    def is_active(self, name: str) -> bool:
+        """Whether the domain runs; False for an unknown one."""
+
+    @abstractmethod
+    def attach_emulator(self, name: str, emulator: Emulator) -> None:
+        """Give a running device VM the channel (and backing disk) of one more device. Idempotent."""
+
+    @abstractmethod
+    def detach_emulator(self, name: str, emulator: Emulator) -> None:
+        """Take a device's channel (and backing disk) from a running device VM. Idempotent."""
+
+    @abstractmethod
+    def mark(self, spec: DomainSpec) -> None:
+        """Write `spec` into a running domain's live metadata: it is now what the domain runs."""
+
+    @abstractmethod
+    def ensure_store(self, store: Store) -> bool:
+        """Create or grow backing storage; True when it was created. Never shrinks, never overwrites."""
+
+    @abstractmethod
+    def delete_store(self, store: Store) -> None:
+        """Delete backing storage and the data in it. Idempotent."""
+
+    @abstractmethod
+    def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
+        """The last lines the guest wrote to its console; bounded, control characters removed."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End the connection; domains go on."""
+
+    def __enter__(self) -> Driver:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

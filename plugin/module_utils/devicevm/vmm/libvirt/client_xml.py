@@ -1,0 +1,100 @@
+"""A client VM in libvirt's XML: an ordinary machine whose devices device VMs emulate."""
+
+from __future__ import annotations
+
+from collections import Counter
+from xml.etree.ElementTree import Element
+
+from ...channel.registry import channel_kind, check_address
+from ...errors import DevicevmError
+from ...frontend.frontend import Frontend
+from ...frontend.registry import frontend_named
+from ...planner.domain import Attachment, DomainSpec
+from .device_vm_xml import X86, add_console, add_kernel
+from .element import add
+
+SPARE_PORTS = 4
+"""PCIe root ports left free on q35: a running client can be given that many devices more."""
+
+
+def add_machine(domain: Element, spec: DomainSpec) -> None:
+    """Firmware and what is booted. A reboot is a reboot here: the client is the user's."""
+    boot = spec.boot
+    efi = boot.firmware in ("efi", "uefi")
+    system = add(domain, "os", **({"firmware": "efi"} if efi else {}))
+    add(system, "type", "hvm", arch=spec.arch, machine=spec.machine)
+    if efi:
+        # Without this libvirt picks the firmware that boots signed code only.
+        add(add(system, "firmware"), "feature", enabled="no", name="secure-boot")
+    add_kernel(system, spec)
+    if spec.arch in X86:
+        features = add(domain, "features")
+        add(features, "acpi")
+        add(features, "apic")
+    for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+        add(domain, event, action)
+
+
+def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
+    """Controllers, console, the image's disk, and a front end for each attachment."""
+    chosen = [(attachment, _frontend(spec, attachment)) for attachment in spec.attachments]
+    _add_controllers(devices, spec, [frontend for _, frontend in chosen])
+    add_console(devices, spec)
+    counters: Counter[str] = Counter()
+    if spec.boot.image:
+        _add_image_disk(devices, overlay_path(spec, overlays))
+        counters["vd"] = 1
+    booted = False
+    for attachment, frontend in chosen:
+        number = frontend.first + counters[frontend.numbering]
+        counters[frontend.numbering] += 1
+        if number > frontend.last:
+            room = frontend.last - frontend.first + 1
+            raise DevicevmError(
+                f"{spec.name}: {attachment.name} is {frontend.name} number {room + 1}, a machine has room for {room}"
+            )
+        for item in frontend.elements(attachment, number):
+            if attachment.name == spec.boot.device and item.tag == "disk":
+                add(item, "boot", order="1")
+                booted = True
+            devices.append(item)
+    if spec.boot.device and not booted:
+        raise DevicevmError(f"{spec.name} boots from {spec.boot.device!r}, which is no disk of its")
+    add(devices, "memballoon", model="none")
+
+
+def overlay_path(spec: DomainSpec, overlays: str) -> str:
+    """The copy-on-write disk of a client that boots from an image; the image itself stays as it is."""
+    return f"{overlays}/{spec.name}.qcow2"
+
+
+def _frontend(spec: DomainSpec, attachment: Attachment) -> Frontend:
+    frontend = frontend_named(attachment.frontend)
+    channel_kind(attachment.channel.kind)
+    check_address(attachment.channel.address)
+    if attachment.channel.kind not in frontend.channels:
+        raise DevicevmError(
+            f"{spec.name}: {attachment.name} is {frontend.name}, which has no {attachment.channel.kind} channel",
+            hint=f"it has {', '.join(frontend.channels)}",
+        )
+    return frontend
+
+
+def _add_controllers(devices: Element, spec: DomainSpec, frontends: list[Frontend]) -> None:
+    needed = dict.fromkeys(pair for frontend in frontends for pair in frontend.controllers)
+    if not any(kind == "usb" for kind, _ in needed):
+        add(devices, "controller", type="usb", index="0", model="none")
+    if spec.machine == "q35" or spec.machine.startswith("pc-q35-"):
+        ports = sum(frontend.ports for frontend in frontends) + len(needed) + bool(spec.boot.image)
+        for index in range(1, 1 + ports + SPARE_PORTS):
+            add(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
+    for kind, model in needed:
+        add(devices, "controller", type=kind, index="0", model=model)
+
+
+def _add_image_disk(devices: Element, path: str) -> None:
+    disk = add(devices, "disk", type="file", device="disk")
+    add(disk, "driver", name="qemu", type="qcow2", cache="writeback", discard="unmap")
+    add(disk, "source", file=path)
+    add(disk, "target", dev="vda", bus="virtio")
+    add(disk, "boot", order="1")

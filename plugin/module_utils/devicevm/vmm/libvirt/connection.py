@@ -1,0 +1,94 @@
+"""libvirt's Python binding: the one place that imports it, opens connections and translates its errors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ...errors import DevicevmError
+from ..driver import VmmError
+from ..places import Places
+from . import embed
+
+if TYPE_CHECKING:
+    import libvirt
+
+_loop_lock = threading.Lock()
+_loop: threading.Thread | None = None
+
+
+def binding() -> Any:
+    """libvirt's Python module, with its event loop running and its own printing to stderr switched off."""
+    try:
+        import libvirt
+    except ImportError as error:
+        raise DevicevmError(
+            "libvirt's Python binding is not there for this Python",
+            hint="apt install python3-libvirt, and use /usr/bin/python3 (or a venv with --system-site-packages)",
+        ) from error
+    _run_event_loop(libvirt)
+    return libvirt
+
+
+def _run_event_loop(libvirt: Any) -> None:
+    """Once per process and before the first connection: libvirt takes no event loop later than that.
+
+    The embedded driver starts no domain without it; the others need it to notice a dead connection.
+    """
+    global _loop
+    with _loop_lock:
+        if _loop is not None:
+            return
+        # The handler's default prints each error on stderr, besides raising it.
+        libvirt.registerErrorHandler(_ignore, None)
+        libvirt.virEventRegisterDefaultImpl()
+
+        def turn() -> None:
+            while True:
+                libvirt.virEventRunDefaultImpl()
+
+        _loop = threading.Thread(target=turn, name="libvirt-events", daemon=True)
+        _loop.start()
+
+
+def _ignore(context: object, error: object) -> None:
+    """libvirt's error handler: the error is raised as an exception as well."""
+
+
+@contextmanager
+def vmm_words(doing: str) -> Iterator[None]:
+    """Inside, a libvirtError becomes a VmmError: `doing` (cannot start web), then libvirt's own words."""
+    import libvirt
+
+    try:
+        yield
+    except libvirt.libvirtError as error:
+        raise VmmError(f"{doing}: {error.get_error_message() or error}") from error
+
+
+def open_connection(places: Places, *, wait: float = 0.0) -> libvirt.virConnect:
+    """A connection to the VMM at `places.uri`.
+
+    An embedded VMM is one process's at a time: another opener is waited for, at most `wait` seconds.
+    """
+    libvirt = binding()
+    if places.embed_root is None:
+        with vmm_words(f"cannot connect to {places.uri}"):
+            return libvirt.open(places.uri)
+    known = embed.prepare(places.embed_root, wait)
+    with vmm_words(f"cannot open the embedded VMM at {places.embed_root}"):
+        connection = libvirt.open(places.uri)
+    embed.wait_for_domains(connection, known)
+    return connection
+
+
+def answers(uri: str) -> bool:
+    """Whether something answers at `uri`."""
+    libvirt = binding()
+    try:
+        libvirt.open(uri).close()
+    except libvirt.libvirtError:
+        return False
+    return True

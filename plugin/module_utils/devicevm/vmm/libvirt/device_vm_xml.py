@@ -1,0 +1,130 @@
+"""A device VM in libvirt's XML: the least machine that runs emulators, since every device costs boot time."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+from xml.etree.ElementTree import Element
+
+from ...channel.registry import channel_kind, check_address
+from ...channel.stream import server_element
+from ...errors import DevicevmError
+from ...frontend.disk import letters
+from ...planner.domain import DomainSpec, Emulator
+from .element import add, element
+
+CONTROL_PORT = "org.devicevm.control"
+CONFIG_ENTRY = "opt/org.devicevm/config"
+"""fw_cfg entry with the boot configuration; the guest reads it below /sys/firmware/qemu_fw_cfg/by_name."""
+
+QBOOT = "/usr/share/qemu/qboot.rom"
+X86 = ("x86_64", "i686")
+PORTS = 31
+"""Ports of a virtio-serial controller; QEMU keeps port 0 to itself."""
+
+
+def add_machine(domain: Element, spec: DomainSpec) -> None:
+    """Firmware, kernel and boot configuration.
+
+    There is no `<acpi/>`: a PC without it, with qboot and a PVH kernel, boots in half the time. So the guest
+    cannot power off; it reboots, and `on_reboot` ends it.
+    """
+    system = add(domain, "os")
+    add(system, "type", "hvm", arch=spec.arch, machine=spec.machine)
+    if spec.arch == "x86_64" and spec.machine == "pc":
+        add(system, "loader", QBOOT, readonly="yes", type="rom")
+    add_kernel(system, spec)
+    if spec.arch in X86:
+        add(add(domain, "features"), "apic")
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        add(domain, event, "destroy")
+    if spec.emulators:
+        config = json.dumps(boot_config(spec), sort_keys=True, separators=(",", ":"))
+        add(add(domain, "sysinfo", type="fwcfg"), "entry", config, name=CONFIG_ENTRY)
+
+
+def add_kernel(system: Element, spec: DomainSpec) -> None:
+    """`<kernel>`, `<initrd>` and `<cmdline>`, where given."""
+    boot = spec.boot
+    for tag, text in (("kernel", boot.kernel), ("initrd", boot.initrd), ("cmdline", boot.command_line)):
+        if text:
+            add(system, tag, text)
+
+
+def boot_config(spec: DomainSpec) -> dict[str, Any]:
+    """What the guest is to run, as plain data: `{"devices": [{name, port, command, onExit, backing?}]}`."""
+    return {"devices": [device_config(emulator) for emulator in spec.emulators]}
+
+
+def device_config(emulator: Emulator) -> dict[str, Any]:
+    """One device of the boot configuration. `backing` is the serial number of the disk that holds its data."""
+    config: dict[str, Any] = {
+        "name": emulator.id,
+        "port": emulator.channel.port,
+        "command": list(emulator.command),
+        "onExit": emulator.on_exit,
+    }
+    if emulator.store:
+        config["backing"] = emulator.serial
+    return config
+
+
+def add_devices(devices: Element, spec: DomainSpec) -> None:
+    """Controllers, console, control port, and each emulator's channel and backing disk."""
+    add(devices, "controller", type="usb", index="0", model="none")
+    controllers = 1 + len(spec.emulators) // (PORTS - 1)
+    for index in range(controllers):
+        add(devices, "controller", type="virtio-serial", index=str(index), ports=str(PORTS))
+    # Without ACPI there is no PCI hot-plug: backing disks come and go on this controller.
+    add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
+    if spec.console:
+        add_console(devices, spec)
+    if spec.control:
+        devices.append(server_element(check_address(spec.control), CONTROL_PORT))
+    taken = 0
+    for emulator in spec.emulators:
+        devices.append(channel_element(emulator))
+        if emulator.store:
+            devices.append(backing_disk(emulator, taken))
+            taken += 1
+    add(devices, "memballoon", model="none")
+
+
+def add_console(devices: Element, spec: DomainSpec) -> None:
+    """Serial port 0: a pty for people, and a log of all that was written to it.
+
+    A plain file would do for the log, but nobody could type.
+    """
+    serial = add(devices, "serial", type="pty")
+    add(serial, "log", file=spec.console, append="off")
+    if spec.arch in X86:
+        add(add(serial, "target", type="isa-serial", port="0"), "model", name="isa-serial")
+
+
+def channel_element(emulator: Emulator) -> Element:
+    """The device VM's end of an emulator's channel."""
+    kind = channel_kind(emulator.channel.kind)
+    return kind.device_vm(check_address(emulator.channel.address), emulator.channel.port)
+
+
+def backing_disk(emulator: Emulator, number: int) -> Element:
+    """The SCSI disk that holds a device's data, as declared in `emulator.store`; `number` names its target.
+
+    Caching is writeback: the guest sees a volatile cache and flushes it, and its flushes reach the host's disk.
+    """
+    store = emulator.store
+    if store is None:
+        raise DevicevmError(f"{emulator.id} has no backing storage")
+    disk = element("disk", type=store.kind, device="disk")
+    add(disk, "driver", name="qemu", type="raw", cache="writeback", discard="unmap")
+    if store.kind == "volume":
+        add(disk, "source", pool=store.pool, volume=store.volume)
+    elif store.kind in ("file", "block"):
+        add(disk, "source", **{"file" if store.kind == "file" else "dev": store.path})
+    else:
+        raise DevicevmError(f"{emulator.id}: store kind {store.kind!r} is unknown", hint="use file, block or volume")
+    add(disk, "target", dev=f"sd{letters(number)}", bus="scsi")
+    if store.read_only:
+        add(disk, "readonly")
+    add(disk, "serial", emulator.serial)
+    return disk

@@ -1,0 +1,148 @@
+"""A domain's metadata: what devicevm asked for, kept by the VMM itself. There is no other state.
+
+People and other tools read the attributes and children; devicevm reads `<spec>`, the canonical JSON of the DomainSpec,
+and believes it only when the digest beside it fits.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from xml.etree.ElementTree import Element, register_namespace
+
+from ...errors import DevicevmError
+from ...planner.domain import DomainSpec, Role
+from ...record import digest, from_data, to_data
+from .element import add, element
+
+NAMESPACE = "urn:devicevm:v1"
+PREFIX = "devicevm"
+FORMAT = 1
+"""Version of what is inside the namespace; a reader refuses what is newer than itself."""
+
+DIGEST = 16
+"""Hex digits of the specification's digest (record.digest)."""
+
+MAX_SPEC = 2**20
+"""Characters of a specification's JSON; libvirt's RPC carries 4 MiB of XML at most."""
+
+register_namespace(PREFIX, NAMESPACE)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a domain's metadata says. `spec` is None when it cannot be used, and `broken` says why."""
+
+    owner: str
+    spec: DomainSpec | None
+    broken: str = ""
+
+
+def qualified(spec: DomainSpec) -> Element:
+    """The element in devicevm's namespace, as it stands inside a domain's `<metadata>`."""
+    tree = unqualified(spec)
+    for item in tree.iter():
+        item.tag = f"{{{NAMESPACE}}}{item.tag}"
+    return tree
+
+
+def unqualified(spec: DomainSpec) -> Element:
+    """The same without namespace: virDomainSetMetadata adds it, and refuses to be given it."""
+    text = _spec_json(spec)
+    tree = element(
+        "domain", owner=spec.owner, role=spec.role.value, digest=digest(spec, DIGEST), format=str(FORMAT), host=spec.host
+    )
+    add(
+        tree,
+        "allocation",
+        unit=spec.placement.unit,
+        cpus=",".join(str(cpu) for cpu in _cpus(spec)),
+        memory=str(spec.memory),
+        dedicated="yes" if spec.placement.dedicated else "no",
+    )
+    for device in _devices(spec):
+        add(tree, "device", **device)
+    add(tree, "spec", text)
+    return tree
+
+
+def read(tree: Element, name: str, uuid: str) -> Kept:
+    """What the metadata element of the domain `name` says. Never raises: the domain's XML is anybody's to edit."""
+    owner = tree.get("owner", "")
+    try:
+        return Kept(owner, _read(tree, name, uuid))
+    except DevicevmError as error:
+        return Kept(owner, None, error.message)
+
+
+def find(domain: Element) -> Element | None:
+    """The metadata element in a domain's XML; None for a domain that is not devicevm's."""
+    return domain.find(f"metadata/{{{NAMESPACE}}}domain")
+
+
+def _read(tree: Element, name: str, uuid: str) -> DomainSpec:
+    written = tree.get("format", "")
+    if not written.isdecimal() or len(written) > 9:
+        raise DevicevmError("its metadata has no format version")
+    if int(written) > FORMAT:
+        raise DevicevmError(
+            f"its metadata was written by a newer devicevm (format {int(written)}, this one reads up to {FORMAT})"
+        )
+    text = tree.findtext(f"{{{NAMESPACE}}}spec") or tree.findtext("spec") or ""
+    if len(text) > MAX_SPEC:
+        raise DevicevmError(f"its metadata holds a specification of {len(text)} characters, {MAX_SPEC} are allowed")
+    data, written_digest = _parse_json(text)
+    if written_digest != tree.get("digest"):
+        raise DevicevmError("its metadata was changed by hand: the specification does not fit its digest")
+    spec = from_data(DomainSpec, data, "specification")
+    for what, kept, real in (("name", spec.name, name), ("UUID", spec.uuid, uuid)):
+        if kept != real:
+            raise DevicevmError(f"its metadata is another domain's: the {what} in it is {kept!r}")
+    if spec.owner != tree.get("owner"):
+        raise DevicevmError(f"its metadata names two owners, {tree.get('owner', '')!r} and {spec.owner!r}")
+    return spec
+
+
+def _parse_json(text: str) -> tuple[Any, str]:
+    """The data and its digest. ValueError covers lone surrogates and numbers of absurd length."""
+    try:
+        data = json.loads(text)
+        return data, digest(data, DIGEST)
+    except (ValueError, RecursionError) as error:
+        raise DevicevmError(f"its metadata holds no specification: {error}") from error
+
+
+def _spec_json(spec: DomainSpec) -> str:
+    # ASCII: every character of it may stand in XML, whatever the names hold.
+    return json.dumps(to_data(spec), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def _cpus(spec: DomainSpec) -> list[int]:
+    return sorted({cpu for cpus in spec.placement.vcpus for cpu in cpus})
+
+
+def _devices(spec: DomainSpec) -> list[dict[str, str]]:
+    if spec.role is Role.DEVICE_VM:
+        return [
+            {
+                "client": item.client,
+                "name": item.name,
+                "class": item.class_,
+                "channel": item.channel.kind,
+                "address": item.channel.address,
+                "deviceVM": spec.name,
+            }
+            for item in spec.emulators
+        ]
+    return [
+        {
+            "client": spec.name,
+            "name": item.name,
+            "class": item.class_,
+            "channel": item.channel.kind,
+            "address": item.channel.address,
+            "deviceVM": item.device_vm,
+        }
+        for item in spec.attachments
+    ]

@@ -1,0 +1,133 @@
+"""Where a VMM's files live on its host: sockets, overlays, images. One rule per kind of URI."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from ..errors import DevicevmError
+
+DEFAULT_IMAGES = Path("/var/lib/devicevm/images")
+MAX_RUNTIME_DIR = 60
+"""Bytes of the runtime directory: leaves 39 of a socket path's 99 (channel/registry.py) for the name."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """A VMM's directories. `uri` is normal form: two ways to write one VMM have the same.
+
+    `runtime` holds sockets, console logs and the lock; it vanishes with a reboot. `state` outlives it.
+    `system`: the VMM's processes run as a user of their own and must be let in.
+    """
+
+    uri: str
+    runtime: Path
+    state: Path
+    images: Path
+    embed_root: Path | None = None
+    system: bool = False
+
+    @property
+    def overlays(self) -> Path:
+        """Copy-on-write disks of clients that boot from an image."""
+        return self.state / "clients"
+
+
+def places_of(uri: str, images: Path | None = None) -> Places:
+    """The places of the VMM at `uri`; DevicevmError for one that is not on this host."""
+    normal = normal_uri(uri)
+    parts = urlsplit(normal)
+    root = embed_root(normal) if parts.path == "/embed" else None
+    short = hashlib.sha256((str(root) if root else normal).encode()).hexdigest()[:8]
+    privileged = os.getuid() == 0
+    runtime = (Path("/run/devicevm") if privileged else _user_runtime()) / short
+    state = (Path("/var/lib/devicevm") if privileged else _user_state()) / "vmm" / short
+    return Places(
+        uri=normal,
+        runtime=runtime,
+        state=root / "devicevm" if root else state,
+        images=images or (DEFAULT_IMAGES if privileged else _user_state() / "images"),
+        embed_root=root,
+        system=parts.path == "/system" or (root is not None and privileged),
+    )
+
+
+def normal_uri(uri: str) -> str:
+    """The URI without what makes no difference; a remote one is refused."""
+    parts = urlsplit(uri)
+    driver, _, transport = parts.scheme.partition("+")
+    if driver not in ("qemu", "test"):
+        raise DevicevmError(f"{uri!r} is no VMM that devicevm knows", hint="use qemu:///system or qemu:///session")
+    if parts.netloc or transport not in ("", "unix"):
+        raise DevicevmError(
+            f"{uri!r} is on another host, and devicevm works on the host it runs on",
+            hint="run it there: the Ansible role `host` of this collection does",
+        )
+    if driver == "qemu" and parts.path not in ("/system", "/session", "/embed"):
+        raise DevicevmError(f"{uri!r} is no URI of QEMU's", hint="use /system, /session or /embed?root=DIR")
+    if driver == "qemu" and parts.path == "/embed":
+        return f"qemu:///embed?root={embed_root(uri)}"
+    query = f"?{parts.query}" if parts.query else ""
+    # libvirt's test driver without a daemon is another one than the daemon's.
+    scheme = parts.scheme if driver == "test" else driver
+    return f"{scheme}://{parts.path}{query}"
+
+
+def embed_root(uri: str) -> Path:
+    """The state directory that an embedded VMM's URI names, absolute and without symbolic links."""
+    roots = parse_qs(urlsplit(uri).query).get("root", [])
+    if len(roots) != 1:
+        raise DevicevmError(f"{uri!r} does not say where", hint="write qemu:///embed?root=DIR")
+    return Path(os.path.realpath(roots[0]))
+
+
+def default_embed_root() -> Path:
+    """Where the embedded VMM lives when the user names none."""
+    return Path("/var/lib/devicevm/embed") if os.getuid() == 0 else _user_state() / "embed"
+
+
+def make_runtime(places: Places, qemu_user: tuple[int, int] | None) -> None:
+    """Create the runtime directory, again after each reboot.
+
+    `qemu_user` (uid, gid) is who the VMM's processes run as: they make the sockets of channels that are added to a
+    running domain, so the directory is theirs. Others may go through it and list nothing.
+    """
+    if os.getuid() == 0:
+        places.runtime.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    made = _make_private(places.runtime)
+    owner = qemu_user if places.system and qemu_user and os.getuid() == 0 else None
+    if owner and (made.st_uid, made.st_gid) != owner:
+        os.chown(places.runtime, *owner)
+    if made.st_mode & 0o777 != 0o711:
+        os.chmod(places.runtime, 0o711)
+
+
+def _make_private(path: Path) -> os.stat_result:
+    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+    made = path.lstat()
+    if not os.path.isdir(path) or path.is_symlink():
+        raise DevicevmError(f"{path} is no directory", hint="remove it")
+    # /tmp is the last resort, and anybody could have made a directory of that name there.
+    if os.getuid() != 0 and made.st_uid != os.getuid():
+        raise DevicevmError(f"{path} belongs to another user", hint="set XDG_RUNTIME_DIR to a directory of yours")
+    return made
+
+
+def _user_runtime() -> Path:
+    uid = os.getuid()
+    candidates = [os.environ.get("XDG_RUNTIME_DIR", ""), f"/run/user/{uid}"]
+    for candidate in candidates:
+        path = Path(candidate) / "devicevm"
+        usable = candidate and os.path.isabs(candidate) and os.access(candidate, os.W_OK)
+        if usable and len(str(path).encode()) + 9 <= MAX_RUNTIME_DIR:
+            return path
+    # Not $TMPDIR: it may be long, and differ between two runs.
+    return Path("/tmp") / f"devicevm-{uid}"
+
+
+def _user_state() -> Path:
+    home = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".local/state") / "devicevm"

@@ -1,0 +1,195 @@
+"""Made-up hosts, topologies and a model of a VMM, for tests of the planner."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from devicevm.inventory.host import Cpu, Holding, Host, ImageFacts, Node, Vmm
+from devicevm.manifest.topology import (
+    Boot,
+    ClassMemory,
+    ClassStorage,
+    Client,
+    ClientVM,
+    Device,
+    DeviceClass,
+    Program,
+    ResourceRequest,
+    Topology,
+)
+from devicevm.planner.domain import DomainSpec, ObservedDomain
+from devicevm.planner.plan import Action, Plan, Subject
+from devicevm.planner.planner import Intent, make_plan
+from devicevm.vmm.supports import GUESTS, LIVE_DEVICES, STORES
+
+MIB = 2**20
+GIB = 2**30
+ME = Intent("default")
+
+
+def host(
+    name: str = "h1",
+    *,
+    cores: int = 4,
+    threads: int = 2,
+    sockets: int = 1,
+    memory: int = 16 * GIB,
+    supports: tuple[str, ...] = (GUESTS, LIVE_DEVICES, STORES),
+    holdings: tuple[Holding, ...] = (),
+) -> Host:
+    """A host whose CPU n is thread n // (cores * sockets) of core n % (cores * sockets), as Linux numbers them."""
+    total = cores * sockets
+    cpus = []
+    for number in range(total * threads):
+        core = number % total
+        siblings = tuple(core + total * thread for thread in range(threads))
+        cpus.append(Cpu(number, f"core{core}", f"socket{core // cores}", core // cores, siblings))
+    nodes = tuple(
+        Node(socket, memory // sockets, tuple(cpu.id for cpu in cpus if cpu.node == socket)) for socket in range(sockets)
+    )
+    return Host(
+        name=name,
+        arch="x86_64",
+        memory=memory,
+        vmm=Vmm("qemu:///system", "QEMU", supports=supports, runtime_dir="/run/devicevm/0"),
+        cpus=tuple(cpus),
+        nodes=nodes,
+        accelerator="tcg",
+        images=tuple(
+            ImageFacts(image, "0" * 12, f"/i/{image}/kernel", f"/i/{image}/initramfs", "quiet") for image in ("base", "client")
+        ),
+        holdings=holdings,
+    )
+
+
+def thread(count: int = 1, *, dedicated: bool = False) -> tuple[ResourceRequest, ...]:
+    """One alternative: threads."""
+    return (ResourceRequest("thread", count, dedicated),)
+
+
+def core(count: int = 1) -> tuple[ResourceRequest, ...]:
+    """One alternative: whole cores."""
+    return (ResourceRequest("core", count, True),)
+
+
+def class_(name: str = "disk", **changes: object) -> DeviceClass:
+    """A class like the built-in disk, with `changes`."""
+    base = DeviceClass(
+        name=name,
+        protocol="nbd",
+        frontends=("virtio-blk", "sata"),
+        channels=("stream",),
+        image="base",
+        program=Program(("nbdkit", "memory", "${sizeBytes}"), ready="nbd", on_exit="poweroff"),
+        memory=ClassMemory(96 * MIB, 8 * MIB),
+        resources=(thread(),),
+        storage=ClassStorage(),
+    )
+    return replace(base, **changes)  # type: ignore[arg-type]
+
+
+DISK = class_()
+RNG = class_(
+    "rng",
+    protocol="egd",
+    frontends=("virtio-rng",),
+    program=Program(("/usr/lib/devicevm/egd",), ready="egd"),
+    memory=ClassMemory(80 * MIB, MIB),
+    storage=None,
+)
+SERIAL = class_(
+    "serial",
+    protocol="bytes",
+    frontends=("isa-serial",),
+    program=Program(("/usr/lib/devicevm/nmea",), ready="bytes"),
+    memory=ClassMemory(80 * MIB, MIB),
+    storage=None,
+)
+
+
+def disk(name: str = "data", size: int = MIB) -> Device:
+    """An ephemeral disk."""
+    return Device(name, "disk", {"size": str(size)}, memory=size)
+
+
+def client(name: str, *devices: Device, labels: dict[str, str] | None = None, **changes: object) -> Client:
+    """A small client VM with devices."""
+    made = Client(name, ClientVM(1, 128 * MIB, Boot(guest_image="client")), devices, labels or {})
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def topology(*clients: Client, classes: tuple[DeviceClass, ...] = (DISK, RNG, SERIAL), **rest: object) -> Topology:
+    """A topology of clients, sorted as the reader sorts them."""
+    return Topology(tuple(sorted(clients, key=lambda item: item.name)), classes=classes, **rest)  # type: ignore[arg-type]
+
+
+class ModelVmm:
+    """A VMM that only remembers: what it has after a plan is what the plan promised."""
+
+    def __init__(self, *hosts: Host) -> None:
+        self.hosts = hosts or (host(),)
+        self.domains: dict[str, ObservedDomain] = {}
+
+    def observe(self) -> tuple[ObservedDomain, ...]:
+        """Every domain, sorted by name."""
+        return tuple(self.domains[name] for name in sorted(self.domains))
+
+    def inventory(self) -> tuple[Host, ...]:
+        """The hosts with what the domains hold of them."""
+        return tuple(
+            replace(
+                one,
+                holdings=one.holdings
+                + tuple(_holding(domain.spec) for domain in self.observe() if domain.spec and domain.spec.host == one.name),
+            )
+            for one in self.hosts
+        )
+
+    def plan(self, wanted: Topology, intent: Intent = ME) -> Plan:
+        """The plan from what there is now."""
+        return make_plan(wanted, self.inventory(), self.observe(), intent)
+
+    def apply(self, wanted: Topology, intent: Intent = ME) -> Plan:
+        """Plan and carry out."""
+        plan = self.plan(wanted, intent)
+        self.carry_out(plan)
+        return plan
+
+    def carry_out(self, plan: Plan) -> None:
+        """Do each step in its order; a step before those it is after is a fault of the plan."""
+        done: set[str] = set()
+        waiting = list(plan.steps)
+        known = {step.id for step in waiting}
+        while waiting:
+            ready = [step for step in waiting if done >= set(step.after) & known]
+            assert ready, f"steps wait for each other: {[step.id for step in waiting]}"
+            for step in ready:
+                if step.kind is not Subject.STORE:
+                    self._do(step.action, step.name, plan)
+                done.add(step.id)
+                waiting.remove(step)
+
+    def _do(self, action: Action, name: str, plan: Plan) -> None:
+        spec = next((spec for spec in plan.domains if spec.name == name), None)
+        old = self.domains.get(name)
+        if action in (Action.DEFINE, Action.UPDATE):
+            assert spec is not None
+            active = old.active if old else False
+            live = spec if action is Action.UPDATE else (old.active_spec if old else None)
+            self.domains[name] = ObservedDomain(name, spec.uuid, spec.owner, spec.role, active, spec, live)
+        elif action is Action.START:
+            assert old is not None and not old.active, f"{name} is started, but runs or is not there"
+            self.domains[name] = replace(old, active=True, active_spec=old.spec)
+        elif action is Action.STOP:
+            assert old is not None and old.active, f"{name} is stopped, but does not run"
+            self.domains[name] = replace(old, active=False, active_spec=None)
+        elif action is Action.UNDEFINE:
+            assert old is not None and not old.active, f"{name} is undefined while it runs"
+            del self.domains[name]
+
+
+def _holding(spec: DomainSpec) -> Holding:
+    cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin}))
+    return Holding(
+        spec.name, spec.uuid, True, spec.vcpus, spec.memory, cpus, not cpus, spec.placement.dedicated, owner=spec.owner
+    )
