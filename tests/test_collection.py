@@ -92,13 +92,11 @@ def test_module_documents_itself(run: Run, installed: Path, module: str) -> None
 def test_ansible_lint(run: Run, staged: Path, project_files: list[Path]) -> None:
     """The collection as a whole, and the playbooks among the examples, which are not shipped in it."""
 
+    command: list[str | Path] = [BIN / "ansible-lint", "--nocolor", "--offline", "-c", REPO / ".ansible-lint"]
+
     def lint(*paths: Path, cwd: Path) -> None:
-        run(
-            *(BIN / "ansible-lint", "--nocolor", "--offline", "-c", REPO / ".ansible-lint", *paths),
-            cwd=cwd,
-            ANSIBLE_COLLECTIONS_PATH=str(staged.parents[2]),
-            PATH=f"{BIN}:{os.environ['PATH']}",
-        )
+        places = {"ANSIBLE_COLLECTIONS_PATH": str(staged.parents[2]), "PATH": f"{BIN}:{os.environ['PATH']}"}
+        run(*command, *paths, cwd=cwd, **places)
 
     lint(cwd=staged)
     examples = [path for path in project_files if path.is_relative_to(REPO / "examples") and path.suffix == ".yml"]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BIN = Path(sys.executable).parent
 CORE = REPO / "plugin/module_utils/devicevm"
 CLI = REPO / "plugin/cli"
-DATA = {"schemas": "schemas", "classes": "classes", "images": "images", "plugin/guest": "guest"}
+DATA = {"schemas": "schemas", "classes": "classes", "images": "images", "examples": "examples", "plugin/guest": "guest"}
 
 FILE_LINES = 500
 FUNCTION_LINES = 70

@@ -45,7 +45,8 @@ def host(
         siblings = tuple(core + total * thread for thread in range(threads))
         cpus.append(Cpu(number, f"core{core}", f"socket{core // cores}", core // cores, siblings))
     nodes = tuple(
-        Node(socket, memory // sockets, tuple(cpu.id for cpu in cpus if cpu.node == socket)) for socket in range(sockets)
+        Node(socket, memory // sockets, tuple(cpu.id for cpu in cpus if cpu.node == socket))
+        for socket in range(sockets)
     )
     return Host(
         name=name,
@@ -56,7 +57,8 @@ def host(
         nodes=nodes,
         accelerator="tcg",
         images=tuple(
-            ImageFacts(image, "0" * 12, f"/i/{image}/kernel", f"/i/{image}/initramfs", "quiet") for image in ("base", "client")
+            ImageFacts(image, "0" * 12, f"/i/{image}/kernel", f"/i/{image}/initramfs", "quiet")
+            for image in ("base", "client")
         ),
         holdings=holdings,
     )
@@ -140,7 +142,9 @@ class ModelVmm:
             replace(
                 one,
                 holdings=one.holdings
-                + tuple(_holding(domain.spec) for domain in self.observe() if domain.spec and domain.spec.host == one.name),
+                + tuple(
+                    _holding(domain.spec) for domain in self.observe() if domain.spec and domain.spec.host == one.name
+                ),
             )
             for one in self.hosts
         )

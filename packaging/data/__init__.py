@@ -1,4 +1,4 @@
-"""The data of an installed devicevm: schemas, device classes, image recipes and guest sources.
+"""The data of an installed devicevm: schemas, device classes, image recipes, guest sources, examples.
 
 The folders here are links to the ones at the top of the checkout; a wheel holds copies. Read them by
 

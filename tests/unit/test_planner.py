@@ -11,7 +11,6 @@ from devicevm.planner.domain import Role
 from devicevm.planner.plan import Action, Effect, Plan
 from devicevm.planner.planner import Intent
 from devicevm.vmm.supports import GUESTS
-
 from world import (
     DISK,
     GIB,
@@ -313,6 +312,15 @@ def test_stores_are_created_before_their_device_vm_and_deleted_only_when_told() 
     assert not any(step.action is Action.DELETE for step in vmm.plan(topology(), gone).steps)
     told = vmm.apply(topology(), replace(gone, delete_data=True))
     assert actions(told)[-1] == "delete/store/a/data"
+
+
+def test_data_of_a_client_that_leaves_a_shared_device_vm_is_deleted_when_told() -> None:
+    vmm = ModelVmm()
+    kept = replace(disk(), store=Store("file", 64 * MIB, "/data/a.raw"), memory=0)
+    vmm.apply(topology(client("a", kept), client("b", ENTROPY), device_vms=(SHARED,)))
+    told = Intent("default", remove=frozenset("a"), delete_data=True)
+    plan = vmm.plan(topology(device_vms=(SHARED,)), told)
+    assert actions(plan)[-2:] == ["update/device-vm/storage", "delete/store/a/data"]
 
 
 def test_what_can_be_placed_is_planned_beside_what_cannot() -> None:

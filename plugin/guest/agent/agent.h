@@ -38,8 +38,9 @@ bool port_connected(int fd);
 /* storage.c: true once /dev/backing/SERIAL leads to the disk with that serial. */
 bool backing_ready(const char *serial);
 
-/* waiting.c: does a process of this session wait for the port open as `port`, or in a poll? */
-bool session_waits(pid_t session, int port);
+/* waiting.c: does a process of this session wait for the port open here as `port`? */
+enum wait { WAIT_ANY, WAIT_WRITE };
+bool session_waits(pid_t session, int port, enum wait wait);
 
 /* events.c: one epoll set; `kind` and `index` come back with the event. */
 enum event_kind { EVENT_SIGNAL = 1, EVENT_CONTROL, EVENT_PORT, EVENT_STDERR };

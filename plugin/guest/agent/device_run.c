@@ -22,8 +22,9 @@ enum {
 	STOP_GRACE = 2000,
 	STOP_GRACE_IDLE = 200, /* nobody connected: nothing to finish */
 	LINES_PER_SECOND = 50,
-	HANGUP_GRACE = 1000,   /* for a program to end after its peer left ... */
-	NEXT_PEER_GRACE = 50,  /* ... when another is already there */
+	HANGUP_GRACE = 1000, /* for a program to end after its peer left; none when the next is there */
+	ORPHAN_STEP = 5,
+	SPOKEN = 500,	     /* ms alive with a connected peer: it has said something */
 	TALKING = 1000,	     /* ms alive with a connected peer that count as readiness */
 };
 
@@ -82,6 +83,14 @@ static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
 	return start(device, slot, now);
 }
 
+/* A program that is blocked in a write to nobody would go on with it to the next peer. */
+static int64_t look_at_orphan(struct device *device, int64_t now)
+{
+	if (now >= device->patience || session_waits(device->pid, device->fd, WAIT_WRITE))
+		kill(-device->pid, SIGKILL);
+	return device->due = now + ORPHAN_STEP;
+}
+
 /* While a program starts, look often at first, then ever less; not at all once it is ready. */
 static int64_t look_at_program(struct device *device, int64_t now)
 {
@@ -89,13 +98,11 @@ static int64_t look_at_program(struct device *device, int64_t now)
 
 	if (now < device->due)
 		return device->due;
-	if (device->hung_up) {
-		kill(-device->pid, SIGKILL);
-		return device->due = now + HANGUP_GRACE;
-	}
+	if (device->hung_up)
+		return look_at_orphan(device, now);
 	if (device->ready)
 		return device->due = INT64_MAX;
-	if (session_waits(device->pid, device->fd) || talks) {
+	if (session_waits(device->pid, device->fd, WAIT_ANY) || talks) {
 		device->ready = true;
 		device->failed = false;
 		device->fast_exits = 0;
@@ -113,7 +120,7 @@ static int64_t look_at_peer(struct device *device, unsigned slot, int64_t now)
 }
 
 /* A program whose peer has left has to end, for the next peer must not get the rest of an
- * answer to the last. Most notice by themselves; one that is blocked in a write does not. */
+ * answer to the last. Most notice by themselves. */
 void device_port_changed(struct device *device, unsigned slot, int64_t now)
 {
 	bool connected = port_connected(device->fd);
@@ -122,13 +129,18 @@ void device_port_changed(struct device *device, unsigned slot, int64_t now)
 		return;
 	if (connected && !device->peer_seen) {
 		device->peer_seen = true;
+		if (!device->ready) { /* it may now come to wait for something else, and soon */
+			device->step = PORT_RETRY;
+			device->due = now + PORT_RETRY;
+		}
 		events_change(device->fd, EVENT_PORT, slot, WATCH_HANGUP);
 	} else if (!connected && device->peer_seen && !device->hung_up) {
 		device->hung_up = true;
-		device->due = now + HANGUP_GRACE;
+		device->due = now;
+		device->patience = now + HANGUP_GRACE;
 		events_change(device->fd, EVENT_PORT, slot, WATCH_CONNECT);
-	} else if (connected && device->hung_up && device->due > now + NEXT_PEER_GRACE) {
-		device->due = now + NEXT_PEER_GRACE;
+	} else if (connected && device->hung_up) {
+		device->due = device->patience = now;
 	}
 }
 
@@ -206,6 +218,8 @@ void device_exited(struct device *device, int status, int64_t now)
 	bool connected = port_connected(device->fd) && !device->hung_up;
 	bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
 	bool stopping = device->phase == PHASE_STOPPING;
+	/* One that died at once, not having been seen at work, has told its peer nothing yet. */
+	bool spoke = connected && (device->ready || now - device->started >= SPOKEN);
 
 	kill(-device->pid, SIGKILL);
 	device_read_errors(device);
@@ -218,10 +232,10 @@ void device_exited(struct device *device, int status, int64_t now)
 		device->phase = PHASE_STOPPED;
 		return;
 	}
-	clean = clean || (device->hung_up && device->ready);
+	clean = clean || device->hung_up;
 	if (!clean)
 		tell_end(device, status, connected);
-	if (!clean && connected && device->ready && device->death_powers_off) {
+	if (!clean && spoke && device->death_powers_off) {
 		log_message("%s: powering off, so that its peer sees a broken connection", device->name);
 		power_off();
 	}

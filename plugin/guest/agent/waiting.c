@@ -47,10 +47,14 @@ static bool is_poll(long number)
 	return false;
 }
 
-static bool is_transfer(long number)
+static bool is_write(long number)
 {
-	return number == SYS_read || number == SYS_write || number == SYS_readv || number == SYS_writev ||
-	       number == SYS_recvfrom || number == SYS_sendto || number == SYS_recvmsg || number == SYS_sendmsg;
+	return number == SYS_write || number == SYS_writev;
+}
+
+static bool is_read(long number)
+{
+	return number == SYS_read || number == SYS_readv;
 }
 
 /* Do both links lead to the same file? */
@@ -62,7 +66,7 @@ static bool same_link(const char *a, const char *b)
 	return size > 0 && readlink(b, bt, sizeof bt) == size && !memcmp(at, bt, (size_t)size);
 }
 
-static bool thread_waits(const char *task, const char *thread, int port)
+static bool thread_waits(const char *task, const char *thread, int port, enum wait wait)
 {
 	char path[600], text[256], own[64];
 	long number;
@@ -72,8 +76,10 @@ static bool thread_waits(const char *task, const char *thread, int port)
 	/* "running" and "-1 SP PC" (in no system call) do not match or are no number. */
 	if (slurp(path, text, sizeof text) <= 0 || sscanf(text, "%ld 0x%lx", &number, &fd) != 2)
 		return false;
-	if (!is_transfer(number))
-		return is_poll(number);
+	if (wait == WAIT_ANY && is_poll(number))
+		return true;
+	if (!is_write(number) && (wait == WAIT_WRITE || !is_read(number)))
+		return false;
 	snprintf(path, sizeof path, "%s/%s/fd/%lu", task, thread, fd);
 	snprintf(own, sizeof own, "/proc/self/fd/%d", port);
 	return same_link(path, own);
@@ -91,7 +97,7 @@ static bool in_session(const char *process, pid_t session)
 	return sscanf(after, ") %*c %*d %*d %d", &sid) == 1 && sid == session;
 }
 
-static bool process_waits(const char *process, int port)
+static bool process_waits(const char *process, int port, enum wait wait)
 {
 	char task[300];
 	struct dirent *entry;
@@ -101,13 +107,13 @@ static bool process_waits(const char *process, int port)
 	snprintf(task, sizeof task, "/proc/%s/task", process);
 	dir = opendir(task);
 	while (dir && !waits && (entry = readdir(dir)))
-		waits = isdigit((unsigned char)entry->d_name[0]) && thread_waits(task, entry->d_name, port);
+		waits = isdigit((unsigned char)entry->d_name[0]) && thread_waits(task, entry->d_name, port, wait);
 	if (dir)
 		closedir(dir);
 	return waits;
 }
 
-bool session_waits(pid_t session, int port)
+bool session_waits(pid_t session, int port, enum wait wait)
 {
 	DIR *dir = opendir("/proc");
 	struct dirent *entry;
@@ -115,7 +121,7 @@ bool session_waits(pid_t session, int port)
 
 	while (dir && !waits && (entry = readdir(dir)))
 		waits = isdigit((unsigned char)entry->d_name[0]) && in_session(entry->d_name, session) &&
-			process_waits(entry->d_name, port);
+			process_waits(entry->d_name, port, wait);
 	if (dir)
 		closedir(dir);
 	return waits;

@@ -60,12 +60,18 @@ class Health:
 def check_health(driver: Driver, supports: tuple[str, ...], owner: str = "") -> Health:
     """Ask the VMM and every running device VM; `owner` empty = all owners."""
     observed = [domain for domain in driver.observe() if not owner or domain.owner == owner]
-    device_vms = [domain for domain in observed if domain.role is Role.DEVICE_VM and domain.spec]
+    device_vms = [
+        (domain.active, spec)
+        for domain in observed
+        if domain.role is Role.DEVICE_VM and (spec := domain.active_spec or domain.spec)
+    ]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        devices = list(pool.map(lambda domain: _devices_of(domain, GUESTS in supports), device_vms))
+        devices = list(pool.map(lambda found: _devices_of(*found, guests=GUESTS in supports), device_vms))
     return Health(
         domains=tuple(_domain(domain) for domain in observed),
-        devices=tuple(sorted((item for group in devices for item in group), key=lambda item: (item.client, item.device))),
+        devices=tuple(
+            sorted((item for group in devices for item in group), key=lambda item: (item.client, item.device))
+        ),
     )
 
 
@@ -77,14 +83,12 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
 
 
-def _devices_of(domain: ObservedDomain, guests: bool) -> list[DeviceHealth]:
-    spec = domain.active_spec or domain.spec
-    assert spec is not None, "device VMs without a specification are filtered out before"
-    words = _ask(spec) if domain.active and guests else {}
+def _devices_of(active: bool, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
+    words = _ask(spec) if active and guests else {}
     result = []
     for emulator in spec.emulators:
         state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
-        if not domain.active:
+        if not active:
             state = "stopped"
         result.append(
             DeviceHealth(

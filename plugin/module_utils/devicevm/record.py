@@ -13,7 +13,7 @@ import hashlib
 import json
 import types
 import typing
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from .errors import DevicevmError
@@ -68,7 +68,7 @@ def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
     return False
 
 
-@lru_cache(maxsize=None)
+@cache
 def _fields(kind: type) -> dict[str, tuple[str, Any]]:
     hints = typing.get_type_hints(kind)
     return {camel(field.name): (field.name, hints[field.name]) for field in dataclasses.fields(kind)}
@@ -98,7 +98,9 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if kind in (int, float, str, bool):
         wanted = (int, float) if kind is float else kind
         right = isinstance(data, wanted) and (kind is bool or not isinstance(data, bool))
-        _expect(right, where, {int: "an integer", str: "a string", bool: "true or false", float: "a number"}[kind], data)
+        _expect(
+            right, where, {int: "an integer", str: "a string", bool: "true or false", float: "a number"}[kind], data
+        )
     return data
 
 

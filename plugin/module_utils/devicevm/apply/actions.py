@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..errors import DevicevmError
 from ..guest.control import Control
-from ..planner.changes import compare_emulators
+from ..planner.difference import compare_emulators
 from ..planner.domain import DomainSpec, Emulator
 from ..planner.plan import Action, Plan, Step, Subject
 from ..vmm.driver import Driver
@@ -31,6 +32,13 @@ class Context:
     def wanted(self, step: Step) -> DomainSpec:
         """What the step's domain is to be."""
         return next(spec for spec in self.plan.domains if spec.name == step.name)
+
+    def change(self, step: Step) -> tuple[DomainSpec, DomainSpec]:
+        """What the domain of an update was, and what it is to be."""
+        before = self.before(step)
+        if before is None:
+            raise DevicevmError(f"{step.id}: the plan does not say what {step.name} was", hint="make the plan anew")
+        return before, self.wanted(step)
 
     def before(self, step: Step) -> DomainSpec | None:
         """What the step's domain was."""
@@ -99,15 +107,13 @@ def _undo_undefine(context: Context, step: Step) -> None:
 
 
 def _update(context: Context, step: Step) -> None:
-    before = context.before(step)
-    assert before is not None, "a plan updates only what is there"
-    _change(context, before, context.wanted(step))
+    before, wanted = context.change(step)
+    _change(context, before, wanted)
 
 
 def _undo_update(context: Context, step: Step) -> None:
-    before = context.before(step)
-    assert before is not None, "a plan updates only what is there"
-    _change(context, context.wanted(step), before)
+    before, wanted = context.change(step)
+    _change(context, wanted, before)
 
 
 def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
@@ -116,17 +122,17 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     The definition is written first and the live mark last: if this process dies in between, the
     two differ, and the next plan does it again from `old`. Everything between is idempotent.
     """
-    added, removed, changed = compare_emulators(old, new)
+    changes = compare_emulators(old, new)
     before = {emulator.id: emulator for emulator in old.emulators}
     context.driver.define(new)
     with Control(new.control, timeout=context.timeout) as control:
-        for emulator in (*removed, *(before[emulator.id] for emulator in changed)):
+        for emulator in (*changes.removed, *(before[emulator.id] for emulator in changes.changed)):
             control.remove(emulator.id)
             context.driver.detach_emulator(new.name, emulator)
-        for emulator in (*added, *changed):
+        for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
             control.add(device_of(emulator))
-    wait_ready(context.driver, new, (*added, *changed), time.monotonic() + context.timeout)
+    wait_ready(context.driver, new, (*changes.added, *changes.changed), time.monotonic() + context.timeout)
     context.driver.mark(new)
 
 
@@ -144,8 +150,7 @@ def device_of(emulator: Emulator) -> dict[str, object]:
 
 
 def _create_store(context: Context, step: Step) -> None:
-    assert step.store is not None
-    if context.driver.ensure_store(step.store):
+    if step.store and context.driver.ensure_store(step.store):
         context.created.add(step.id)
 
 
@@ -156,8 +161,8 @@ def _undo_create_store(context: Context, step: Step) -> None:
 
 
 def _delete_store(context: Context, step: Step) -> None:
-    assert step.store is not None
-    context.driver.delete_store(step.store)
+    if step.store:
+        context.driver.delete_store(step.store)
 
 
 Function = Callable[[Context, Step], None]

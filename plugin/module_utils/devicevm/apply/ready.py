@@ -35,7 +35,9 @@ def wait_ready(driver: Driver, spec: DomainSpec, emulators: tuple[Emulator, ...]
     except DevicevmError as error:
         lines = driver.console_tail(spec, 12)
         tail = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
-        raise NotReady(f"device VM {spec.name}: {error.message}\n  its console's last lines:\n{tail}", hint=error.hint) from error
+        raise NotReady(
+            f"device VM {spec.name}: {error.message}\n  its console's last lines:\n{tail}", hint=error.hint
+        ) from error
 
 
 def _wait_running(driver: Driver, spec: DomainSpec, emulators: tuple[Emulator, ...], deadline: float) -> None:
@@ -46,7 +48,9 @@ def _wait_running(driver: Driver, spec: DomainSpec, emulators: tuple[Emulator, .
             states = {device.name: device for device in control.status().devices}
             failed = sorted(name for name in wanted if name in states and states[name].state == "failed")
             if failed:
-                raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up", hint="its output is below")
+                raise DevicevmError(
+                    f"the emulation code of {', '.join(failed)} does not stay up", hint="its output is below"
+                )
             waiting = sorted(name for name in wanted if name not in states or states[name].state != "running")
             if not waiting:
                 return

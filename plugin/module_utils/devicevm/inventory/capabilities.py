@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import DevicevmError
 from .cpumodels import expand_features
@@ -23,7 +23,7 @@ _ACCELERATORS = {"qemu": "tcg"}
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a capabilities document says. Memory and page sizes in bytes; `memory` is the sum of the cells."""
+    """What a capabilities document says. Memory and page sizes in bytes; `memory` is that of the whole host."""
 
     arch: str
     memory: int = 0
@@ -46,9 +46,12 @@ def accelerator_name(domain_type: str) -> str:
 def parse_capabilities(xml: str, *, cpu_count: int = 0, memory: int = 0) -> Capabilities:
     """A capabilities document as plain data.
 
-    `cpu_count` and `memory` (bytes) are used when the document has no NUMA cells (libvirt's test driver with a
-    file of its own): take them from virConnectGetInfo. Without either, the CPUs come from
-    `<cpu><topology>`. Such a host has one node 0, and each CPU counts as a core, as nothing tells the siblings.
+    `memory` (bytes) is what another source says of the whole host (virNodeGetMemoryStats of all cells, `total`). The
+    larger counts: kernels leave hot-plugged memory out of the nodes, Xen's dom0 sees a part, none sees too much.
+    The only node of a host has all of it.
+    `cpu_count` is used when the document has no cells (libvirt's test driver with a file of its own); without it
+    the CPUs come from `<cpu><topology>`. Such a host has one node 0, and each CPU counts as a core, as nothing
+    tells the siblings. virNodeGetInfo has the count.
     DevicevmError when `xml` is no capabilities document or its numbers are none.
     """
     host = parse_document(xml, ("capabilities",), WHAT)
@@ -61,12 +64,15 @@ def parse_capabilities(xml: str, *, cpu_count: int = 0, memory: int = 0) -> Capa
     nodes = _nodes(cells, cpus)
     if not cpus:
         cpus = processors_without_topology(_bounded(cpu_count) or _counted(cpu), nodes[0].id if nodes else 0)
+    memory = max(memory, sum(node.memory for node in nodes))
     if not nodes:
         nodes = (Node(id=0, memory=memory, cpus=tuple(one.id for one in cpus)),)
+    elif len(nodes) == 1:
+        nodes = (replace(nodes[0], memory=memory),)
     model = stripped(cpu.findtext("model"))
     return Capabilities(
         arch=arch,
-        memory=sum(node.memory for node in nodes),
+        memory=memory,
         cpus=cpus,
         nodes=nodes,
         caches=_caches(host.findall("host/cache/bank")),
@@ -172,6 +178,6 @@ def _guest(guest: ET.Element) -> GuestKind:
         arch=arch.get("name", ""),
         os_type=stripped(guest.findtext("os_type")),
         accelerators=tuple(dict.fromkeys(accelerator_name(domain.get("type", "")) for domain in domains)),
-        emulator=stripped(arch.findtext("emulator")),
+        emulator=stripped(arch.findtext("emulator") or arch.findtext("domain/emulator")),
         machines=tuple(dict.fromkeys(stripped(machine.text) for machine in machines)),
     )

@@ -154,14 +154,14 @@ def describe_holders(view: Free) -> str:
 
 def describe_memory(view: Free, asked: int) -> str:
     """The arithmetic of memory: `8GiB asked, 3GiB free of 16GiB: 1GiB reserved, 12GiB held by db`."""
-    parts = [f"{format_bytes(view.memory_reserved)} reserved"] if view.memory_reserved else []
+    parts = [f"{_size(view.memory_reserved)} reserved"] if view.memory_reserved else []
     held = sorted((one for one in view.holdings if one.memory), key=lambda one: (-one.memory, one.domain))
-    parts += [f"{format_bytes(one.memory)} held by {one.domain}" for one in held[:_NAMED]]
+    parts += [f"{_size(one.memory)} held by {one.domain}" for one in held[:_NAMED]]
     if held[_NAMED:]:
         rest = sum(one.memory for one in held[_NAMED:])
-        parts.append(f"{format_bytes(rest)} by {len(held) - _NAMED} others")
-    left = format_bytes(view.memory) if view.memory > 0 else "none"
-    head = f"{format_bytes(asked)} asked, {left} free of {format_bytes(view.memory_total)}"
+        parts.append(f"{_size(rest)} by {len(held) - _NAMED} others")
+    left = _size(view.memory) if view.memory > 0 else "none"
+    head = f"{_size(asked)} asked, {left} free of {_size(view.memory_total)}"
     return f"{head}: {', '.join(parts)}" if parts else head
 
 
@@ -200,3 +200,9 @@ def _node_memory(host: Host, holdings: tuple[Holding, ...]) -> dict[int, int]:
 def _some(names: list[str]) -> str:
     others = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {others} others" if others > 0 else "")
+
+
+def _size(size: int) -> str:
+    """Exact where that reads well, otherwise whole MiB, rounded down: hosts have odd amounts of memory."""
+    whole = 2**20
+    return format_bytes(size if size < whole else size // whole * whole)

@@ -29,8 +29,8 @@ def host_from_documents(  # noqa: PLR0913 - each is a document of its own, by ke
     """The inventory of a host from libvirt's XML documents.
 
     `domains` holds (XML, active) of every domain, or a Holding where the caller has parsed the XML already (give
-    holding_from_element the host's CPUs then, as this function does). `cpu_count` and `memory` (bytes) serve
-    when the capabilities have no NUMA cells. Without `vmm` the driver is guessed from the guests' accelerators.
+    holding_from_element the host's CPUs then, as this function does). `cpu_count` and `memory` (bytes) add what
+    the capabilities leave out: see parse_capabilities. Without `vmm` the driver is guessed from the accelerators.
     `accelerator` is what was seen to work (vmm/accelerator.py); "" = not probed.
     DevicevmError when a document is not what it should be. Lists come out sorted: order of input does not matter.
     """

@@ -47,8 +47,10 @@ def expand(command: Iterable[Any], values: Mapping[str, Any]) -> tuple[str, ...]
 
 
 def names_in(command: Iterable[Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Every name a template refers to, with its place in it; DevicevmError for a malformed reference is
-    not raised but yielded as the reference's whole text, which is no name."""
+    """Every name a template refers to, with its place in it.
+
+    A malformed reference (`${a b}`, `${` without an end) is yielded as it stands: `is_name` tells.
+    """
     for index, item in enumerate(command):
         if isinstance(item, str):
             for match in _REFERENCE.finditer(item):

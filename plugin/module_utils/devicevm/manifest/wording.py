@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -78,7 +79,8 @@ def _problems(error: ValidationError, document: Document, place: Place, unknown:
         missing = [key for key in error.validator_value if error.message.startswith(repr(key))]
         yield document.problem(place, f"{missing[0] if missing else 'a key'} is missing", _describe(error, missing))
     elif "propertyNames" in list(error.schema_path)[:-1]:
-        yield document.problem((*place, error.instance), _expected(error), key=True)
+        message = error.cause.message if isinstance(error.cause, DevicevmError) else _expected(error)
+        yield document.problem((*place, str(error.instance)), message, key=True)
     elif error.validator == "format" and isinstance(error.cause, DevicevmError):
         yield document.problem(place, error.cause.message, error.cause.hint)
     elif not _said_by_format(error):
@@ -103,8 +105,6 @@ def _unknown_keys(error: ValidationError, document: Document, place: Place, unkn
 
 
 def _matches_pattern(key: str, schema: dict[str, Any]) -> bool:
-    import re
-
     return any(re.search(pattern, key) for pattern in schema.get("patternProperties", {}))
 
 

@@ -7,11 +7,10 @@ differ is one in the middle of a change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ..frontend.registry import FRONTENDS
-from ..manifest.topology import Store
-from ..record import digest
+from .difference import compare_emulators, difference, same_but_for_emulators, served
 from .domain import DomainSpec, Emulator, ObservedDomain, Role
 from .plan import Action, Effect, Phase, Step, Subject
 
@@ -20,217 +19,205 @@ _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 
 @dataclass
 class Changes:
-    """The steps so far, and what they need: the new specifications and the old ones."""
+    """The steps so far, by id, and what they need: the new specifications and the old ones."""
 
     observed: dict[str, ObservedDomain]
     live: bool
     delete_data: bool = False
-    steps: list[Step] = field(default_factory=list)
+    steps: dict[str, Step] = field(default_factory=dict)
     domains: dict[str, DomainSpec] = field(default_factory=dict)
     previous: dict[str, DomainSpec] = field(default_factory=dict)
+    restarts: dict[str, str] = field(default_factory=dict)
+    """The running clients that must be restarted, and why."""
+    emulated: frozenset[str] = frozenset()
+    """The ids of all emulators that are wanted: their data is in use, wherever they ran before."""
 
     def work_out(self, desired: list[DomainSpec], doomed: list[ObservedDomain]) -> None:
-        """Fill in the steps: device VMs first, clients on top, what is not wanted away."""
+        """Fill in the steps: clients let go, device VMs change, clients come on top, and the rest goes."""
         device_vms = [spec for spec in desired if spec.role is Role.DEVICE_VM]
         clients = [spec for spec in desired if spec.role is Role.CLIENT]
-        gone_clients = [domain for domain in doomed if domain.role is Role.CLIENT]
-        gone_device_vms = [domain for domain in doomed if domain.role is not Role.CLIENT]
-        disturbed = self._disturbed(device_vms, clients)
-        for domain in gone_clients:
-            self._remove(domain, "it is no longer declared", after=())
+        self.restarts = self._restarts(device_vms, clients)
+        self.emulated = frozenset(emulator.id for spec in device_vms for emulator in spec.emulators)
+        for domain in doomed:
+            if domain.role is Role.CLIENT:
+                self._remove(domain, "it is no longer declared", ())
         for spec in clients:
-            if spec.name in disturbed and self.observed[spec.name].active:
-                self._step(Action.STOP, spec, Phase.CONNECT, Effect.RESTART, disturbed[spec.name], affects=(spec.name,))
+            if spec.name in self.restarts:
+                reason = self.restarts[spec.name]
+                self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=Effect.RESTART, affects=(spec.name,))
+        released = tuple(self.steps)
         for spec in device_vms:
-            self._device_vm(spec, disturbed)
+            self._device_vm(spec, released)
         for spec in clients:
-            self._client(spec, disturbed.get(spec.name, ""))
-        for domain in gone_device_vms:
-            users = self._users(domain)
-            self._remove(domain, "nothing needs it any more", after=users)
+            self._client(spec)
+        for domain in doomed:
+            if domain.role is Role.DEVICE_VM:
+                self._remove(domain, "nothing needs it any more", released)
 
-    def _disturbed(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
-        """The existing clients that must be restarted, and why."""
+    def _restarts(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         reasons: dict[str, str] = {}
         for spec in clients:
-            domain = self.observed.get(spec.name)
-            if domain is None or not domain.active:
-                continue
-            running = domain.active_spec or domain.spec
-            if running is None or running != spec:
+            running = self._running(spec.name)
+            if running is not None and running != spec:
                 reasons[spec.name] = difference(running, spec)
-        by_name = {spec.name: spec for spec in clients}
+        attached = _attached(clients)
         for spec in device_vms:
-            for name, reason in self._felt(spec, by_name).items():
-                domain = self.observed.get(name)
-                if domain is not None and domain.active:
-                    reasons.setdefault(name, reason)
+            emulators, reason = self._interrupted(spec)
+            for emulator in emulators:
+                client = attached.get(emulator.id, "")
+                if client and self._running(client) is not None:
+                    reasons.setdefault(client, reason)
         return reasons
 
-    def _felt(self, spec: DomainSpec, clients: dict[str, DomainSpec]) -> dict[str, str]:
-        """The clients that a change of one device VM makes restart: their front ends do not reconnect."""
-        domain = self.observed.get(spec.name)
-        if domain is None:
-            return {}
-        if not domain.active:
-            return _users_of(spec.emulators, clients, f"its device VM {spec.name} does not run")
-        running = domain.active_spec or domain.spec
-        if running is None or not self._can_change_live(running, spec):
-            return _users_of(spec.emulators, clients, f"its device VM {spec.name} is restarted")
-        _, _, changed = compare_emulators(running, spec)
-        return _users_of(changed, clients, f"what emulates it in {spec.name} changes")
+    def _interrupted(self, spec: DomainSpec) -> tuple[tuple[Emulator, ...], str]:
+        """The emulators that are away for a while when a device VM becomes `spec`, and why."""
+        if spec.name not in self.observed:
+            return (), ""
+        running = self._running(spec.name)
+        if running is None:
+            return spec.emulators, f"its device VM {spec.name} does not run"
+        if not self._can_change_live(running, spec):
+            return spec.emulators, f"its device VM {spec.name} is restarted"
+        return compare_emulators(running, spec).changed, f"what emulates it in {spec.name} changes"
+
+    def _running(self, name: str) -> DomainSpec | None:
+        """What a domain runs now; None when it does not run or is not there."""
+        domain = self.observed.get(name)
+        return (domain.active_spec or domain.spec) if domain and domain.active else None
 
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
-        return running == wanted or (self.live and replace(running, emulators=wanted.emulators) == wanted)
+        return running == wanted or (self.live and same_but_for_emulators(running, wanted))
 
-    def _device_vm(self, spec: DomainSpec, disturbed: dict[str, str]) -> None:
+    def _device_vm(self, spec: DomainSpec, released: tuple[str, ...]) -> None:
         domain = self.observed.get(spec.name)
-        old = domain.spec if domain else None
-        running = (domain.active_spec or old) if domain and domain.active else None
-        stopped = tuple(f"stop/client/{name}" for name in sorted(disturbed) if self._has(f"stop/client/{name}"))
-        if running is not None and self._can_change_live(running, spec):
-            self._change_live(spec, running, old, domain, stopped)
+        running = self._running(spec.name)
+        if domain is not None and running is not None and self._can_change_live(running, spec):
+            self._change_live(spec, running, domain, released)
             return
-        reason = f"it serves {served(spec)}" if domain is None else difference(running or old, spec)
+        reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators)
-        if domain and domain.active:
-            after += (self._step(Action.STOP, spec, Phase.CONFIGURE, Effect.RESTART, reason, stopped, tuple(sorted(disturbed))),)
-        if domain is None or old != spec or domain.drift or domain.broken:
-            after += (self._step(Action.DEFINE, spec, Phase.REQUEST, Effect.NONE, reason or "; ".join(_drift(domain)), after),)
+        if domain is not None and domain.active:
+            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
+            effect = Effect.RESTART if felt else Effect.NONE
+            after += (
+                self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=released, effect=effect, affects=felt),
+            )
+        after += self._definition(spec, Phase.REQUEST, reason, after)
         self._step(
-            Action.START, spec, Phase.CONFIGURE, Effect.NONE, f"the emulation code for {served(spec)} runs in it",
-            after or stopped,
+            Action.START,
+            spec,
+            Phase.CONFIGURE,
+            f"it runs the emulation code of {served(spec)}",
+            after=after or released,
         )
 
     def _change_live(
-        self, spec: DomainSpec, running: DomainSpec, old: DomainSpec | None, domain: ObservedDomain | None, stopped: tuple[str, ...]
+        self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain, released: tuple[str, ...]
     ) -> None:
-        added, removed, changed = compare_emulators(running, spec)
-        drift = _drift(domain)
-        if running == spec and old == spec and not drift:
-            return
         if running == spec:
-            self._step(Action.DEFINE, spec, Phase.REQUEST, Effect.NONE, "; ".join(drift) or "its definition is an older one")
+            self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
             return
-        words = [f"{verb} {', '.join(f'{e.client}/{e.name}' for e in emulators)}" for verb, emulators in
-                 (("adds", added), ("removes", removed), ("changes", changed)) if emulators]
-        gone = tuple(step.id for step in self.steps if step.action is Action.UNDEFINE and step.kind is Subject.CLIENT)
-        after = self._stores((*added, *changed)) + stopped + gone
-        self._step(Action.UPDATE, spec, Phase.CONFIGURE, Effect.LIVE, "; ".join(words) or "its definition is an older one", after)
+        changes = compare_emulators(running, spec)
+        after = self._stores((*changes.added, *changes.changed)) + released
+        updated = self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=Effect.LIVE)
+        self._delete_stores(changes.removed, (updated,))
 
-    def _client(self, spec: DomainSpec, disturbed: str) -> None:
+    def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         old = domain.spec if domain else None
-        made = [step.id for step in self.steps if step.kind is Subject.DEVICE_VM and step.action in (Action.START, Action.UPDATE)]
-        uses = {attachment.device_vm for attachment in spec.attachments}
-        after = tuple(step for step in made if step.rsplit("/", 1)[1] in uses)
-        stopped = (f"stop/client/{spec.name}",) if self._has(f"stop/client/{spec.name}") else ()
-        if domain is None or old != spec or domain.drift or domain.broken:
-            reason = "it is declared" if domain is None else difference(old, spec) or "; ".join(_drift(domain))
-            after += (self._step(Action.DEFINE, spec, Phase.CONNECT, Effect.NONE, reason, stopped),)
-        if domain is None or not domain.active or stopped:
-            reason = "it is declared to run" if domain is None or not domain.active else disturbed
-            self._step(Action.START, spec, Phase.CONNECT, Effect.NONE, reason, after + stopped)
+        stopped = tuple(key for key in (_id(Action.STOP, Subject.CLIENT, spec.name),) if key in self.steps)
+        reason = "it is declared" if domain is None else difference(old, spec)
+        after = self._definition(spec, Phase.CONNECT, reason, stopped)
+        if stopped or self._running(spec.name) is None:
+            uses = sorted({attachment.device_vm for attachment in spec.attachments})
+            made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+            after += tuple(key for key in made if key in self.steps) + stopped
+            reason = self.restarts.get(spec.name, "it is declared to run")
+            self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
+
+    def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
+        """The step that defines a domain, when its definition is not what it is to be."""
+        domain = self.observed.get(spec.name)
+        wrong = _wrong(domain) if domain else ()
+        if domain is not None and domain.spec == spec and not wrong:
+            return ()
+        return (self._step(Action.DEFINE, spec, phase, "; ".join(wrong) or reason, after=after),)
 
     def _remove(self, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> None:
-        spec = domain.spec
         kind = _SUBJECT[domain.role]
-        affects = (domain.name,) if kind is Subject.CLIENT else ()
-        if domain.active:
-            effect = Effect.REMOVE if kind is Subject.CLIENT else Effect.NONE
-            after = (self._add(Action.STOP, kind, domain.name, Phase.RELEASE, effect, reason, after, affects),)
-        undefined = self._add(Action.UNDEFINE, kind, domain.name, Phase.RELEASE, Effect.NONE, reason, after, affects)
-        if spec is None:
-            return
-        self.previous[domain.name] = spec
-        for emulator in spec.emulators if self.delete_data else ():
-            if emulator.store and emulator.store.kind != "block":
-                self._add(Action.DELETE, Subject.STORE, f"{emulator.client}/{emulator.name}", Phase.RELEASE, Effect.REMOVE,
-                          "its data is to be deleted", (undefined,), (emulator.client,), emulator.store)
-
-    def _users(self, domain: ObservedDomain) -> tuple[str, ...]:
-        """The steps by which clients let go of a device VM: it goes after them."""
-        return tuple(step.id for step in self.steps if step.kind is Subject.CLIENT and step.action in (Action.STOP, Action.UNDEFINE))
+        client = domain.role is Role.CLIENT
+        affects = (domain.name,) if client else ()
+        effect = Effect.REMOVE if client else Effect.NONE
+        for action in (Action.STOP, Action.UNDEFINE) if domain.active else (Action.UNDEFINE,):
+            key = _id(action, kind, domain.name)
+            self.steps[key] = Step(key, action, kind, domain.name, Phase.RELEASE, effect, reason, after, affects)
+            after = (key,)
+        if domain.spec:
+            self.previous[domain.name] = domain.spec
+            self._delete_stores(domain.spec.emulators, after)
 
     def _stores(self, emulators: tuple[Emulator, ...]) -> tuple[str, ...]:
         """The steps that see to it that backing storage is there."""
-        steps = []
-        for emulator in emulators:
-            if emulator.store and not emulator.store.read_only:
-                name = f"{emulator.client}/{emulator.name}"
-                steps.append(self._add(Action.CREATE, Subject.STORE, name, Phase.REQUEST, Effect.NONE,
-                                       "it is created where it is missing, and kept where it is not", store=emulator.store))
-        return tuple(steps)
+        reason = "it is created where it is missing, and kept where it is there"
+        return tuple(
+            self._store(Action.CREATE, emulator, Phase.REQUEST, reason, ())
+            for emulator in emulators
+            if emulator.store and not emulator.store.read_only
+        )
+
+    def _delete_stores(self, emulators: tuple[Emulator, ...], after: tuple[str, ...]) -> None:
+        for emulator in emulators if self.delete_data else ():
+            # A block device is the host's, not ours to delete; what is read only was never ours to write.
+            ours = emulator.store and emulator.store.kind != "block" and not emulator.store.read_only
+            if ours and emulator.id not in self.emulated:
+                self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", after)
+
+    def _store(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: tuple[str, ...]) -> str:
+        name = f"{emulator.client}/{emulator.name}"
+        key = _id(action, Subject.STORE, name)
+        effect = Effect.REMOVE if action is Action.DELETE else Effect.NONE
+        self.steps[key] = Step(key, action, Subject.STORE, name, phase, effect, reason, after, store=emulator.store)
+        return key
 
     def _step(
-        self, action: Action, spec: DomainSpec, phase: Phase, effect: Effect, reason: str,
-        after: tuple[str, ...] = (), affects: tuple[str, ...] = (),
+        self,
+        action: Action,
+        spec: DomainSpec,
+        phase: Phase,
+        reason: str,
+        *,
+        after: tuple[str, ...] = (),
+        effect: Effect = Effect.NONE,
+        affects: tuple[str, ...] = (),
     ) -> str:
+        """Add a step on a domain that is wanted; its id."""
         self.domains[spec.name] = spec
         domain = self.observed.get(spec.name)
         old = (domain.active_spec or domain.spec) if domain else None
         if old is not None:
             self.previous[spec.name] = old
-        return self._add(action, _SUBJECT[spec.role], spec.name, phase, effect, reason, after, affects)
-
-    def _add(
-        self, action: Action, kind: Subject, name: str, phase: Phase, effect: Effect, reason: str,
-        after: tuple[str, ...] = (), affects: tuple[str, ...] = (), store: Store | None = None,
-    ) -> str:
-        key = f"{action.value}/{kind.value}/{name}"
-        if not self._has(key):
-            self.steps.append(Step(key, action, kind, name, phase, effect, reason, tuple(dict.fromkeys(after)), affects, store))
+        kind = _SUBJECT[spec.role]
+        key = _id(action, kind, spec.name)
+        self.steps[key] = Step(
+            key, action, kind, spec.name, phase, effect, reason, tuple(dict.fromkeys(after)), affects
+        )
         return key
 
-    def _has(self, key: str) -> bool:
-        return any(step.id == key for step in self.steps)
+
+def _id(action: Action, kind: Subject, name: str) -> str:
+    return f"{action.value}/{kind.value}/{name}"
 
 
-def compare_emulators(old: DomainSpec, new: DomainSpec) -> tuple[tuple[Emulator, ...], tuple[Emulator, ...], tuple[Emulator, ...]]:
-    """The emulators that `new` adds, removes and changes."""
-    before = {emulator.id: emulator for emulator in old.emulators}
-    after = {emulator.id: emulator for emulator in new.emulators}
-    added = tuple(emulator for key, emulator in after.items() if key not in before)
-    removed = tuple(emulator for key, emulator in before.items() if key not in after)
-    changed = tuple(emulator for key, emulator in after.items() if key in before and before[key] != emulator)
-    return added, removed, changed
-
-
-def difference(old: DomainSpec | None, new: DomainSpec) -> str:
-    """In which fields two specifications differ, with the values where they are short."""
-    if old is None:
-        return "its metadata cannot be read"
-    parts = []
-    for name in new.__dataclass_fields__:
-        before, after = getattr(old, name), getattr(new, name)
-        if before != after:
-            scalar = isinstance(after, (int, str)) and len(str(before)) + len(str(after)) < 80
-            parts.append(f"{name} {before} -> {after}" if scalar else f"{name} changes")
-    return ", ".join(parts)
-
-
-def served(spec: DomainSpec) -> str:
-    """`web/data (disk), web/gps (serial)`."""
-    return ", ".join(f"{emulator.client}/{emulator.name} ({emulator.class_})" for emulator in spec.emulators)
-
-
-def fingerprint(spec: DomainSpec) -> str:
-    """The short digest by which a domain's metadata names its specification."""
-    return digest(spec, 16)
-
-
-def _drift(domain: ObservedDomain | None) -> tuple[str, ...]:
-    if domain is None:
-        return ()
+def _wrong(domain: ObservedDomain) -> tuple[str, ...]:
+    """What is wrong with a definition though its specification may be right."""
     return domain.drift or ((domain.broken,) if domain.broken else ())
 
 
-def _users_of(emulators: tuple[Emulator, ...], clients: dict[str, DomainSpec], reason: str) -> dict[str, str]:
-    """The clients with a front end that does not survive its device VM's absence."""
-    ids = {emulator.id for emulator in emulators}
+def _attached(clients: list[DomainSpec]) -> dict[str, str]:
+    """The client of each device whose front end does not survive its emulator's absence, by emulator id."""
     return {
-        name: reason
-        for name, spec in clients.items()
+        f"{spec.name}.{attachment.name}": spec.name
+        for spec in clients
         for attachment in spec.attachments
-        if f"{name}.{attachment.name}" in ids and not FRONTENDS[attachment.frontend].reconnects
+        if not FRONTENDS[attachment.frontend].reconnects
     }

@@ -44,7 +44,9 @@ class Ledger:
         """A book to try things in; the host and its policy are shared."""
         twin = Ledger.__new__(Ledger)
         twin.host, twin.policy = self.host, self.policy
-        twin.seats = {number: Seat(seat.cpu, seat.dedicated_to, list(seat.pinned)) for number, seat in self.seats.items()}
+        twin.seats = {
+            number: Seat(seat.cpu, seat.dedicated_to, list(seat.pinned)) for number, seat in self.seats.items()
+        }
         twin.memory_free, twin.vcpus_booked, twin.floating = self.memory_free, self.vcpus_booked, list(self.floating)
         return twin
 
@@ -80,7 +82,8 @@ class Ledger:
         if memory > self.memory_free:
             return (
                 f"{format_bytes(memory)} of memory asked, {format_bytes(max(self.memory_free, 0))} free of "
-                f"{format_bytes(self.host.memory)}: {format_bytes(self.policy.reserved_memory)} reserved, the rest held by domains"
+                f"{format_bytes(self.host.memory)}: {format_bytes(self.policy.reserved_memory)} reserved, "
+                "the rest held by domains"
             )
         return ""
 

@@ -82,9 +82,7 @@ class Placement:
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
         mine = frozenset(observed)
-        self.ledgers = {
-            host.name: Ledger(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts
-        }
+        self.ledgers = {host.name: Ledger(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
 
     def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
@@ -152,12 +150,16 @@ class Trial:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
-            spec = specify_device_vm(unit, self.host, self.placement.owner, unit.observed.placement, unit.observed.vcpus)
+            spec = specify_device_vm(
+                unit, self.host, self.placement.owner, unit.observed.placement, unit.observed.vcpus
+            )
             reasons: tuple[str, ...] = ("it runs there already and still fits",)
         else:
             fit, reasons = fit_alternatives(unit.resources, self.ledger)
             if fit is None:
-                return [f"{unit.name}: {reason}" for reason in reasons] or [f"{unit.name}: no resources are declared for it"]
+                return [f"{unit.name}: {reason}" for reason in reasons] or [
+                    f"{unit.name}: no resources are declared for it"
+                ]
             if lacks := self.ledger.lacks(fit.vcpus, memory):
                 return [f"{unit.name}: {lacks}"]
             self.ledger.book(unit.name, fit.placement, fit.vcpus, memory)
@@ -207,11 +209,12 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
     )
 
 
-def keep(unit: Unit) -> DomainSpec:
-    """The device VM of a unit to which nothing new is asked: what it serves still, and the rest as it is."""
-    assert unit.observed is not None
-    return replace(unit.observed, emulators=tuple(unit.kept))
+def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
+    """The device VMs to which nothing new is asked: what they serve still, and the rest as it is."""
+    return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
 
 
 def _asks_alone(unit: Unit) -> bool:
-    return any(request.dedicated or request.kind != "thread" for alternative in unit.resources for request in alternative)
+    return any(
+        request.dedicated or request.kind != "thread" for alternative in unit.resources for request in alternative
+    )

@@ -10,7 +10,7 @@ from ..vmm.supports import LIVE_DEVICES
 from .changes import Changes
 from .domain import DomainSpec, ObservedDomain, Role
 from .grouping import Unit, group
-from .placement import Placement, components_of, keep
+from .placement import Placement, components_of, kept_device_vms
 from .plan import Plan, Unplaced
 from .requests import Want, wants_of
 from .specify import state_digest
@@ -31,7 +31,9 @@ class Intent:
     delete_data: bool = False
 
 
-def make_plan(topology: Topology, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent) -> Plan:
+def make_plan(
+    topology: Topology, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent
+) -> Plan:
     """The steps that make the VMM have what is declared, and nothing else of this owner's.
 
     Clients of the owner that are not declared stay, unless `intent` says otherwise; other
@@ -60,7 +62,7 @@ def make_plan(topology: Topology, hosts: tuple[Host, ...], observed: tuple[Obser
         warnings += placed.warnings
         if placed.refusals or not placed.domains:
             unplaced += _unplaced(component.clients, by_client, placed.refusals)
-    desired += [keep(unit) for unit in units if not unit.wants and unit.observed]
+    desired += kept_device_vms(units)
     warnings += [f"{domain.name} is left as it is: {domain.broken}" for domain in undeclared if domain.broken]
 
     changes = Changes(mine, _live(hosts), intent.delete_data)
@@ -71,7 +73,7 @@ def make_plan(topology: Topology, hosts: tuple[Host, ...], observed: tuple[Obser
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=tuple(changes.steps),
+        steps=tuple(changes.steps.values()),
         allocations=tuple(sorted(allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
@@ -114,7 +116,9 @@ def _clashes(clients: tuple[Client, ...], hosts: tuple[Host, ...], mine: dict[st
     return result
 
 
-def _unplaced(clients: list[Client], wants: dict[str, list[Want]], refusals: dict[str, tuple[str, ...]]) -> list[Unplaced]:
+def _unplaced(
+    clients: list[Client], wants: dict[str, list[Want]], refusals: dict[str, tuple[str, ...]]
+) -> list[Unplaced]:
     reasons = tuple(f"{host}: {reason}" for host, why in sorted(refusals.items()) for reason in why)
     reasons = reasons or ("no host is there that it may go to",)
     result = []

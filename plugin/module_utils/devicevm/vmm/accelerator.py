@@ -109,8 +109,10 @@ def boots_with(
         return _becomes_ready(process, guest, time.monotonic() + timeout)
     finally:
         process.kill()
-        with contextlib.suppress(OSError):
-            process.communicate()
+        process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
 
 
 def _qemu_command(accelerator: str, guest: ProbeGuest, emulator: str) -> list[str]:
@@ -128,8 +130,10 @@ def _becomes_ready(process: subprocess.Popen[bytes], guest: ProbeGuest, deadline
     if process.stdin is None or process.stdout is None:
         return False
     if guest.ask:
-        # A pipe takes this much at once; QEMU passes it on when the guest opens the port.
-        os.write(process.stdin.fileno(), guest.ask[: select.PIPE_BUF])
+        # A pipe takes this much at once; QEMU passes it on when the guest opens the port. One that has ended
+        # already is seen below.
+        with contextlib.suppress(OSError):
+            os.write(process.stdin.fileno(), guest.ask[: select.PIPE_BUF])
     output = b""
     while (left := deadline - time.monotonic()) > 0 and len(output) < _MAX_OUTPUT:
         if not select.select([process.stdout], [], [], left)[0]:

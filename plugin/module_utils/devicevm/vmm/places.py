@@ -31,6 +31,11 @@ class Places:
     system: bool = False
 
     @property
+    def configs(self) -> Path:
+        """Boot configurations of device VMs, which QEMU reads at their start."""
+        return self.state / "config"
+
+    @property
     def overlays(self) -> Path:
         """Copy-on-write disks of clients that boot from an image."""
         return self.state / "clients"
@@ -43,7 +48,9 @@ def places_of(uri: str, images: Path | None = None) -> Places:
     root = embed_root(normal) if parts.path == "/embed" else None
     short = hashlib.sha256((str(root) if root else normal).encode()).hexdigest()[:8]
     privileged = os.getuid() == 0
-    runtime = (Path("/run/devicevm") if privileged else _user_runtime()) / short
+    # QEMU of the system's libvirt runs as another user, whom no XDG directory lets in.
+    own = Path("/tmp") / f"devicevm-{os.getuid()}" if parts.path == "/system" else _user_runtime()
+    runtime = (Path("/run/devicevm") if privileged else own) / short
     state = (Path("/var/lib/devicevm") if privileged else _user_state()) / "vmm" / short
     return Places(
         uri=normal,

@@ -16,7 +16,9 @@ KINDS: dict[str, ResourceKind] = {kind.name: kind for kind in (thread.KIND, core
 __all__ = ["KINDS", "Fit", "Misfit", "fit_alternatives"]
 
 
-def fit_alternatives(alternatives: tuple[tuple[ResourceRequest, ...], ...], ledger: Ledger) -> tuple[Fit | None, tuple[str, ...]]:
+def fit_alternatives(
+    alternatives: tuple[tuple[ResourceRequest, ...], ...], ledger: Ledger
+) -> tuple[Fit | None, tuple[str, ...]]:
     """The first alternative that fits the host, and a line on each that was looked at."""
     reasons = []
     for alternative in alternatives:

@@ -25,7 +25,11 @@ class Core:
             return Misfit(f"{request.count} asked, {len(cores)} free of {total}: {ledger.taken()}")
         cpus = tuple(sorted(cpu for threads in cores[: request.count] for cpu in threads))
         placement = CpuPlacement(vcpus=tuple((cpu,) for cpu in cpus), emulator=cpus, dedicated=True, unit=self.name)
-        return Fit(placement, len(cpus), f"CPU {format_cpuset(cpus)}, all threads of the core{'s' if request.count > 1 else ''}")
+        return Fit(
+            placement,
+            len(cpus),
+            f"CPU {format_cpuset(cpus)}, all threads of the core{'s' if request.count > 1 else ''}",
+        )
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 core`."""

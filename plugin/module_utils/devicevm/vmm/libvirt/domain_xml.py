@@ -17,18 +17,18 @@ DOMAIN_TYPES = {"tcg": "qemu", "kvm": "kvm", "test": "test"}
 """Accelerator (inventory) -> the domain's type in libvirt's words."""
 
 
-def domain_xml(spec: DomainSpec, overlays: str) -> Element:
+def domain_xml(spec: DomainSpec, state: str) -> Element:
     """The whole `<domain>`: what devicevm asks for, the user's own fragment merged into it.
 
-    `overlays` is the host's directory for the copy-on-write disks of clients that boot from an image.
+    `state` is the VMM's state directory on the host (places.py): boot configurations and overlays are in it.
     """
-    domain = base_xml(spec, overlays)
+    domain = base_xml(spec, state)
     if spec.domain_xml:
         fragment.merge(domain, fragment.parse_fragment(spec.domain_xml, spec.name))
     return domain
 
 
-def base_xml(spec: DomainSpec, overlays: str) -> Element:
+def base_xml(spec: DomainSpec, state: str) -> Element:
     """The `<domain>` without the user's fragment."""
     if spec.accelerator not in DOMAIN_TYPES:
         raise DevicevmError(
@@ -45,11 +45,11 @@ def base_xml(spec: DomainSpec, overlays: str) -> Element:
     add(domain, "vcpu", str(spec.vcpus), placement="static")
     _add_placement(domain, spec.placement)
     if spec.role is Role.DEVICE_VM:
-        device_vm_xml.add_machine(domain, spec)
+        device_vm_xml.add_machine(domain, spec, f"{state}/config")
         device_vm_xml.add_devices(add(domain, "devices"), spec)
     else:
         client_xml.add_machine(domain, spec)
-        client_xml.add_devices(add(domain, "devices"), spec, overlays)
+        client_xml.add_devices(add(domain, "devices"), spec, f"{state}/clients")
     return domain
 
 

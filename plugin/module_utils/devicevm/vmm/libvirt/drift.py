@@ -33,7 +33,7 @@ def drift(rendered: Element, actual: Element, *, live: bool = False) -> tuple[st
         found += check(want, actual.find(want.tag))
     wanted, present = rendered.find("devices"), actual.find("devices")
     if wanted is not None:
-        found += _check_devices(wanted, present if present is not None else Element("devices"))
+        found += _check_devices(wanted, present if present is not None else Element("devices"), live)
     return tuple(found)
 
 
@@ -125,20 +125,20 @@ _CHECKS = {
 }
 
 
-def _check_devices(wanted: Element, present: Element) -> list[str]:
+def _check_devices(wanted: Element, present: Element, live: bool) -> list[str]:
     found: list[str] = []
     by_key = {key: item for item in present if (key := device_key(item))}
     ports: Counter[str] = Counter(item.get("model", "") for item in present if item.get("type") == "pci")
     asked: Counter[str] = Counter()
     for want in wanted:
-        if want.tag == "controller" and want.get("type") == "pci":
-            asked[want.get("model", "")] += 1
+        if want.tag == "controller" and (live or want.get("type") == "pci"):
+            asked[want.get("model", "")] += want.get("type") == "pci"
             continue
         key = device_key(want)
         have = by_key.get(key) if key else next((item for item in present if contains(item, want)), None)
-        found += _differences(want, have, key or want.tag)
+        found += _differences(_without_target(want) if live else want, have, key or want.tag)
     for model, count in asked.items():
-        if ports[model] < count:
+        if ports[model] < count and not live:
             found.append(f"{model} controllers are {ports[model]}, declared {count}")
     return found
 
@@ -146,6 +146,8 @@ def _check_devices(wanted: Element, present: Element) -> list[str]:
 def device_key(item: Element) -> str:
     """What identifies a device in words; empty for a kind that has nothing of the sort."""
     target = item.find("target")
+    if item.tag == "disk" and item.find("serial") is not None:
+        return f"disk with serial number {item.findtext('serial')}"
     if item.tag == "disk" and target is not None:
         return f"disk {target.get('dev')}"
     if item.tag == "channel" and target is not None:
@@ -159,6 +161,16 @@ def device_key(item: Element) -> str:
         source = item.find("backend/source")
         return "" if source is None else f"rng on {source.get('path')}"
     return item.tag if item.tag == "memballoon" else ""
+
+
+def _without_target(want: Element) -> Element:
+    """A disk that was attached while the domain ran took the target name that was free then."""
+    target = want.find("target")
+    if want.tag != "disk" or target is None:
+        return want
+    copy = Element(want.tag, want.attrib)
+    copy.extend(child for child in want if child is not target)
+    return copy
 
 
 def contains(have: Element, want: Element) -> bool:

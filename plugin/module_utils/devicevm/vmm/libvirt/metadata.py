@@ -35,6 +35,7 @@ class Kept:
     """What a domain's metadata says. `spec` is None when it cannot be used, and `broken` says why."""
 
     owner: str
+    role: Role
     spec: DomainSpec | None
     broken: str = ""
 
@@ -69,11 +70,13 @@ def unqualified(spec: DomainSpec) -> Element:
 
 def read(tree: Element, name: str, uuid: str) -> Kept:
     """What the metadata element of the domain `name` says. Never raises: the domain's XML is anybody's to edit."""
-    owner = tree.get("owner", "")
+    owner, role = tree.get("owner", ""), tree.get("role", "")
+    # Of an unknown role it counts as a client: those are never made anew without being told.
+    kept = Role(role) if role in {known.value for known in Role} else Role.CLIENT
     try:
-        return Kept(owner, _read(tree, name, uuid))
+        return Kept(owner, kept, _read(tree, name, uuid))
     except DevicevmError as error:
-        return Kept(owner, None, error.message)
+        return Kept(owner, kept, None, error.message)
 
 
 def find(domain: Element) -> Element | None:
@@ -96,7 +99,7 @@ def _read(tree: Element, name: str, uuid: str) -> DomainSpec:
     if written_digest != tree.get("digest"):
         raise DevicevmError("its metadata was changed by hand: the specification does not fit its digest")
     spec = from_data(DomainSpec, data, "specification")
-    for what, kept, real in (("name", spec.name, name), ("UUID", spec.uuid, uuid)):
+    for what, kept, real in (("name", spec.name, name), ("UUID", spec.uuid.lower(), uuid.lower())):
         if kept != real:
             raise DevicevmError(f"its metadata is another domain's: the {what} in it is {kept!r}")
     if spec.owner != tree.get("owner"):

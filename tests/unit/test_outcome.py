@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from devicevm.apply.executor import Outcome, to_undo
+from devicevm.apply.outcome import Outcome, to_undo
 from devicevm.planner.plan import Action, Effect, Phase, Step, Subject
 
 

@@ -1,0 +1,103 @@
+"""A host's inventory as people read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..inventory.cpuset import format_cpuset
+from ..inventory.free import CpuUse, Free, free
+from ..inventory.host import Holding, Host, NodeDevice
+from ..quantity import format_bytes
+from . import output
+
+
+
+
+def show_host(host: Host) -> None:
+    """The whole inventory on standard output."""
+    view = free(host)
+    _show_facts(host, view)
+    _show_cores(host, view)
+    _show_nodes(host, view)
+    _section("Domains that hold something", ("domain", "owner", "state", "cpus", "memory", "devices"), map(_holding, host.holdings))
+    _section("Images", ("image", "digest", "kernel"), [(i.name, i.digest[:12], i.kernel_version) for i in host.images])
+    devices = [device for device in host.node_devices if device.vendor or device.mdev_types]
+    _section("Devices", ("device", "address", "vendor:product", "class", "driver", "group", "held by"),
+             [_device(device, view) for device in devices])
+
+
+def _show_facts(host: Host, view: Free) -> None:
+    versions = [f"{host.vmm.driver} {host.vmm.version}".strip()]
+    if host.vmm.libvirt_version:
+        versions.append(f"libvirt {host.vmm.libvirt_version}")
+    model = " ".join(filter(None, (host.cpu_vendor, host.cpu_model)))
+    facts = {
+        "Host": f"{host.name} ({host.arch})",
+        "VMM": f"{host.vmm.uri or 'recorded'}, {', '.join(versions)}",
+        "Accelerator": host.accelerator or "not probed",
+        "Supports": ", ".join(host.vmm.supports) or "unknown",
+        "Processor": f"{model or 'unknown'}, {len(host.cpu_features)} features",
+        "CPUs": f"{len(view.cpus)}, {len(view.vacant_cpus())} vacant; {len(view.vacant_cores())} whole cores, "
+        f"{len(view.vacant_sockets())} whole sockets vacant; {view.floating} vCPUs float",
+        "Memory": f"{format_bytes(host.memory)}, {format_bytes(max(view.memory, 0))} not promised to any domain",
+    }
+    if host.microcode:
+        facts["Microcode"] = hex(host.microcode)
+    width = max(map(len, facts)) + 1
+    for name, value in facts.items():
+        output.line(f"{name + ':':<{width}} {value}")
+    output.line()
+
+
+def _show_cores(host: Host, view: Free) -> None:
+    cores: dict[tuple[int, int, str], list[CpuUse]] = {}
+    for cpu in view.cpus:
+        cores.setdefault((cpu.node, cpu.socket, cpu.core), []).append(cpu)
+    rows = [
+        (str(node), str(socket), core, format_cpuset(cpu.id for cpu in cpus), _use(cpus))
+        for (node, socket, core), cpus in cores.items()
+    ]
+    _section("Cores", ("node", "socket", "core", "cpus", "used by"), rows)
+
+
+def _show_nodes(host: Host, view: Free) -> None:
+    rows = [
+        (str(node.id), format_cpuset(node.cpus), format_bytes(node.memory), format_bytes(max(view.memory_on((node.id,)), 0)),
+         ", ".join(f"{count} of {format_bytes(int(size))}" for size, count in node.huge_pages.items() if count))
+        for node in host.nodes
+    ]
+    _section("NUMA nodes", ("node", "cpus", "memory", "free", "huge pages"), rows)
+
+
+def _use(cpus: list[CpuUse]) -> str:
+    words = []
+    for cpu in cpus:
+        if cpu.reserved:
+            words.append(f"{cpu.id} reserved")
+        elif cpu.dedicated_to:
+            words.append(f"{cpu.id} only {', '.join(cpu.dedicated_to)}")
+        elif cpu.pinned_by:
+            words.append(f"{cpu.id} {', '.join(cpu.pinned_by)}")
+    return "; ".join(words) or "nobody"
+
+
+def _holding(one: Holding) -> tuple[str, ...]:
+    cpus = format_cpuset(one.cpus) + (" alone" if one.dedicated else "") if one.cpus else f"{one.vcpus} vCPUs anywhere"
+    state = "running" if one.active else "stopped"
+    return one.domain, one.owner, state, cpus, format_bytes(one.memory), ", ".join(one.node_devices)
+
+
+def _device(device: NodeDevice, view: Free) -> tuple[str, ...]:
+    ids = ":".join(filter(None, (device.vendor, device.product)))
+    group = str(device.iommu_group) if device.iommu_group >= 0 else ""
+    holder = view.node_devices.get(device.address, "nobody")
+    return device.name, device.address, ids, device.class_code, device.driver, group, holder
+
+
+def _section(heading: str, headings: tuple[str, ...], rows: Iterable[Sequence[str]]) -> None:
+    found = list(rows)
+    if not found:
+        return
+    output.line(heading, "bold")
+    output.table(headings, found)
+    output.line()

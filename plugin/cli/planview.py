@@ -1,0 +1,101 @@
+"""A plan as people read it: the phases in their order, each step with what it does, why, and who feels it."""
+
+from __future__ import annotations
+
+from ..inventory.cpuset import format_cpuset
+from ..planner.plan import Action, Allocation, Effect, Phase, Plan, Step, Subject, Unplaced
+from ..quantity import format_bytes
+from . import output
+from .changes import Kind, kinds_of, summary
+
+_PHASES = {
+    Phase.REQUEST: "Request, from the VMM",
+    Phase.CONFIGURE: "Configure, to run the emulation code",
+    Phase.CONNECT: "Connect, the clients",
+    Phase.RELEASE: "Release, what nobody needs",
+}
+_SUBJECTS = {Subject.DEVICE_VM: "device VM", Subject.CLIENT: "client", Subject.STORE: "storage"}
+_EFFECTS = {
+    Effect.NONE: "",
+    Effect.LIVE: "while it runs",
+    Effect.RECONNECT: "its clients reconnect",
+    Effect.RESTART: "restarts",
+    Effect.REPLACE: "replaces",
+    Effect.REMOVE: "takes away from",
+}
+_STYLES = {Kind.ADD: "green", Kind.CHANGE: "yellow", Kind.REMOVE: "red"}
+_CREATES = "make sure of"
+
+
+def show_plan(plan: Plan) -> None:
+    """The whole plan on standard output."""
+    if plan.allocations:
+        _heading("Determine, which resources run the emulation code")
+    for allocation in plan.allocations:
+        _show_allocation(allocation)
+    show_steps(plan)
+    if plan.unplaced:
+        _heading("Not placed")
+    for item in plan.unplaced:
+        _show_unplaced(item)
+    for warning in plan.warnings:
+        output.warning(warning)
+    output.line(summary(plan), "bold")
+
+
+def show_steps(plan: Plan) -> None:
+    """The steps, phase by phase, on standard output."""
+    kinds = kinds_of(plan)
+    for phase, heading in _PHASES.items():
+        steps = [step for step in plan.steps if step.phase is phase]
+        if steps:
+            _heading(heading)
+        for step in steps:
+            kind = kinds[step.id]
+            output.line(f"  {kind.value} {describe(step)}: {step.reason}{effect(step)}", _STYLES[kind])
+    if plan.steps:
+        output.line()
+
+
+def describe(step: Step) -> str:
+    """`start device VM web-dvm`."""
+    action = _CREATES if step.action is Action.CREATE else step.action.value
+    return f"{action} {_SUBJECTS[step.kind]} {step.name}"
+
+
+def effect(step: Step) -> str:
+    """` [restarts web]`; empty when nobody feels the step."""
+    words = _EFFECTS[step.effect]
+    if not words:
+        return ""
+    others = [name for name in step.affects if name != step.name or step.kind is not Subject.CLIENT]
+    if step.effect is Effect.REMOVE and step.kind is Subject.CLIENT:
+        return " [it stops running]"
+    whom = ", ".join(others) or ("it" if step.effect in (Effect.RESTART, Effect.REPLACE, Effect.REMOVE) else "")
+    return f" [{words} {whom}]" if whom else f" [{words}]"
+
+
+def describe_resource(allocation: Allocation) -> str:
+    """`core, CPUs 2,6, alone, memory 128MiB, channel stream`."""
+    cpus = f"CPUs {format_cpuset(allocation.cpus)}" if allocation.cpus else "any CPU"
+    parts = [allocation.unit, cpus, "alone" if allocation.dedicated else "shared"]
+    if allocation.nodes:
+        parts.append(f"NUMA nodes {format_cpuset(allocation.nodes)}")
+    return ", ".join([*parts, f"memory {format_bytes(allocation.memory)}", f"channel {allocation.channel}"])
+
+
+def _show_allocation(allocation: Allocation) -> None:
+    output.line(f"  {allocation.device_vm} on {allocation.host}: {describe_resource(allocation)}")
+    output.line(f"      serves {', '.join(allocation.serves)}")
+    for reason in allocation.reasons:
+        output.line(f"      {reason}", "dim")
+
+
+def _show_unplaced(item: Unplaced) -> None:
+    output.line(f"  {item.client}/{item.device}" if item.device else f"  {item.client}", "red")
+    for reason in item.reasons:
+        output.line(f"      {reason}")
+
+
+def _heading(text: str) -> None:
+    output.line(text, "bold")

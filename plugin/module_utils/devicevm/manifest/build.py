@@ -1,0 +1,170 @@
+"""Documents that passed every check, as a Topology."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ..inventory.cpuset import parse_cpuset
+from ..quantity import parse_bytes
+from .declared import Declared
+from .document import Document
+from .parameters import complete, parameter_schema
+from .storage import absolute, class_storage, store_of
+from .topology import (
+    DEFAULT_TRUST_DOMAIN,
+    Boot,
+    ClassMemory,
+    Client,
+    ClientVM,
+    Device,
+    DeviceClass,
+    DeviceVM,
+    HostPolicy,
+    Program,
+    ResourceRequest,
+    Serves,
+    ShareScope,
+    Topology,
+)
+
+Alternatives = tuple[tuple[ResourceRequest, ...], ...]
+
+
+def build_topology(declared: Declared) -> Topology:
+    """The topology of sound documents: the user's, and of the built-in classes those that are used."""
+    clients = tuple(_client(document, declared) for document in declared.of("Client"))
+    device_vms = tuple(_device_vm(document) for document in declared.of("DeviceVM"))
+    used = {device.class_ for client in clients for device in client.devices}
+    used.update(name for device_vm in device_vms for name in device_vm.serves.classes)
+    classes = (document for document in declared.of("DeviceClass") if document.name in used or not document.built_in)
+    return Topology(
+        clients=clients,
+        device_vms=device_vms,
+        classes=tuple(_device_class(document) for document in classes),
+        hosts=tuple(_host(document) for document in declared.of("Host")),
+    )
+
+
+def build_device(data: dict[str, Any], class_: Document, folder: Path | None) -> Device:
+    """One device with its parameters complete, its front end chosen and its storage found."""
+    parameters = complete(parameter_schema(class_.spec), data.get("parameters", {}))
+    storage = class_storage(class_.spec)
+    store = store_of(storage, parameters, folder) if storage else None
+    in_memory = parse_bytes(parameters[storage.size]) if storage and not store else 0
+    return Device(
+        name=data["name"],
+        class_=data["class"],
+        parameters=parameters,
+        frontend=data.get("frontend", class_.spec["frontends"][0]),
+        channel=data.get("channel", ""),
+        store=store,
+        memory=in_memory,
+    )
+
+
+def build_program(data: dict[str, Any]) -> Program:
+    """A class's program; its command stays a template."""
+    return Program(
+        command=tuple(data["command"]),
+        ready=data.get("ready", "bytes"),
+        expect=data.get("expect", ""),
+        on_exit=data.get("onExit", "restart"),
+    )
+
+
+def _client(document: Document, declared: Declared) -> Client:
+    spec = document.spec
+    return Client(
+        name=document.name,
+        vm=_client_vm(spec["vm"], document.folder),
+        devices=tuple(
+            build_device(device, declared.sound["DeviceClass"][device["class"]], document.folder)
+            for device in spec.get("devices", ())
+        ),
+        labels=dict(document.data["metadata"].get("labels", {})),
+        trust_domain=spec.get("trustDomain", DEFAULT_TRUST_DOMAIN),
+        host=spec.get("host", ""),
+    )
+
+
+def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
+    boot = data["boot"]
+    paths = {key: absolute(boot[key], folder) if key in boot else "" for key in ("kernel", "initrd", "image")}
+    return ClientVM(
+        vcpus=data.get("vcpus", 1),
+        memory=parse_bytes(data["memory"]),
+        boot=Boot(
+            **paths,
+            command_line=boot.get("commandLine", ""),
+            device=boot.get("device", ""),
+            firmware=data.get("firmware", "bios"),
+            guest_image=boot.get("guestImage", ""),
+        ),
+        machine=data.get("machine", "q35"),
+        domain_xml=data.get("domainXML", ""),
+    )
+
+
+def _device_vm(document: Document) -> DeviceVM:
+    spec = document.spec
+    share = spec.get("share", {})
+    return DeviceVM(
+        name=document.name,
+        serves=_serves(spec.get("serves", {})),
+        scope=ShareScope(share.get("scope", DeviceVM.scope.value)),
+        max_devices=share.get("maxDevices", DeviceVM.max_devices),
+        resources=_alternatives(spec.get("resources", ())),
+        memory=parse_bytes(spec.get("memory", 0)),
+        host=spec.get("host", ""),
+    )
+
+
+def _serves(data: dict[str, Any]) -> Serves:
+    clients = data.get("clients", ())
+    selector = clients["matchLabels"] if isinstance(clients, dict) else {}
+    names = () if selector else clients
+    return Serves(_unique(data.get("classes", ())), _unique(names), dict(selector))
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+def _device_class(document: Document) -> DeviceClass:
+    spec = document.spec
+    memory = spec["memory"]
+    return DeviceClass(
+        name=document.name,
+        protocol=spec["protocol"],
+        frontends=tuple(dict.fromkeys(spec["frontends"])),
+        channels=tuple(dict.fromkeys(spec.get("channels", ("stream",)))),
+        image=spec.get("image", "base"),
+        program=build_program(spec["program"]),
+        memory=ClassMemory(base=parse_bytes(memory["base"]), per_device=parse_bytes(memory.get("perDevice", 0))),
+        resources=_alternatives(spec.get("resources", ({"thread": {}},))),
+        parameters=parameter_schema(spec),
+        storage=class_storage(spec),
+    )
+
+
+def _alternatives(data: Iterable[dict[str, Any]]) -> Alternatives:
+    return tuple(tuple(_request(kind, options) for kind, options in sorted(item.items())) for item in data)
+
+
+def _request(kind: str, options: dict[str, Any]) -> ResourceRequest:
+    return ResourceRequest(kind=kind, count=options.get("count", 1), dedicated=options.get("dedicated", False))
+
+
+def _host(document: Document) -> HostPolicy:
+    spec = document.spec
+    reserved = spec.get("reservedCpus", ())
+    return HostPolicy(
+        name=document.name,
+        reserved_cpus=parse_cpuset(reserved) if isinstance(reserved, str) else tuple(sorted(set(reserved))),
+        reserved_memory=parse_bytes(spec.get("reservedMemory", 0)),
+        cpu_overcommit=float(spec.get("cpuOvercommit", HostPolicy.cpu_overcommit)),
+        accelerator=spec.get("accelerator", "auto"),
+        trust_domains=_unique(spec.get("trustDomains", ())),
+    )

@@ -1,0 +1,97 @@
+"""What a DeviceClass must keep to beyond its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..channel.registry import CHANNELS
+from ..errors import Problem
+from ..frontend.registry import FRONTENDS
+from .declared import Declared
+from .document import Document, Place, shown
+from .parameters import names_of, parameter_schema, schema_problems
+from .storage import class_storage
+from .template import OWN_NAMES, is_name, names_in
+from .wording import nearest
+
+
+def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
+    """All that is wrong with one class."""
+    yield from _frontend_problems(document)
+    yield from _channel_problems(document)
+    spec = document.spec
+    image = spec.get("image", "base")
+    if image not in declared.names["Image"]:
+        yield document.problem(
+            ("spec", "image"), f"image {shown(image)} is unknown", nearest(image, declared.names_of("Image"))
+        )
+    problems = schema_problems(document)
+    yield from problems
+    if not problems:
+        schema = parameter_schema(spec)
+        yield from _template_problems(document, schema)
+        yield from _storage_problems(document, schema)
+    if spec["program"].get("expect") and spec["program"].get("ready", "bytes") != "bytes":
+        yield document.problem(("spec", "program", "expect"), "only the probe `bytes` expects something", "remove it, or write ready: bytes")
+
+
+def _frontend_problems(document: Document) -> Iterator[Problem]:
+    protocol = document.spec["protocol"]
+    fitting = [frontend.name for frontend in FRONTENDS.values() if frontend.protocol == protocol]
+    for index, name in enumerate(document.spec["frontends"]):
+        place = ("spec", "frontends", index)
+        if name not in FRONTENDS:
+            yield document.problem(place, f"front end {shown(name)} is unknown", nearest(name, FRONTENDS))
+        elif name not in fitting:
+            spoken = FRONTENDS[name].protocol
+            message = f"front end {name} speaks {spoken}, the class speaks {protocol}"
+            yield document.problem(place, message, f"for {protocol}: {', '.join(fitting)}")
+
+
+def _channel_problems(document: Document) -> Iterator[Problem]:
+    for index, name in enumerate(document.spec.get("channels", ())):
+        if name not in CHANNELS:
+            yield document.problem(("spec", "channels", index), f"channel {shown(name)} is unknown", nearest(name, CHANNELS))
+
+
+def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
+    program = document.spec["program"]
+    uses = [((*("spec", "program", "command"), *place), name) for place, name in names_in(program["command"])]
+    if isinstance(program.get("ready"), dict):
+        uses.append((("spec", "program", "ready", "if"), program["ready"]["if"]))
+    for place, name in uses:
+        if not is_name(name):
+            hint = "write ${parameter}, ${parameter.key} or ${parameter:bytes}; $${ for the characters ${"
+            yield document.problem(place, f"{shown(name)} names no parameter", hint)
+        else:
+            yield from _unknown_name(document, place, name, schema)
+
+
+def _unknown_name(document: Document, place: Place, name: str, schema: dict[str, Any]) -> Iterator[Problem]:
+    known = dict.fromkeys(OWN_NAMES) | names_of(schema)
+    first, *rest = name.split(".")
+    if first not in known:
+        yield document.problem(place, f"parameter {shown(first)} is not among the class's parameters", nearest(first, known))
+        return
+    below = known[first]
+    for part in rest:
+        names = names_of(below)
+        if not names:
+            return  # a mapping with any keys, or no mapping: a device's values will tell
+        if part not in names:
+            yield document.problem(place, f"{shown(name)}: there is no {part}", nearest(part, names))
+            return
+        below = names[part]
+
+
+def _storage_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
+    storage = class_storage(document.spec)
+    if storage is None:
+        return
+    known = names_of(schema)
+    for key, name in (("store", storage.store), ("size", storage.size), ("readOnly", storage.read_only)):
+        # A class may do without a store or without readOnly; a name that it gives must be there.
+        if name not in known and (key in document.spec["storage"] or key == "size"):
+            message = f"parameter {shown(name)} is not among the class's parameters"
+            yield document.problem(("spec", "storage", key), message, nearest(name, known))

@@ -1,0 +1,148 @@
+"""What a Client must keep to beyond its schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from ..channel.registry import CHANNELS
+from ..errors import DevicevmError, Problem
+from ..frontend.registry import FRONTENDS
+from ..inventory.document import parse_document
+from ..quantity import format_bytes, parse_bytes
+from .build import build_device, build_program
+from .declared import Declared
+from .document import Document, Place, shown
+from .parameters import complete, parameter_problems, parameter_schema
+from .storage import class_storage, relative_finding, storage_findings
+from .template import expand, template_values
+from .wording import nearest
+
+MIN_MEMORY = 2**20
+RESERVED_XML = ("name", "uuid", "metadata")
+
+
+def client_problems(document: Document, declared: Declared) -> Iterator[Problem]:
+    """All that is wrong with one client and its devices."""
+    yield from _boot_problems(document, declared)
+    yield from _machine_problems(document)
+    seen: dict[str, int] = {}
+    for index, device in enumerate(document.spec.get("devices", ())):
+        place = ("spec", "devices", index)
+        first = seen.setdefault(device["name"], index)
+        if first != index:
+            where = document.where(("spec", "devices", first))
+            message = f"device {device['name']} is already declared in {where}"
+            yield document.problem((*place, "name"), message, "a device's name is unique in its client")
+        yield from _device_problems(document, place, device, declared)
+    yield from _port_problems(document, declared)
+
+
+def frontend_of(device: dict[str, Any], class_spec: dict[str, Any]) -> str:
+    """The front end of a device: what it says, else its class's first."""
+    name: str = device.get("frontend") or class_spec["frontends"][0]
+    return name
+
+
+def _boot_problems(document: Document, declared: Declared) -> Iterator[Problem]:
+    boot = document.spec["vm"]["boot"]
+    place = ("spec", "vm", "boot")
+    for key in ("kernel", "initrd", "image"):
+        if key in boot:
+            for _, message, hint in relative_finding((), boot[key], document.folder):
+                yield document.problem((*place, key), message, hint)
+    if "commandLine" in boot and not ("kernel" in boot or "guestImage" in boot):
+        yield document.problem((*place, "commandLine"), "a command line needs a kernel", "give kernel or guestImage")
+    if "device" in boot:
+        yield from _boot_device_problems(document, boot["device"], declared)
+
+
+def _boot_device_problems(document: Document, name: str, declared: Declared) -> Iterator[Problem]:
+    place = ("spec", "vm", "boot", "device")
+    devices = {device["name"]: device for device in document.spec.get("devices", ())}
+    if name not in devices:
+        yield document.problem(place, f"the client has no device {shown(name)}", nearest(name, devices))
+        return
+    class_ = declared.find("DeviceClass", devices[name]["class"])
+    if class_ and class_.spec["protocol"] != "nbd":
+        message = f"device {name} is no disk: class {class_.name} speaks {class_.spec['protocol']}"
+        yield document.problem(place, message, "name a device of a class that speaks nbd")
+
+
+def _machine_problems(document: Document) -> Iterator[Problem]:
+    vm = document.spec["vm"]
+    if parse_bytes(vm["memory"]) < MIN_MEMORY:
+        hint = f"{format_bytes(MIN_MEMORY)} at least; a number without a unit is bytes"
+        yield document.problem(("spec", "vm", "memory"), f"{shown(vm['memory'])} is too little to boot anything", hint)
+    if "domainXML" not in vm:
+        return
+    place = ("spec", "vm", "domainXML")
+    try:
+        root = parse_document(vm["domainXML"], ("domain",), "domainXML")
+    except DevicevmError as error:
+        yield document.problem(place, error.message, error.hint)
+        return
+    for tag in RESERVED_XML:
+        if root.find(tag) is not None:
+            yield document.problem(place, f"<{tag}> cannot be set", "devicevm gives a domain its name and metadata")
+
+
+def _device_problems(document: Document, place: Place, device: dict[str, Any], declared: Declared) -> Iterator[Problem]:
+    name = device["class"]
+    if name not in declared.names["DeviceClass"]:
+        hint = nearest(name, declared.names_of("DeviceClass"))
+        yield document.problem((*place, "class"), f"device class {shown(name)} is unknown", hint)
+    class_ = declared.find("DeviceClass", name)
+    if class_ is None:
+        return
+    yield from _choice_problems(document, place, device, class_)
+    schema = parameter_schema(class_.spec)
+    parameters = complete(schema, device.get("parameters", {}))
+    below: Place = (*place, "parameters") if "parameters" in device else place
+    problems = parameter_problems(schema, name, parameters, document, below)
+    storage = class_storage(class_.spec)
+    if storage and not problems:
+        findings = storage_findings(storage, parameters, document.folder)
+        problems = [document.problem((*below, *at), message, hint) for at, message, hint in findings]
+    yield from problems or _command_problems(document, below, device, class_)
+
+
+def _choice_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
+    for key, what, known in (("frontend", "front end", FRONTENDS), ("channel", "channel", CHANNELS)):
+        name = device.get(key)
+        offered = class_.spec.get(f"{key}s", ["stream"])
+        if name is None or name in offered:
+            continue
+        if name not in known:
+            yield document.problem((*place, key), f"{what} {shown(name)} is unknown", nearest(name, offered))
+        else:
+            message = f"class {class_.name} offers no {what} {name}"
+            yield document.problem((*place, key), message, f"it offers {', '.join(offered)}")
+
+
+def _command_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
+    """What the planner will do with the template must work now, while there is a line to point at."""
+    built = build_device(device, class_, document.folder)
+    program = build_program(class_.spec["program"])
+    values = template_values(built, "0" if built.store else "")
+    try:
+        if not expand(program.command, values):
+            yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
+        expand((program.ready,), values)
+    except DevicevmError as error:
+        yield document.problem(place, f"class {class_.name}: {error.message}", error.hint or "give the parameter")
+
+
+def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
+    """Some front ends come in small numbers: a PC has four ISA serial ports."""
+    taken: dict[str, int] = {}
+    for index, device in enumerate(document.spec.get("devices", ())):
+        class_ = declared.find("DeviceClass", device["class"])
+        frontend = FRONTENDS.get(frontend_of(device, class_.spec)) if class_ else None
+        if frontend is None:
+            continue
+        taken[frontend.numbering] = taken.get(frontend.numbering, 0) + 1
+        if taken[frontend.numbering] > frontend.last - frontend.first + 1:
+            message = f"a client has {frontend.last - frontend.first + 1} devices with front end {frontend.name} at most"
+            yield document.problem(("spec", "devices", index), message, "choose another front end")
+

@@ -1,0 +1,75 @@
+"""What documents must keep to among each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..errors import Problem
+from .build import build_device
+from .class_rules import class_problems
+from .client_rules import client_problems
+from .declared import Declared
+from .document import Document, Place, shown
+from .topology import Store
+from .wording import nearest
+
+
+def rule_problems(declared: Declared) -> list[Problem]:
+    """Every problem across documents. Classes and clients with problems are discarded from `declared`."""
+    problems = []
+    for check, kind in ((class_problems, "DeviceClass"), (client_problems, "Client")):
+        for document in declared.of(kind):
+            found = list(check(document, declared))
+            problems += found
+            if found:
+                declared.discard(document)
+    for document in declared.of("DeviceVM"):
+        problems += _device_vm_problems(document, declared)
+    problems += _store_problems(declared)
+    return problems
+
+
+def _device_vm_problems(document: Document, declared: Declared) -> Iterator[Problem]:
+    client = declared.names["Client"].get(document.name)
+    if client:
+        where = client.where(("metadata", "name"))
+        message = f"{document.name} is the name of a Client too, in {where}"
+        yield document.problem(("metadata", "name"), message, "both become domains of the VMM: rename one")
+    serves = document.spec.get("serves", {})
+    yield from _unknown(document, "classes", serves.get("classes", ()), "DeviceClass", declared)
+    clients = serves.get("clients", ())
+    if isinstance(clients, list):
+        yield from _unknown(document, "clients", clients, "Client", declared)
+
+
+def _unknown(document: Document, key: str, names: list[str], kind: str, declared: Declared) -> Iterator[Problem]:
+    for index, name in enumerate(names):
+        if name not in declared.names[kind]:
+            what = "device class" if kind == "DeviceClass" else "client"
+            place = ("spec", "serves", key, index)
+            yield document.problem(place, f"{what} {shown(name)} is unknown", nearest(name, declared.names_of(kind)))
+
+
+def _store_problems(declared: Declared) -> Iterator[Problem]:
+    """Two writers on one store destroy what is in it."""
+    seen: dict[tuple[str, str], list[tuple[Document, Place, Store]]] = {}
+    for document in declared.of("Client"):
+        for index, device in enumerate(document.spec.get("devices", ())):
+            class_ = declared.find("DeviceClass", device["class"])
+            store = build_device(device, class_, document.folder).store if class_ else None
+            if store is None:
+                continue
+            place = ("spec", "devices", index)
+            users = seen.setdefault((store.pool, store.volume or store.path), [])
+            for other, there, their in users:
+                if not (store.read_only and their.read_only) and not _apart(document, other):
+                    message = f"its store is also that of {other.name}'s device in {other.where(there)}"
+                    yield document.problem(place, message, "only read-only devices can share a store: set readOnly on both")
+                    break
+            users.append((document, place, store))
+
+
+def _apart(one: Document, other: Document) -> bool:
+    """Whether two clients are certain to be on different hosts, where one path is two files."""
+    hosts = one.spec.get("host"), other.spec.get("host")
+    return bool(hosts[0] and hosts[1] and hosts[0] != hosts[1])

@@ -1,0 +1,61 @@
+"""How two specifications of a domain differ, for the planner and for its words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .domain import DomainSpec, Emulator
+
+# Two values are worth showing while they fit a line of a plan.
+_SHORT = 80
+
+
+@dataclass(frozen=True)
+class EmulatorChanges:
+    """The emulators that a device VM gets, loses, and runs otherwise (as they are to be)."""
+
+    added: tuple[Emulator, ...]
+    removed: tuple[Emulator, ...]
+    changed: tuple[Emulator, ...]
+
+    def __str__(self) -> str:
+        groups = (("adds", self.added), ("removes", self.removed), ("changes", self.changed))
+        return "; ".join(f"{verb} {_names(emulators)}" for verb, emulators in groups if emulators)
+
+
+def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
+    """What must happen to a device VM's emulators to get from `old` to `new`."""
+    before = {emulator.id: emulator for emulator in old.emulators}
+    after = {emulator.id: emulator for emulator in new.emulators}
+    return EmulatorChanges(
+        added=tuple(emulator for key, emulator in after.items() if key not in before),
+        removed=tuple(emulator for key, emulator in before.items() if key not in after),
+        changed=tuple(emulator for key, emulator in after.items() if key in before and before[key] != emulator),
+    )
+
+
+def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
+    """Whether nothing but the emulators differs: then a running device VM can be changed live."""
+    return replace(old, emulators=new.emulators) == new
+
+
+def difference(old: DomainSpec | None, new: DomainSpec) -> str:
+    """In which fields two specifications differ, with the values where they are short."""
+    if old is None:
+        return "its metadata cannot be read"
+    parts = []
+    for name in new.__dataclass_fields__:
+        before, after = getattr(old, name), getattr(new, name)
+        if before != after:
+            short = isinstance(after, (int, str)) and len(str(before)) + len(str(after)) < _SHORT
+            parts.append(f"{name} {before} -> {after}" if short else f"{name} changes")
+    return ", ".join(parts)
+
+
+def served(spec: DomainSpec) -> str:
+    """`web/data (disk), web/gps (serial)`."""
+    return ", ".join(f"{emulator.client}/{emulator.name} ({emulator.class_})" for emulator in spec.emulators)
+
+
+def _names(emulators: tuple[Emulator, ...]) -> str:
+    return ", ".join(f"{emulator.client}/{emulator.name}" for emulator in emulators)

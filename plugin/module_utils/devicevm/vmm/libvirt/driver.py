@@ -1,0 +1,202 @@
+"""What libvirt's drivers have in common: domains defined, started, observed and forgotten through its API.
+
+The rule that nothing of another owner's is touched is kept here: every change looks the domain up first, and
+reads whose it is from its metadata.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
+
+from ...inventory.host import Host
+from ...manifest.topology import Store
+from ...planner.domain import DomainSpec, Emulator, ObservedDomain
+from .. import console
+from ..driver import Driver, VmmError
+from ..places import Places, make_runtime
+from . import files, hotplug, inventory, observation, volumes
+from .connection import binding, open_connection, vmm_words
+from .domain_xml import domain_xml
+from .element import parse, to_text
+from .metadata import NAMESPACE, PREFIX, find, unqualified
+
+if TYPE_CHECKING:
+    import libvirt
+
+class LibvirtDriver(Driver):
+    """One libvirt connection. `accelerator` is what the user wants: auto, kvm or tcg."""
+
+    supports: tuple[str, ...] = ()
+    undefine_flags: tuple[str, ...] = ()
+    """Names of libvirt's constants: what goes with a domain when it is forgotten."""
+
+    def __init__(self, places: Places, *, accelerator: str = "auto", wait: float = 0.0) -> None:
+        self.places = places
+        self.accelerator = accelerator
+        self.libvirt = binding()
+        self.connection: libvirt.virConnect = open_connection(places, wait=wait)
+
+    def host(self) -> Host:
+        return inventory.host(self)
+
+    def observe(self) -> tuple[ObservedDomain, ...]:
+        with vmm_words("cannot list domains"):
+            return observation.observe(self.connection, str(self.places.state))
+
+    def domain_names(self) -> frozenset[str]:
+        with vmm_words("cannot list domains"):
+            return frozenset(domain.name() for domain in self.connection.listAllDomains(0))
+
+    def render(self, spec: DomainSpec) -> str:
+        return to_text(domain_xml(spec, str(self.places.state)), pretty=True)
+
+    def define(self, spec: DomainSpec) -> None:
+        text = to_text(domain_xml(spec, str(self.places.state)))
+        self._refuse_foreign(spec.name, self._lookup(spec.name), spec.owner)
+        self.prepare(spec)
+        with vmm_words(f"cannot define {spec.name}"):
+            self.connection.defineXMLFlags(text, self.libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+
+    def start(self, name: str) -> None:
+        domain = self._ours(name)
+        if domain is None:
+            raise VmmError(f"cannot start {name}: no such domain")
+        with vmm_words(f"cannot start {name}"):
+            if domain.isActive():
+                return
+            kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
+        if kept is not None and kept.spec is not None:
+            self.prepare(kept.spec)
+        with vmm_words(f"cannot start {name}"):
+            try:
+                domain.create()
+            except self.libvirt.libvirtError:
+                if not domain.isActive():  # somebody else was faster
+                    raise
+
+    def stop(self, name: str) -> None:
+        domain = self._ours(name)
+        if domain is None:
+            return
+        with vmm_words(f"cannot stop {name}"):
+            try:
+                if domain.isActive():
+                    domain.destroy()
+            except self.libvirt.libvirtError:
+                if self._lookup(name) is not None and domain.isActive():
+                    raise
+
+    def undefine(self, name: str) -> None:
+        domain = self._ours(name)
+        if domain is None:
+            return
+        with vmm_words(f"cannot undefine {name}"):
+            if domain.isActive():
+                raise VmmError(f"cannot undefine {name}: it runs")
+            tree = self._xml(domain, live=False)
+            flags = sum(getattr(self.libvirt, flag) for flag in self.undefine_flags)
+            domain.undefineFlags(flags)
+        files.remove(tree, name, self.places)
+
+    def is_active(self, name: str) -> bool:
+        domain = self._lookup(name)
+        with vmm_words(f"cannot see whether {name} runs"):
+            return domain is not None and bool(domain.isActive())
+
+    def attach_emulator(self, name: str, emulator: Emulator) -> None:
+        domain = self._running(name)
+        self.prepare_runtime()
+        with vmm_words(f"cannot attach {emulator.id} to {name}"):
+            for device in hotplug.missing(self._xml(domain, live=True), emulator):
+                domain.attachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def detach_emulator(self, name: str, emulator: Emulator) -> None:
+        domain = self._running(name)
+        with vmm_words(f"cannot detach {emulator.id} from {name}"):
+            for device in hotplug.present(self._xml(domain, live=True), emulator):
+                domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            hotplug.wait_until_gone(lambda: self._xml(domain, live=True), emulator, name)
+        files.remove_socket(emulator.channel.address, self.places)
+
+    def mark(self, spec: DomainSpec) -> None:
+        domain = self._running(spec.name)
+        with vmm_words(f"cannot write the metadata of {spec.name}"):
+            domain.setMetadata(
+                self.libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+                to_text(unqualified(spec)),
+                PREFIX,
+                NAMESPACE,
+                self.libvirt.VIR_DOMAIN_AFFECT_LIVE,
+            )
+
+    def ensure_store(self, store: Store) -> bool:
+        if store.kind == "volume":
+            return volumes.ensure_volume(self.connection, store)
+        return files.ensure_store(store)
+
+    def delete_store(self, store: Store) -> None:
+        if store.kind == "volume":
+            volumes.delete_volume(self.connection, store)
+        else:
+            files.delete_store(store)
+
+    def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
+        return console.tail(spec.console, lines)
+
+    def close(self) -> None:
+        with vmm_words("cannot close the connection"):
+            self.connection.close()
+
+    def prepare(self, spec: DomainSpec) -> None:
+        """Put on the host what the domain needs there; the base driver needs nothing."""
+
+    def prepare_runtime(self) -> None:
+        """Make the directory of the sockets, which a reboot of the host removes."""
+        make_runtime(self.places, self.qemu_user())
+
+    def qemu_user(self) -> tuple[int, int] | None:
+        """Whom the VMM's processes run as; None for the caller."""
+        return None
+
+    def _lookup(self, name: str) -> libvirt.virDomain | None:
+        with vmm_words(f"cannot look up {name}"):
+            try:
+                return self.connection.lookupByName(name)
+            except self.libvirt.libvirtError as error:
+                if error.get_error_code() == self.libvirt.VIR_ERR_NO_DOMAIN:
+                    return None
+                raise
+
+    def _ours(self, name: str) -> libvirt.virDomain | None:
+        domain = self._lookup(name)
+        self._refuse_foreign(name, domain, None)
+        return domain
+
+    def _running(self, name: str) -> libvirt.virDomain:
+        domain = self._ours(name)
+        if domain is None or not self.is_active(name):
+            raise VmmError(f"{name} does not run")
+        return domain
+
+    def _refuse_foreign(self, name: str, domain: libvirt.virDomain | None, owner: str | None) -> None:
+        """VmmError for a domain that is not devicevm's or, with `owner`, another owner's."""
+        if domain is None:
+            return
+        tree = self._xml(domain, live=False)
+        ours = find(tree) if tree is not None else None
+        if ours is None:
+            raise VmmError(
+                f"domain {name} is not devicevm's, and is left alone",
+                hint="choose another name, or declare it as an existing client",
+            )
+        if owner is not None and ours.get("owner") != owner:
+            raise VmmError(
+                f"domain {name} belongs to owner {ours.get('owner')!r}, not to {owner!r}, and is left alone",
+                hint="choose another name, or apply with --owner",
+            )
+
+    def _xml(self, domain: libvirt.virDomain, *, live: bool) -> Element:
+        with vmm_words(f"cannot read domain {domain.name()}"):
+            text = domain.XMLDesc(0 if live else self.libvirt.VIR_DOMAIN_XML_INACTIVE)
+        return parse(text, f"the XML of domain {domain.name()}")

@@ -1,0 +1,134 @@
+"""libvirt's embedded QEMU driver: no daemon, one process at a time per state directory.
+
+What it leaves to its user: the settings that a daemon's configuration would have, a clear word on who holds
+the directory, and patience until running domains are known again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import grp
+import os
+import pwd
+import struct
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import DevicevmError
+from ..driver import VmmError
+
+if TYPE_CHECKING:
+    import libvirt
+
+QEMU_USERS = ("libvirt-qemu", "qemu")
+"""Whom QEMU runs as under a privileged libvirt: Debian's name, then Fedora's."""
+
+RECONNECT_LIMIT = 10.0
+"""Seconds that running domains may take to come back after the directory was opened."""
+
+_ours: set[Path] = set()
+"""State directories that this process opened. Its own lock cannot be looked at: closing the file would drop it."""
+
+
+def prepare(root: Path, wait: float) -> tuple[str, ...]:
+    """Make the state directory ready to be opened; the names of the domains that ran in it when last seen.
+
+    DevicevmError when another process still has it after `wait` seconds.
+    """
+    try:
+        root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise DevicevmError(f"the embedded VMM's directory {root} cannot be made: {error.strerror}") from error
+    if root not in _ours:
+        _write_settings(root / "etc" / "qemu.conf")
+        _wait_for_lock(root, wait)
+        _ours.add(root)
+    status = root / "run" / "qemu"
+    return tuple(sorted(path.stem for path in status.glob("*.xml"))) if status.is_dir() else ()
+
+
+def wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) -> None:
+    """Wait until each of the domains that were running is known as running again, or as ended.
+
+    libvirt connects to their QEMUs in threads of its own after the directory was opened.
+    """
+    import libvirt
+
+    end = time.monotonic() + RECONNECT_LIMIT
+    for name in names:
+        while time.monotonic() < end:
+            try:
+                domain = connection.lookupByName(name)
+                # state() waits for the domain's lock, which the reconnecting thread holds.
+                if domain.state()[0] != libvirt.VIR_DOMAIN_NOSTATE:
+                    break
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    break
+            time.sleep(0.02)
+
+
+def holder(root: Path) -> int:
+    """The process that has the state directory open; 0 for none. Not for a directory that this process has open."""
+    try:
+        with open(root / "run" / "qemu" / "driver.pid", "rb") as file:
+            # struct flock on Linux: short type, short whence, off_t start, off_t len, pid_t pid.
+            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+    except FileNotFoundError:
+        return 0
+    except OSError as error:
+        raise VmmError(f"the embedded VMM's directory {root} cannot be used: {error.strerror}") from error
+    return 0 if kind == fcntl.F_UNLCK else int(pid)
+
+
+def describe_process(pid: int) -> str:
+    """`process 123 (devicevm apply web.yaml)`."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()[:200].replace(b"\0", b" ").decode(errors="replace")
+    except OSError:
+        return f"process {pid}"
+    return f"process {pid} ({command.strip()})"
+
+
+def _wait_for_lock(root: Path, wait: float) -> None:
+    end = time.monotonic() + wait
+    while pid := holder(root):
+        if time.monotonic() >= end:
+            raise DevicevmError(
+                f"the embedded VMM at {root} is in use by {describe_process(pid)}",
+                hint="only one process at a time can have it open: wait for that one to end",
+            )
+        time.sleep(0.1)
+
+
+def _write_settings(path: Path) -> None:
+    """qemu.conf for a directory that has none. One that is there is the user's and stays as it is."""
+    if path.exists():
+        return
+    # No virtlogd belongs to an embedded VMM: QEMU writes console logs itself.
+    lines = ['stdio_handler = "file"']
+    if os.getuid() == 0 and not _qemu_user_has_kvm():
+        # QEMU under its usual user could not open /dev/kvm, and libvirt, which finds that the device
+        # is there and then is not, would probe QEMU anew at each call: 40 s for the first domain.
+        lines += ['user = "root"', 'group = "root"']
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _qemu_user_has_kvm() -> bool:
+    """Whether QEMU's user may open /dev/kvm, by the node's mode; True where there is no such device."""
+    try:
+        device = os.stat("/dev/kvm")
+    except OSError:
+        return True
+    for name in QEMU_USERS:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        groups = {user.pw_gid, *(group.gr_gid for group in grp.getgrall() if name in group.gr_mem)}
+        owns, shares = device.st_uid == user.pw_uid, device.st_gid in groups
+        return bool(device.st_mode & (0o600 if owns else 0o060 if shares else 0o006))
+    return True

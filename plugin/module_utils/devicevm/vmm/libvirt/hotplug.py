@@ -1,0 +1,58 @@
+"""Devices of a running device VM: what an emulator needs, and what of it is there. Pure, but for waiting."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from xml.etree.ElementTree import Element
+
+from ...frontend.disk import letters
+from ...planner.domain import Emulator
+from ..driver import VmmError
+from .device_vm_xml import backing_disk, channel_element
+
+REMOVAL_LIMIT = 10.0
+"""Seconds that QEMU may take to let a device go."""
+
+
+def missing(live: Element, emulator: Emulator) -> list[Element]:
+    """The devices to attach, disk first: the guest finds its data there when the channel appears."""
+    devices = []
+    if emulator.store and not list(_disks(live, emulator)):
+        devices.append(backing_disk(emulator, _free_target(live)))
+    if not list(_channels(live, emulator)):
+        devices.append(channel_element(emulator))
+    return devices
+
+
+def present(live: Element, emulator: Emulator) -> list[Element]:
+    """The devices to detach as libvirt has them, channel first: the emulator goes before its data."""
+    return [*_channels(live, emulator), *_disks(live, emulator)]
+
+
+def wait_until_gone(live: Callable[[], Element], emulator: Emulator, name: str) -> None:
+    """libvirt's detach only asks; this waits for the answer. VmmError when the devices stay."""
+    end = time.monotonic() + REMOVAL_LIMIT
+    while left := present(live(), emulator):
+        if time.monotonic() >= end:
+            raise VmmError(f"{name} still holds {left[0].tag} of {emulator.id} after {REMOVAL_LIMIT:.0f} s")
+        time.sleep(0.05)
+
+
+def _channels(live: Element, emulator: Emulator) -> Iterator[Element]:
+    for channel in live.iterfind("devices/channel"):
+        target = channel.find("target")
+        if target is not None and target.get("name") == emulator.channel.port:
+            yield channel
+
+
+def _disks(live: Element, emulator: Emulator) -> Iterator[Element]:
+    if emulator.serial:
+        for disk in live.iterfind("devices/disk"):
+            if disk.findtext("serial") == emulator.serial:
+                yield disk
+
+
+def _free_target(live: Element) -> int:
+    taken = {target.get("dev") for target in live.iterfind("devices/disk/target")}
+    return next(number for number in range(len(taken) + 1) if f"sd{letters(number)}" not in taken)

@@ -1,0 +1,96 @@
+"""Observing: libvirt's domains as devicevm's. One list, then one XML document for each domain and one more
+for each that runs: no round trip besides."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from xml.etree.ElementTree import Element
+
+from ...errors import DevicevmError
+from ...planner.domain import DomainSpec, ObservedDomain, Role
+from . import fragment
+from .connection import binding
+from .domain_xml import base_xml
+from .drift import drift
+from .element import parse
+from .metadata import NAMESPACE, Kept, find, read
+
+if TYPE_CHECKING:
+    import libvirt
+
+
+def observe(connection: libvirt.virConnect, state: str) -> tuple[ObservedDomain, ...]:
+    """Every domain with devicevm's metadata, by name."""
+    found = []
+    for domain in connection.listAllDomains(0):
+        texts = _texts(domain)
+        # Most domains of a busy host are somebody else's: they are not even parsed.
+        if texts and NAMESPACE in texts[0]:
+            seen = observed(domain.name(), domain.UUIDString(), texts[0], texts[1], state)
+            found += [seen] if seen else []
+    return tuple(sorted(found, key=lambda seen: seen.name))
+
+
+def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> ObservedDomain | None:
+    """A domain from its XML documents; `live` is empty for one that does not run. None when it is not devicevm's."""
+    tree = parse(inactive, f"the XML of domain {name}")
+    ours = find(tree)
+    if ours is None:
+        return None
+    kept = read(ours, name, uuid)
+    active_spec, changes = None, _drift(kept.spec, tree, state)
+    if live:
+        running = parse(live, f"the live XML of domain {name}")
+        held = find(running)
+        active_spec = read(held, name, uuid).spec if held is not None else None
+        changes += tuple(f"running: {text}" for text in _drift(active_spec, running, state, live=True))
+    return ObservedDomain(
+        name=name,
+        uuid=uuid,
+        owner=kept.owner,
+        role=kept.role,
+        active=bool(live),
+        spec=kept.spec,
+        active_spec=active_spec,
+        drift=changes,
+        broken=kept.broken,
+    )
+
+
+def kept_in(text: str) -> Kept | None:
+    """What the metadata in a domain's XML says; None for a domain that is not devicevm's."""
+    tree = parse(text, "a domain's XML")
+    ours = find(tree)
+    if ours is None:
+        return None
+    return read(ours, tree.findtext("name", ""), tree.findtext("uuid", ""))
+
+
+def declared(spec: DomainSpec, state: str) -> Element:
+    """What of the rendered domain can be checked for drift: all that the user's own fragment leaves alone."""
+    tree = base_xml(spec, state)
+    if spec.domain_xml:
+        fragment.without_overridden(tree, fragment.parse_fragment(spec.domain_xml, spec.name))
+    return tree
+
+
+def _drift(spec: DomainSpec | None, actual: Element, state: str, *, live: bool = False) -> tuple[str, ...]:
+    if spec is None:
+        return ()
+    try:
+        return drift(declared(spec, state), actual, live=live)
+    except DevicevmError as error:
+        return (f"its specification cannot be rendered: {error.message}",)
+
+
+def _texts(domain: libvirt.virDomain) -> tuple[str, str] | None:
+    """The inactive and the live XML; None when the domain has gone meanwhile."""
+    libvirt = binding()
+    try:
+        # ID() is known from the list; isActive() would be a round trip.
+        live = domain.XMLDesc(0) if domain.ID() != -1 else ""
+        return domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), live
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        raise

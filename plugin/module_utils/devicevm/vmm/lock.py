@@ -1,0 +1,79 @@
+"""One apply at a time per VMM: a lock file beside the channel sockets, that says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..errors import DevicevmError
+from .places import Places, make_runtime, places_of
+
+POLL = 0.1
+MAX_NOTE = 4096
+
+
+@contextmanager
+def lock(uri: str, wait: float = 0.0) -> Iterator[None]:
+    """Hold the VMM's lock: two applies at once would both take what is free.
+
+    The kernel lets go of it when the process ends, however it ends. DevicevmError says who holds it
+    when it is not to be had within `wait` seconds.
+    """
+    file = _open(places_of(uri))
+    try:
+        _take(file, uri, wait)
+        _write_note(file)
+        try:
+            yield
+        finally:
+            os.ftruncate(file, 0)
+    finally:
+        os.close(file)
+
+
+def lock_path(places: Places) -> Path:
+    """The lock's file."""
+    return places.runtime / "lock"
+
+
+def _open(places: Places) -> int:
+    make_runtime(places, None)
+    try:
+        return os.open(lock_path(places), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise DevicevmError(f"the lock {lock_path(places)} cannot be opened: {error.strerror}") from error
+
+
+def _take(file: int, uri: str, wait: float) -> None:
+    end = time.monotonic() + wait
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError as error:
+            if time.monotonic() >= end:
+                raise DevicevmError(
+                    f"{uri} is locked by {_holder(file)}", hint="wait for it to end, or give --lock-timeout"
+                ) from error
+        time.sleep(POLL)
+
+
+def _write_note(file: int) -> None:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200] if sys.argv else ""
+    note = {"pid": os.getpid(), "command": command, "since": time.strftime("%Y-%m-%d %H:%M:%S%z")}
+    os.ftruncate(file, 0)
+    os.pwrite(file, json.dumps(note).encode(), 0)
+
+
+def _holder(file: int) -> str:
+    try:
+        note = json.loads(os.pread(file, MAX_NOTE, 0))
+        return f"process {int(note['pid'])} ({str(note['command'])}) since {str(note['since'])}"
+    except (ValueError, KeyError, TypeError):
+        return "another process"

@@ -1,0 +1,193 @@
+"""A private VMM for one test, the real command, and a shell inside client guests."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SECONDS = 240
+
+
+@dataclass
+class Stage:
+    """A libvirt session daemon of its own in a folder of its own; nothing of it outlives `close`."""
+
+    folder: Path
+    environment: dict[str, str] = field(default_factory=dict)
+    uri: str = "qemu:///session"
+
+    @classmethod
+    def make(cls) -> Stage:
+        """A new stage. The path is short: libvirt puts sockets deep below it."""
+        folder = Path(tempfile.mkdtemp(prefix="dvm-", dir="/tmp"))
+        stage = cls(folder)
+        # The guests' processes are ours here, so the folder can be closed to everybody else.
+        places = {
+            "XDG_RUNTIME_DIR": "run",
+            "XDG_CONFIG_HOME": "config",
+            "XDG_CACHE_HOME": "cache",
+            "XDG_STATE_HOME": "state",
+        }
+        for name in places.values():
+            (folder / name).mkdir(mode=0o700)
+        stage.environment = {
+            **{key: value for key, value in os.environ.items() if key not in ("LIBVIRT_DEFAULT_URI", "DEVICEVM_OWNER")},
+            **{key: str(folder / name) for key, name in places.items()},
+            "LIBVIRT_DEFAULT_URI": stage.uri,
+            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
+            "NO_COLOR": "1",
+        }
+        return stage
+
+    def devicevm(
+        self, *arguments: str | Path, ok: bool = True, timeout: float = SECONDS
+    ) -> subprocess.CompletedProcess[str]:
+        """Run the real command; unless `ok` is False, its failure is the test's."""
+        result = subprocess.run(
+            [sys.executable, "-m", "devicevm.cli", *map(str, arguments)],
+            env=self.environment,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            stdin=subprocess.DEVNULL,
+        )
+        if ok and result.returncode:
+            raise AssertionError(
+                f"devicevm {' '.join(map(str, arguments))}: {result.returncode}\n{result.stdout}\n{result.stderr}"
+            )
+        return result
+
+    def json(self, *arguments: str | Path) -> Any:
+        """What a command answers with -o json."""
+        return json.loads(self.devicevm(*arguments, "-o", "json").stdout)
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        """Start the real command and go on."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "devicevm.cli", *map(str, arguments)],
+            env=self.environment,
+            cwd=self.folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
+        )
+
+    def virsh(self, *arguments: str) -> str:
+        """What virsh alone sees."""
+        return subprocess.run(
+            ["virsh", "-c", self.uri, *arguments],
+            env=self.environment,
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+
+    def domains(self) -> list[str]:
+        """The names of all domains, running or not."""
+        return sorted(self.virsh("list", "--all", "--name").split())
+
+    def processes(self) -> list[int]:
+        """QEMU processes of this stage."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    command = (entry / "cmdline").read_bytes()
+                except OSError:
+                    continue
+                if b"qemu-system" in command and str(self.folder).encode() in command:
+                    found.append(int(entry.name))
+        return found
+
+    def sockets(self) -> list[Path]:
+        """devicevm's own sockets that are left."""
+        return sorted((self.folder / "run" / "devicevm").rglob("*.sock"))
+
+    def close(self) -> None:
+        """End what this stage started, by pid, and remove its folder."""
+        for pid in self.processes():
+            _end(pid)
+        for name in ("libvirtd", "virtlogd", "virtqemud"):
+            for pid_file in self.folder.rglob(f"{name}.pid"):
+                if pid_file.read_text().strip().isdigit():
+                    _end(int(pid_file.read_text()))
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _end(pid: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            return
+        for _ in range(50):
+            if not Path(f"/proc/{pid}").exists():
+                return
+            time.sleep(0.1)
+
+
+class Shell:
+    """Root's shell in a client guest, on a virtio port that the manifest's domainXML adds."""
+
+    def __init__(self, path: Path, timeout: float = 60) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                self.socket.connect(str(path))
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+        self.count = 0
+        self.rest = b""
+
+    def run(self, command: str, timeout: float = 120) -> str:
+        """What the command prints; its failure is the test's."""
+        self.count += 1
+        # Written so that an echo of the command itself does not look like its end.
+        mark = f"done-{self.count}"
+        self.socket.settimeout(timeout)
+        self.socket.sendall(f'{{ {command}\n}} 2>&1; echo "do"ne-{self.count}:$?:\n'.encode())
+        pattern = re.compile(rf"{mark}:(\d+):\r?\n".encode())
+        deadline = time.monotonic() + timeout
+        while not (match := pattern.search(self.rest)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{command}: no end; so far {self.rest[-2000:]!r}")
+            data = self.socket.recv(65536)
+            if not data:
+                raise EOFError(f"{command}: the guest is gone; so far {self.rest[-2000:]!r}")
+            self.rest += data
+        output = self.rest[: match.start()].decode(errors="replace").replace("\r\n", "\n")
+        self.rest = self.rest[match.end() :]
+        assert match[1] == b"0", f"{command}: exit {match[1].decode()}\n{output}"
+        return output
+
+    def close(self) -> None:
+        """Let go of the port."""
+        self.socket.close()
+
+
+def shell_port(path: Path) -> str:
+    """A libvirt fragment that gives a client the port of its shell."""
+    return (
+        "<domain><devices><channel type='unix'>"
+        f"<source mode='bind' path='{path}'/><target type='virtio' name='org.devicevm.shell'/>"
+        "</channel></devices></domain>"
+    )

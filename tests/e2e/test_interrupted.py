@@ -1,0 +1,84 @@
+"""SIGKILL of the real command on real guests: the next apply finishes, or a destroy leaves nothing."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+from stage import Stage
+
+pytestmark = pytest.mark.e2e
+
+TWO = """\
+apiVersion: devicevm/v1
+kind: Client
+metadata: {name: a}
+spec:
+  vm: {vcpus: 1, memory: 192MiB, boot: {guestImage: client}}
+  devices: [{name: data, class: disk, parameters: {size: 8MiB}}, {name: entropy, class: rng}]
+---
+apiVersion: devicevm/v1
+kind: Client
+metadata: {name: b}
+spec:
+  vm: {vcpus: 1, memory: 192MiB, boot: {guestImage: client}}
+  devices: [{name: gps, class: serial, parameters: {program: nmea}}]
+"""
+
+
+def apply_and_kill(stage: Stage, path: Path, lines: int) -> None:
+    """Kill the command with SIGKILL once it has told of `lines` steps."""
+    process = stage.start("apply", path)
+    assert process.stderr is not None
+    seen = 0
+    for line in process.stderr:
+        seen += any(word in line for word in ("define", "start"))
+        if seen > lines:
+            break
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+@pytest.mark.parametrize("lines", [0, 2, 4, 6])
+def test_a_killed_apply_is_finished_by_the_next(stage: Stage, lines: int) -> None:
+    path = stage.folder / "two.yaml"
+    path.write_text(TWO)
+    apply_and_kill(stage, path, lines)
+    result = stage.json("apply", path)
+    assert not result["failed"]
+    assert stage.domains() == ["a", "a-dvm", "b", "b-dvm"]
+    assert "No changes" in stage.devicevm("apply", path).stdout
+    stage.devicevm("destroy", "--yes", path)
+
+
+def test_a_killed_apply_is_undone_by_a_destroy(stage: Stage) -> None:
+    path = stage.folder / "two.yaml"
+    path.write_text(TWO)
+    apply_and_kill(stage, path, 3)
+    stage.devicevm("destroy", "--yes", "--owner", "default")
+
+
+def test_a_device_vm_that_does_not_come_up_is_undone_and_its_last_words_are_told(stage: Stage) -> None:
+    path = stage.folder / "broken.yaml"
+    path.write_text(
+        TWO.split("---", maxsplit=1)[0].replace(
+            "{name: entropy, class: rng}", "{name: x, class: serial, parameters: {command: [/bin/false]}}"
+        )
+    )
+    result = stage.devicevm("apply", "--timeout", "30", path, ok=False)
+    assert result.returncode == 1
+    assert "start/device-vm/a-dvm" in result.stderr or "a-dvm" in result.stderr
+    assert "a.x" in result.stderr
+    assert stage.domains() == []
+
+
+def test_two_applies_at_once_do_not_double_book(stage: Stage) -> None:
+    path = stage.folder / "two.yaml"
+    path.write_text(TWO)
+    first = stage.start("apply", path)
+    second = stage.start("apply", path)
+    codes = [process.wait(timeout=200) for process in (first, second)]
+    assert codes == [0, 0]
+    assert stage.domains() == ["a", "a-dvm", "b", "b-dvm"]
+    stage.devicevm("destroy", "--yes", path)
