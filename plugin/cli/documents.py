@@ -27,10 +27,9 @@ def read_plan(paths: Sequence[str]) -> Plan | None:
     """The plan in the one file of `paths` that is a plan document; None when they are manifests."""
     if len(paths) != 1 or not os.path.isfile(paths[0]):
         return None
-    with contextlib.suppress(OSError):
-        with open(paths[0], "rb") as stream:
-            if stream.read(4096).lstrip()[:1] != b"{":
-                return None
+    with contextlib.suppress(OSError), open(paths[0], "rb") as stream:
+        if stream.read(4096).lstrip()[:1] != b"{":
+            return None
     data = _read(Path(paths[0]))
     if not isinstance(data, dict) or data.get("kind") != "Plan":
         return None

@@ -11,19 +11,24 @@ from ..quantity import format_bytes
 from . import output
 
 
-
-
 def show_host(host: Host) -> None:
     """The whole inventory on standard output."""
     view = free(host)
     _show_facts(host, view)
     _show_cores(host, view)
     _show_nodes(host, view)
-    _section("Domains that hold something", ("domain", "owner", "state", "cpus", "memory", "devices"), map(_holding, host.holdings))
+    _section(
+        "Domains that hold something",
+        ("domain", "owner", "state", "cpus", "memory", "devices"),
+        map(_holding, host.holdings),
+    )
     _section("Images", ("image", "digest", "kernel"), [(i.name, i.digest[:12], i.kernel_version) for i in host.images])
     devices = [device for device in host.node_devices if device.vendor or device.mdev_types]
-    _section("Devices", ("device", "address", "vendor:product", "class", "driver", "group", "held by"),
-             [_device(device, view) for device in devices])
+    _section(
+        "Devices",
+        ("device", "address", "vendor:product", "class", "driver", "group", "held by"),
+        [_device(device, view) for device in devices],
+    )
 
 
 def _show_facts(host: Host, view: Free) -> None:
@@ -62,8 +67,13 @@ def _show_cores(host: Host, view: Free) -> None:
 
 def _show_nodes(host: Host, view: Free) -> None:
     rows = [
-        (str(node.id), format_cpuset(node.cpus), format_bytes(node.memory), format_bytes(max(view.memory_on((node.id,)), 0)),
-         ", ".join(f"{count} of {format_bytes(int(size))}" for size, count in node.huge_pages.items() if count))
+        (
+            str(node.id),
+            format_cpuset(node.cpus),
+            format_bytes(node.memory),
+            format_bytes(max(view.memory_on((node.id,)), 0)),
+            ", ".join(f"{count} of {format_bytes(int(size))}" for size, count in node.huge_pages.items() if count),
+        )
         for node in host.nodes
     ]
     _section("NUMA nodes", ("node", "cpus", "memory", "free", "huge pages"), rows)

@@ -15,8 +15,8 @@ import click
 from .. import __version__
 from ..errors import DevicevmError
 from . import output
-from .options import CONTEXT, Invocation, debug_option
 from .interrupted import Interrupted
+from .options import CONTEXT, Invocation, debug_option
 
 COMMANDS = {
     "validate": "validate",
@@ -54,7 +54,9 @@ class Commands(click.Group):
         return found
 
 
-@click.group(cls=Commands, context_settings=CONTEXT, epilog="Each command's --help has examples. Documentation: docs/cli.md.")
+@click.group(
+    cls=Commands, context_settings=CONTEXT, epilog="Each command's --help has examples. Documentation: docs/cli.md."
+)
 @click.version_option(__version__, message="devicevm %(version)s")
 @debug_option
 def cli() -> None:
@@ -85,7 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:  # the last resort: users get a sentence, developers --debug
         _explain(invocation)
         what = f"{type(error).__name__}: {error}".strip(": ")
-        output.error(f"devicevm failed in a way it should not: {what}", "run it again with --debug and report what it says")
+        output.error(
+            f"devicevm failed in a way it should not: {what}", "run it again with --debug and report what it says"
+        )
         return FAILED
 
 

@@ -103,9 +103,7 @@ owner_option = click.option(
 
 prune_option = click.option("--prune", is_flag=True, help="Remove the owner's clients that are not declared.")
 
-yes_option = click.option(
-    "-y", "--yes", "--auto-approve", "yes", is_flag=True, help="Do not ask, even on a terminal."
-)
+yes_option = click.option("-y", "--yes", "--auto-approve", "yes", is_flag=True, help="Do not ask, even on a terminal.")
 
 lock_option = click.option(
     "--lock-timeout",
@@ -122,6 +120,13 @@ inventory_option = click.option(
     type=click.Path(path_type=Path),
     metavar="FILE",
     help="Plan offline on this inventory (`devicevm inventory -o json`); repeat it for several hosts.",
+)
+
+images_option = click.option(
+    "--images",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Where device VM images are; else DEVICEVM_IMAGES, else the user's or the system's folder.",
 )
 
 paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
@@ -142,10 +147,13 @@ def vmm_options(function: F) -> F:
             help="The VMM, as libvirt names it; else LIBVIRT_DEFAULT_URI, else the first of qemu:///system and an "
             "embedded one that works.",
         ),
-        click.option("--images", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-                     help="Where device VM images are; else DEVICEVM_IMAGES, else the user's or the system's folder."),
-        click.option("--accelerator", type=click.Choice(["auto", "kvm", "tcg"]), default="auto",
-                     help="What runs guests; auto takes the best that was seen to work."),
+        images_option,
+        click.option(
+            "--accelerator",
+            type=click.Choice(["auto", "kvm", "tcg"]),
+            default="auto",
+            help="What runs guests; auto takes the best that was seen to work.",
+        ),
     )
     return compose(*options)(wrapped)  # type: ignore[return-value]
 
@@ -154,8 +162,13 @@ def carry_out_options(function: F) -> F:
     """How steps are carried out: given to `function` as `parallel` and `timeout`."""
     return compose(
         click.option("--parallel", type=click.IntRange(1, 64), default=8, metavar="N", help="Steps at the same time."),
-        click.option("--timeout", type=click.FloatRange(min=1), default=60.0, metavar="SECONDS",
-                     help="How long a device VM may take to become ready."),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=1),
+            default=60.0,
+            metavar="SECONDS",
+            help="How long a device VM may take to become ready.",
+        ),
     )(function)
 
 

@@ -78,7 +78,9 @@ def warning(message: str) -> None:
 
 def printable(text: str) -> str:
     """Text without what would steer a terminal: names and guests' words are other people's."""
-    return "".join(char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text)
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode() for char in text
+    )
 
 
 def interactive() -> bool:

@@ -10,8 +10,9 @@ from typing import Any, NoReturn
 from ansible.module_utils.basic import AnsibleModule
 
 from .devicevm.errors import DevicevmError
+from .devicevm.guest.store import default_store
 from .devicevm.vmm.driver import Driver
-from .devicevm.vmm.registry import open_driver
+from .devicevm.vmm.registry import default_uri, open_driver
 
 VMM_ARGUMENTS: dict[str, Any] = {
     "connect": {"type": "str", "default": ""},
@@ -22,20 +23,24 @@ VMM_ARGUMENTS: dict[str, Any] = {
 """The options of the documentation fragment `vmm`."""
 
 
-def open_vmm(arguments: Mapping[str, Any]) -> Driver:
-    """A driver for the VMM that the module's arguments name."""
-    images = arguments["images"]
+def vmm_uri(arguments: Mapping[str, Any]) -> str:
+    """The VMM that the module's arguments name, or the one that is there."""
+    return arguments["connect"] or default_uri()
+
+
+def open_vmm(uri: str, arguments: Mapping[str, Any]) -> Driver:
+    """A driver for the VMM at `uri`."""
     return open_driver(
-        arguments["connect"],
-        images=Path(images) if images else None,
+        uri,
+        images=Path(arguments["images"]) if arguments["images"] else default_store(),
         accelerator=arguments["accelerator"],
         wait=arguments["lock_timeout"],
     )
 
 
-def fail(module: AnsibleModule, error: DevicevmError, **result: Any) -> NoReturn:
-    """End the module with the error's words; its options are named as Ansible names them."""
-    module.fail_json(msg=in_ansible_words(str(error), module.argument_spec), **result)
+def fail(module: AnsibleModule, error: DevicevmError, result: Mapping[str, Any] | None = None) -> NoReturn:
+    """End the module with the error's words and `result`; options are named as Ansible names them."""
+    module.fail_json(**{**(result or {}), "msg": in_ansible_words(str(error), module.argument_spec)})
     raise AssertionError("fail_json does not return")
 
 

@@ -68,7 +68,7 @@ host:
       type: int
       sample: 17179869184
     vmm:
-      description: The VMM, its URI, its versions, and what it can do (RV(ignore:supports)).
+      description: The VMM, its URI, its versions, and what it can do (C(supports)).
       type: dict
     accelerator:
       description: The accelerator that was seen to work.
@@ -95,13 +95,13 @@ host:
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.errors import DevicevmError
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.record import to_data
-from ansible_collections.devicevm.vmm.plugins.module_utils.vmm_access import VMM_ARGUMENTS, fail, open_vmm
+from ansible_collections.devicevm.vmm.plugins.module_utils.vmm_access import VMM_ARGUMENTS, fail, open_vmm, vmm_uri
 
 
 def main() -> None:
     module = AnsibleModule(argument_spec=VMM_ARGUMENTS, supports_check_mode=True)
     try:
-        with open_vmm(module.params) as driver:
+        with open_vmm(vmm_uri(module.params), module.params) as driver:
             host = driver.host()
     except DevicevmError as error:
         fail(module, error)

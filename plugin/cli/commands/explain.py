@@ -38,7 +38,9 @@ def explain(*, paths: tuple[str, ...], inventories: tuple[Path, ...], owner: str
     """
     *manifests, name = paths
     if not manifests or name.count("/") != 1:
-        raise click.UsageError("give the manifests first and then one device, as in: devicevm explain web.yaml web/data")
+        raise click.UsageError(
+            "give the manifests first and then one device, as in: devicevm explain web.yaml web/data"
+        )
     topology = read(manifests)
     device = find_device(topology, name)
     intent = Intent(owner=owner)

@@ -38,10 +38,16 @@ PENDING = 2
 @compose(
     paths_argument,
     inventory_option,
-    click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
-                 help="Write the plan to this file, for `devicevm apply FILE`."),
+    click.option(
+        "--out",
+        type=click.Path(path_type=Path, dir_okay=False),
+        metavar="FILE",
+        help="Write the plan to this file, for `devicevm apply FILE`.",
+    ),
     prune_option,
-    click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes, 0 when there are none."),
+    click.option(
+        "--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes, 0 when there are none."
+    ),
     owner_option,
     vmm_options,
     format_option,

@@ -39,7 +39,9 @@ def render(*, paths: tuple[str, ...], only: str, owner: str, vmm: Vmm, form: str
         plan = make_plan(topology, hosts, observed, Intent(owner=owner))
         specs = wanted_domains(plan, observed, topology, owner)
         if only and only not in specs:
-            raise DevicevmError(f"no domain {only} would be there", hint=f"there would be: {', '.join(specs) or 'none'}")
+            raise DevicevmError(
+                f"no domain {only} would be there", hint=f"there would be: {', '.join(specs) or 'none'}"
+            )
         rendered = {name: driver.render(spec) for name, spec in specs.items() if only in ("", name)}
     for item in plan.unplaced:
         output.warning(f"{'/'.join(filter(None, (item.client, item.device)))} is not placed: {'; '.join(item.reasons)}")

@@ -12,7 +12,7 @@ from ..inventory.document import parse_document
 from ..quantity import format_bytes, parse_bytes
 from .build import build_device, build_program
 from .declared import Declared
-from .document import Document, Place, shown
+from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
 from .storage import class_storage, relative_finding, storage_findings
 from .template import expand, template_values
@@ -36,6 +36,17 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
             yield document.problem((*place, "name"), message, "a device's name is unique in its client")
         yield from _device_problems(document, place, device, declared)
     yield from _port_problems(document, declared)
+
+
+def sound_device_problems(document: Document, known: list[Problem], declared: Declared) -> Iterator[Problem]:
+    """What is wrong with those devices of a client that its schema let pass, when it did not let all pass."""
+    spec = document.data.get("spec") if isinstance(document.data, dict) else None
+    devices = spec.get("devices") if isinstance(spec, dict) else None
+    for index, device in enumerate(devices if isinstance(devices, list) else ()):
+        place = ("spec", "devices", index)
+        at = path_text(place)
+        if not any(problem.path == at or problem.path.startswith((f"{at}.", f"{at}[")) for problem in known):
+            yield from _device_problems(document, place, device, declared)
 
 
 def frontend_of(device: dict[str, Any], class_spec: dict[str, Any]) -> str:

@@ -16,10 +16,12 @@ BUILT_IN_IMAGES = ("base", "client")
 @dataclass(frozen=True)
 class Declared:
     """`sound` holds, by kind and name, the documents that may be looked into; `names` every document that
-    has a kind and a name at all, so that a broken class is not reported as an unknown one too."""
+    has a kind and a name at all, so that a broken class is not reported as an unknown one too, `broken` those
+    that their schema refused, with what it said."""
 
     sound: dict[str, dict[str, Document]] = field(default_factory=dict)
     names: dict[str, dict[str, Document]] = field(default_factory=dict)
+    broken: list[tuple[Document, list[Problem]]] = field(default_factory=list)
 
     def of(self, kind: str) -> list[Document]:
         """The sound documents of a kind, sorted by name."""
@@ -38,21 +40,23 @@ class Declared:
         self.sound.get(document.kind, {}).pop(document.name, None)
 
 
-def collect(documents: Iterable[Document], unsound: set[int]) -> tuple[Declared, list[Problem]]:
+def collect(checked: Iterable[tuple[Document, list[Problem]]]) -> tuple[Declared, list[Problem]]:
     """The documents by kind and name, and a Problem for each name that is given twice.
 
-    `unsound` holds the ids of the documents that their schema refused. Built-in documents come first, so
-    that the user's copy is the one reported.
+    Each document comes with what its schema said. Built-in documents come first, so that the user's copy is
+    the one reported.
     """
     declared = Declared(sound={kind: {} for kind in KINDS}, names={kind: {} for kind in KINDS})
     problems = []
-    for document in sorted(documents, key=lambda document: not document.built_in):
+    for document, found in sorted(checked, key=lambda pair: not pair[0].built_in):
+        if found:
+            declared.broken.append((document, found))
         if document.kind not in KINDS or not document.name:
             continue
         first = declared.names[document.kind].setdefault(document.name, document)
         if first is not document:
             problems.append(_twice(document, first))
-        elif id(document) not in unsound:
+        elif not found:
             declared.sound[document.kind][document.name] = document
     for name in BUILT_IN_IMAGES:
         declared.names["Image"].setdefault(name, Document("", {}, built_in=True))

@@ -7,7 +7,7 @@ Topology as JSON (record.to_data) and needs neither.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,10 +66,11 @@ def read_images(paths: Paths, *, schemas: Path, stdin: BinaryIO | None = None) -
     """
     documents, problems = _read(paths, stdin)
     images = [document for document in documents if document.kind in ("Image", "")]
-    unsound, found = _schema_problems(images, problems, schemas)
-    declared, twice = collect(images, unsound)
-    if problems or found or twice:
-        raise InvalidManifest([*problems, *found, *twice])
+    checked = _checked(images, schemas)
+    declared, twice = collect(checked)
+    found = sorted({*problems, *_news(checked, problems), *twice})
+    if found:
+        raise InvalidManifest(found)
     return [document.data for document in declared.of("Image")]
 
 
@@ -81,8 +82,8 @@ def _read(paths: Paths, stdin: BinaryIO | None) -> tuple[list[Document], list[Pr
         documents += read
         problems += found
     if not documents and not problems:
-        where = texts[0].source if texts else ""
-        problems.append(Problem(where, 0, 0, "", "there is no document to read", "devicevm destroy removes what was declared"))
+        where = (texts[0].source, 1, 1) if texts else ("", 0, 0)
+        problems.append(Problem(*where, "", "there is no document to read", "devicevm destroy removes what was declared"))
     return documents, problems
 
 
@@ -96,10 +97,9 @@ def _built(documents: list[Document], problems: list[Problem], schemas: Path, cl
 def _judge(
     documents: list[Document], problems: list[Problem], schemas: Path, classes: Path
 ) -> tuple[Declared, list[Problem]]:
-    everything = [*documents, *_built_in(classes)]
-    unsound, found = _schema_problems(everything, problems, schemas)
-    declared, twice = collect(everything, unsound)
-    return declared, sorted({*problems, *found, *twice, *rule_problems(declared)})
+    checked = _checked([*documents, *_built_in(classes)], schemas)
+    declared, twice = collect(checked)
+    return declared, sorted({*problems, *_news(checked, problems), *twice, *rule_problems(declared)})
 
 
 def _built_in(classes: Path) -> list[Document]:
@@ -109,19 +109,12 @@ def _built_in(classes: Path) -> list[Document]:
     return [replace(document, built_in=True) for document in documents]
 
 
-def _schema_problems(
-    documents: list[Document], reported: list[Problem], schemas: Path
-) -> tuple[set[int], list[Problem]]:
-    """The ids of the documents that do not keep to their schema, and why.
+def _checked(documents: list[Document], schemas: Path) -> list[tuple[Document, list[Problem]]]:
+    return [(document, check_document(document, schemas)) for document in documents]
 
-    A value that could not be read was reported where it stands; that its stand-in has the wrong type is no news.
-    """
+
+def _news(checked: list[tuple[Document, list[Problem]]], reported: list[Problem]) -> Iterator[Problem]:
+    """What schemas said, but for values that could not even be read: that their stand-in is wrong is no news."""
     known = {(problem.source, problem.line, problem.column) for problem in reported if problem.line}
-    unsound: set[int] = set()
-    found: list[Problem] = []
-    for document in documents:
-        problems = check_document(document, schemas)
-        if problems:
-            unsound.add(id(document))
-        found += [item for item in problems if (item.source, item.line, item.column) not in known]
-    return unsound, found
+    for _, problems in checked:
+        yield from (item for item in problems if (item.source, item.line, item.column) not in known)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ..errors import Problem
 from .build import build_device
 from .class_rules import class_problems
-from .client_rules import client_problems
+from .client_rules import client_problems, sound_device_problems
 from .declared import Declared
 from .document import Document, Place, shown
 from .topology import Store
@@ -23,6 +23,9 @@ def rule_problems(declared: Declared) -> list[Problem]:
             problems += found
             if found:
                 declared.discard(document)
+    for document, known in declared.broken:
+        if document.kind == "Client":
+            problems += sound_device_problems(document, known, declared)
     for document in declared.of("DeviceVM"):
         problems += _device_vm_problems(document, declared)
     problems += _store_problems(declared)
@@ -63,7 +66,7 @@ def _store_problems(declared: Declared) -> Iterator[Problem]:
             users = seen.setdefault((store.pool, store.volume or store.path), [])
             for other, there, their in users:
                 if not (store.read_only and their.read_only) and not _apart(document, other):
-                    message = f"its store is also that of {other.name}'s device in {other.where(there)}"
+                    message = f"its store is also that of a device of {other.name} in {other.where(there)}"
                     yield document.problem(place, message, "only read-only devices can share a store: set readOnly on both")
                     break
             users.append((document, place, store))

@@ -112,7 +112,8 @@ def _kind_problem(document: Document, kinds: tuple[str, ...]) -> Problem | None:
     if kind == "Policy":
         return document.problem(("kind",), "kind Policy is not supported yet", f"known: {known}")
     if not isinstance(kind, str) or kind not in kinds:
-        return document.problem(("kind",), f"kind {shown(kind)} is not known here", nearest(str(kind), kinds))
+        hint = nearest(kind, kinds) if isinstance(kind, str) else f"known: {known}"
+        return document.problem(("kind",), f"kind {shown(kind)} is not known here", hint)
     return None
 
 

@@ -83,7 +83,7 @@ def _problems(error: ValidationError, document: Document, place: Place, unknown:
         yield document.problem((*place, str(error.instance)), message, key=True)
     elif error.validator == "format" and isinstance(error.cause, DevicevmError):
         yield document.problem(place, error.cause.message, error.cause.hint)
-    elif not _said_by_format(error):
+    elif not (_said_by_format(error) or _said_by_type(error)):
         wording = _WORDINGS.get(str(error.validator))
         if wording:
             message, hint = wording(error)
@@ -120,12 +120,19 @@ def _said_by_format(error: ValidationError) -> bool:
     return error.validator in ("pattern", "minimum") and error.schema.get("format") == "quantity"
 
 
+def _said_by_type(error: ValidationError) -> bool:
+    """Whether keys are asked of something that is no mapping: that it is none is said already."""
+    return error.validator == "oneOf" and _only_required(error) and not isinstance(error.instance, dict)
+
+
 def _quoting_hint(error: ValidationError, document: Document, place: Place) -> str:
     """YAML makes booleans and numbers of words that were meant as text."""
     types = error.validator_value if error.validator == "type" else ()
     text = document.written(place)
     if text and "string" in ([types] if isinstance(types, str) else types) and not isinstance(error.instance, str):
-        return f'{text[:40]} without quotes is {shown(error.instance)} in YAML; write "{text[:40]}"'
+        number = isinstance(error.instance, (int, float)) and not isinstance(error.instance, bool)
+        meaning = "a number" if number else shown(error.instance)
+        return f'{text[:40]} without quotes is {meaning} in YAML: write "{text[:40]}"'
     return ""
 
 

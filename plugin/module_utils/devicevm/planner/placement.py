@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..manifest.topology import Client, HostPolicy
 from ..vmm.supports import GUESTS
 from .domain import CpuPlacement, DomainSpec
 from .grouping import Unit
-from .ledger import Ledger
+from .ledger import Ledger, cpus_of
 from .plan import Allocation
 from .requests import Want
 from .resources import fit_alternatives
@@ -82,7 +83,9 @@ class Placement:
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
         mine = frozenset(observed)
-        self.ledgers = {host.name: Ledger(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
+        self.ledgers = {
+            host.name: Ledger.open(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts
+        }
         self.staying: dict[str, str] = {}
 
     def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
@@ -97,14 +100,14 @@ class Placement:
             refusal = ledger.may_stay(spec.placement)
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                ledger.book(spec.name, spec.placement, vcpus, memory)
+                self.ledgers[spec.host] = ledger.book(spec.name, spec.placement, vcpus, memory)
             self.staying[spec.name] = refusal
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
         """Place one component on the first host that takes all of it; book it there."""
         result = Placed()
         for host in self._candidates(component):
-            trial = Trial(self, host, self.ledgers[host.name].copy())
+            trial = Trial(self, host, self.ledgers[host.name])
             reasons = trial.place(component, wants)
             if not reasons:
                 self.ledgers[host.name] = trial.ledger
@@ -162,7 +165,7 @@ class Trial:
                 ]
             if lacks := self.ledger.lacks(fit.vcpus, memory):
                 return [f"{unit.name}: {lacks}"]
-            self.ledger.book(unit.name, fit.placement, fit.vcpus, memory)
+            self.ledger = self.ledger.book(unit.name, fit.placement, fit.vcpus, memory)
             spec = specify_device_vm(unit, self.host, self.placement.owner, fit.placement, fit.vcpus)
             reasons = (f"it could not stay: {stays}", *reasons) if stays else reasons
             self._warn_of_floating(spec)
@@ -180,16 +183,16 @@ class Trial:
         if self.placement.staying.get(client.name) != "":
             if lacks := self.ledger.lacks(client.vm.vcpus, client.vm.memory):
                 return [f"{client.name}: {lacks}"]
-            self.ledger.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
+            self.ledger = self.ledger.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
         self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
         return []
 
     def _warn_of_floating(self, spec: DomainSpec) -> None:
         if spec.placement.dedicated and self.ledger.floating:
-            cpus = ", ".join(str(cpu) for pin in spec.placement.vcpus for cpu in pin)
+            cpus = format_cpuset(cpus_of(spec.placement))
             self.placed.warnings.append(
                 f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                f"there too: {', '.join(sorted(self.ledger.floating))}"
+                f"there too: {', '.join(self.ledger.floating)}"
             )
 
 
@@ -199,7 +202,7 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         device_vm=spec.name,
         host=spec.host,
         unit=spec.placement.unit,
-        cpus=tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})),
+        cpus=cpus_of(spec.placement),
         memory=spec.memory,
         channel=", ".join(sorted({emulator.channel.kind for emulator in spec.emulators})),
         dedicated=spec.placement.dedicated,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...inventory.cpuset import format_cpuset
+from ...inventory.free import describe_taken
 from ...manifest.topology import ResourceRequest
 from ..domain import CpuPlacement
 from ..ledger import Ledger
@@ -19,16 +20,15 @@ class Core:
 
     def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
         """One virtual CPU for each thread of each core, pinned to it."""
-        cores = ledger.whole_cores()
-        total = len({cpu.core for cpu in ledger.host.cpus})
+        cores = ledger.free.vacant_cores()
         if len(cores) < request.count:
-            return Misfit(f"{request.count} asked, {len(cores)} free of {total}: {ledger.taken()}")
+            return Misfit(describe_taken(ledger.free, request.count, "core"))
         cpus = tuple(sorted(cpu for threads in cores[: request.count] for cpu in threads))
         placement = CpuPlacement(vcpus=tuple((cpu,) for cpu in cpus), emulator=cpus, dedicated=True, unit=self.name)
         return Fit(
             placement,
             len(cpus),
-            f"CPU {format_cpuset(cpus)}, all threads of the core{'s' if request.count > 1 else ''}",
+            f"CPU {format_cpuset(cpus)}: every thread of its core{'s' if request.count > 1 else ''}",
         )
 
     def describe(self, request: ResourceRequest) -> str:

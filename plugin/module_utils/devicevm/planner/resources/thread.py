@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...inventory.cpuset import format_cpuset
+from ...inventory.free import describe_taken
 from ...manifest.topology import ResourceRequest
 from ..domain import CpuPlacement
-from ..ledger import Ledger, Seat
+from ..ledger import Ledger
 from .kind import Fit, Misfit, words
 
 
@@ -19,29 +20,24 @@ class Thread:
 
     def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
         """One virtual CPU for each logical processor, pinned to it."""
-        seats = ledger.empty_seats() if request.dedicated else ledger.shared_seats()
-        if len(seats) < request.count:
-            return Misfit(f"{request.count} asked, {len(seats)} free of {len(ledger.host.cpus)}: {ledger.taken()}")
-        chosen = seats[: request.count]
-        cpus = tuple(sorted(seat.cpu.id for seat in chosen))
+        loaded = ledger.least_loaded()
+        numbers = ledger.free.vacant_cpus() if request.dedicated else tuple(cpu.id for cpu in loaded)
+        if len(numbers) < request.count:
+            return Misfit(describe_taken(ledger.free, request.count, "thread"))
+        cpus = tuple(sorted(numbers[: request.count]))
+        load = sum(cpu.load for cpu in loaded if cpu.id in cpus)
+        why = "nobody else is pinned to it" if request.dedicated else f"the least loaded, with {load:g} pinned there"
         placement = CpuPlacement(
             vcpus=tuple((cpu,) for cpu in cpus),
             emulator=cpus if request.dedicated else (),
             dedicated=request.dedicated,
             unit=self.name,
         )
-        return Fit(placement, request.count, f"CPU {format_cpuset(cpus)}{_why(request, chosen)}")
+        return Fit(placement, request.count, f"CPU {format_cpuset(cpus)}: {why}")
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 dedicated thread`."""
         return words(request, "thread")
-
-
-def _why(request: ResourceRequest, chosen: list[Seat]) -> str:
-    if request.dedicated:
-        return ", which nobody else is pinned to"
-    load = sum(len(seat.pinned) for seat in chosen)
-    return f", the least loaded ({load} pinned there)"
 
 
 KIND = Thread()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,24 @@ from . import embed
 if TYPE_CHECKING:
     import libvirt
 
+LOG = "LIBVIRT_LOG_OUTPUTS"
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
 
 
 def binding() -> Any:
     """libvirt's Python module, with its event loop running and its own printing to stderr switched off."""
+    libvirt = _import()
+    _run_event_loop(libvirt)
+    return libvirt
+
+
+def _import() -> Any:
+    # The embedded driver is a daemon's code and logs to stderr. What goes wrong is raised besides; whoever
+    # wants the log names a place for it. libvirt reads the variable once, when it is imported.
+    quiet = LOG not in os.environ
+    if quiet:
+        os.environ[LOG] = "4:file:/dev/null"
     try:
         import libvirt
     except ImportError as error:
@@ -28,7 +41,9 @@ def binding() -> Any:
             "libvirt's Python binding is not there for this Python",
             hint="apt install python3-libvirt, and use /usr/bin/python3 (or a venv with --system-site-packages)",
         ) from error
-    _run_event_loop(libvirt)
+    finally:
+        if quiet:
+            del os.environ[LOG]
     return libvirt
 
 

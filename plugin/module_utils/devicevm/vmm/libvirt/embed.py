@@ -132,3 +132,16 @@ def _qemu_user_has_kvm() -> bool:
         owns, shares = device.st_uid == user.pw_uid, device.st_gid in groups
         return bool(device.st_mode & (0o600 if owns else 0o060 if shares else 0o006))
     return True
+
+
+def qemu_user(root: Path) -> tuple[int, int] | None:
+    """The (uid, gid) that QEMU runs as below this directory; None for the caller's own."""
+    if os.getuid() != 0 or 'user = "root"' in (root / "etc" / "qemu.conf").read_text(encoding="utf-8"):
+        return None
+    for name in QEMU_USERS:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return user.pw_uid, user.pw_gid
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...inventory.capabilities import parse_capabilities
@@ -42,3 +43,98 @@ def host(driver: LibvirtDriver) -> Host:
             cpu_count=_cpu_count(connection),
             memory=_memory(connection),
         )
+
+
+def _vmm(driver: LibvirtDriver) -> Vmm:
+    connection = driver.connection
+    return Vmm(
+        uri=driver.places.uri,
+        driver={"QEMU": "QEMU", "TEST": "Test"}.get(connection.getType().upper(), connection.getType()),
+        version=_version(connection.getVersion()),
+        libvirt_version=_version(connection.getLibVersion()),
+        supports=driver.supports,
+        runtime_dir=str(driver.places.runtime),
+    )
+
+
+def _version(number: int) -> str:
+    """libvirt's way to write a version as a number: 7002019 -> `7.2.19`."""
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _accelerator(driver: LibvirtDriver, offered: tuple[str, ...], images: tuple[ImageFacts, ...]) -> str:
+    """The accelerator that works. Without an image there is nothing to try kvm with: then it is not believed in."""
+    if "test" in offered:
+        return "test"
+    if driver.accelerator == "auto" and not images:
+        offered = tuple(name for name in offered if name != "kvm") or offered
+    version = _version(driver.connection.getVersion())
+    cache = driver.places.state / "accelerator.json"
+    return choose_accelerator(driver.accelerator, offered, lambda name: _boots(name, images), cache, verdict_key(version))
+
+
+def _boots(accelerator: str, images: tuple[ImageFacts, ...]) -> bool:
+    if not images:
+        return True  # nothing to try it with: the user's word counts
+    image = next((image for image in images if image.name == "base"), images[0])
+    guest = ProbeGuest(
+        kernel=Path(image.kernel),
+        initramfs=Path(image.initramfs),
+        command_line=image.command_line,
+        port=CONTROL_PORT,
+        memory=PROBE_MEMORY,
+    )
+    return boots_with(accelerator, guest)
+
+
+def _cpu_count(connection: libvirt.virConnect) -> int:
+    return int(connection.getInfo()[2])
+
+
+def _memory(connection: libvirt.virConnect) -> int:
+    """Bytes of the whole host; virNodeGetInfo, where there are no memory statistics, counts in MiB."""
+    libvirt = binding()
+    try:
+        return int(connection.getMemoryStats(libvirt.VIR_NODE_MEMORY_STATS_ALL_CELLS)["total"]) * 1024
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return int(connection.getInfo()[1]) * 2**20
+
+
+def _domain_capabilities(connection: libvirt.virConnect, arch: str, offered: tuple[str, ...]) -> list[str]:
+    """One document for each accelerator; none where the driver has no such call (libvirt's test driver)."""
+    libvirt = binding()
+    types = [DOMAIN_TYPES[name] for name in offered if name in DOMAIN_TYPES]
+    try:
+        return [connection.getDomainCapabilities(None, arch, None, kind) for kind in types]
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_SUPPORT:
+            raise
+        return []
+
+
+def _node_devices(connection: libvirt.virConnect) -> list[str]:
+    """The host's devices that can be given to a domain; none where libvirt has no node device driver (embedded)."""
+    libvirt = binding()
+    kinds = ("PCI_DEV", "USB_DEV", "MDEV", "NET", "CCW_DEV", "VDPA", "AP_QUEUE")
+    wanted = sum(getattr(libvirt, f"VIR_CONNECT_LIST_NODE_DEVICES_CAP_{kind}", 0) for kind in kinds)
+    try:
+        return [device.XMLDesc(0) for device in connection.listAllDevices(wanted)]
+    except libvirt.libvirtError as error:
+        if error.get_error_code() not in (libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_NO_NODE_DEVICE):
+            raise
+        return []
+
+
+def _domains(connection: libvirt.virConnect) -> list[tuple[str, bool]]:
+    """(inactive XML, active) of every domain."""
+    libvirt = binding()
+    found = []
+    for domain in connection.listAllDomains(0):
+        try:
+            found.append((domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), domain.ID() != -1))
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    return found

@@ -1,0 +1,40 @@
+"""devicevm console: type into a domain's console."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import click
+
+from ...errors import DevicevmError
+from .. import output
+from ..opening import find_domain, open_vmm
+from ..options import Vmm, command, compose, vmm_options
+
+
+@command(
+    "console",
+    ("A client's first serial port", "devicevm console web"),
+    ("On another VMM", "devicevm console --connect qemu:///session web"),
+)
+@compose(click.argument("name"), vmm_options)
+def console(*, name: str, vmm: Vmm) -> int:
+    """Connect this terminal to the console of a client or a device VM; Ctrl-] leaves it.
+
+    It is virsh that does it: with --connect given, `virsh console NAME` is the same.
+    """
+    with open_vmm(vmm) as driver:
+        domain = find_domain(driver, name)
+        uri = driver.host().vmm.uri
+    if not domain.active:
+        raise DevicevmError(f"{name} does not run", hint=f"what it said last: devicevm logs {name}")
+    virsh = shutil.which("virsh")
+    if virsh is None:
+        raise DevicevmError("virsh is not installed", hint="apt-get install libvirt-clients")
+    if not sys.stdin.isatty():
+        raise DevicevmError("a console needs a terminal", hint=f"what it said: devicevm logs {name}")
+    output.note(f"console of {name}; Ctrl-] leaves it")
+    sys.stderr.flush()
+    os.execv(virsh, ["virsh", "--connect", uri, "console", name])

@@ -1,0 +1,70 @@
+"""devicevm logs: what a domain has said."""
+
+from __future__ import annotations
+
+import click
+
+from ...errors import DevicevmError
+from ...guest.control import Control
+from ...planner.domain import DomainSpec, ObservedDomain, Role
+from .. import output
+from ..opening import find_domain, open_vmm
+from ..options import Vmm, command, compose, format_option, vmm_options
+
+_SECONDS = 5.0
+
+
+@command(
+    "logs",
+    ("What a device VM and its emulators said last", "devicevm logs web-dvm"),
+    ("More of a client's console", "devicevm logs web --lines 500"),
+)
+@compose(
+    click.argument("name"),
+    click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=100, metavar="N", help="Lines of each log."),
+    vmm_options,
+    format_option,
+)
+def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
+    """Show the last lines of a domain's console, and of the agent's log when it is a device VM that runs.
+
+    NAME is a client or a device VM. What guests say is shown without control characters.
+    """
+    with open_vmm(vmm) as driver:
+        domain = find_domain(driver, name)
+        spec = specification(domain)
+        console = driver.console_tail(spec, lines)
+    agent, problem = _agent_log(spec, lines) if domain.active and domain.role is Role.DEVICE_VM else ((), "")
+    if form == "json":
+        output.document({"name": name, "console": console, "agent": agent})
+    else:
+        _show("console", console)
+        if agent:
+            _show("agent", agent)
+    if problem:
+        output.warning(f"the agent's log cannot be had: {problem}")
+    return 0
+
+
+def specification(domain: ObservedDomain) -> DomainSpec:
+    """What the domain was made from; DevicevmError when its metadata cannot be read."""
+    spec = domain.active_spec or domain.spec
+    if spec is None:
+        raise DevicevmError(
+            f"{domain.name}: its metadata cannot be read: {domain.broken}", hint="devicevm apply makes it anew"
+        )
+    return spec
+
+
+def _agent_log(spec: DomainSpec, lines: int) -> tuple[tuple[str, ...], str]:
+    try:
+        with Control(spec.control, timeout=_SECONDS) as control:
+            return control.log(lines), ""
+    except DevicevmError as error:
+        return (), error.message
+
+
+def _show(heading: str, lines: tuple[str, ...]) -> None:
+    output.line(f"==> {heading} <==", "bold")
+    for text in lines or ("(nothing)",):
+        output.line(text.expandtabs())

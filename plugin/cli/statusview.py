@@ -1,0 +1,60 @@
+"""The health of domains and devices as people read it."""
+
+from __future__ import annotations
+
+from ..health import DeviceHealth, DomainHealth, Health
+from ..inventory.cpuset import format_cpuset
+from ..planner.domain import Role
+from ..quantity import format_bytes
+from . import output
+
+
+def show_health(health: Health, uri: str, owner: str = "") -> None:
+    """Tables of device VMs, clients and devices on standard output."""
+    if not health.domains:
+        output.line(f"Nothing of {f'owner {owner}' if owner else 'devicevm'}'s is on {uri}.")
+        return
+    for heading, role in (("Device VMs", Role.DEVICE_VM), ("Clients", Role.CLIENT)):
+        _show_domains(heading, [domain for domain in health.domains if domain.role == role.value])
+    _show_devices(list(health.devices))
+
+
+def _show_domains(heading: str, domains: list[DomainHealth]) -> None:
+    if not domains:
+        return
+    output.line(heading, "bold")
+    rows = [
+        (
+            domain.name,
+            domain.owner,
+            domain.state,
+            format_cpuset(domain.cpus) or "any",
+            format_bytes(domain.memory),
+            "; ".join(domain.drift) or "none",
+        )
+        for domain in domains
+    ]
+    output.table(("name", "owner", "state", "cpus", "memory", "drift"), rows)
+    output.line()
+
+
+def _show_devices(devices: list[DeviceHealth]) -> None:
+    if not devices:
+        return
+    output.line("Devices", "bold")
+    rows = [
+        (
+            f"{item.client}/{item.device}",
+            item.class_,
+            item.device_vm,
+            item.state,
+            str(item.restarts),
+            f"{item.channel} {item.address}",
+            item.detail,
+        )
+        for item in devices
+    ]
+    if not any(item.detail for item in devices):
+        rows = [row[:-1] for row in rows]  # type: ignore[misc]
+    headings = ("device", "class", "device vm", "state", "restarts", "channel", "detail")
+    output.table(headings[: len(rows[0])], rows)

@@ -1,0 +1,55 @@
+"""libvirt's QEMU driver: system, session and embedded."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+from ...errors import DevicevmError
+from ...planner.domain import DomainSpec, Role
+from ..overlay import ensure_overlay
+from ..supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
+from . import embed, files
+from .client_xml import overlay_path
+from .connection import vmm_words
+from .driver import LibvirtDriver
+
+
+class QemuDriver(LibvirtDriver):
+    """Real guests. The embedded driver lacks storage pools."""
+
+    undefine_flags = (
+        "VIR_DOMAIN_UNDEFINE_NVRAM",
+        "VIR_DOMAIN_UNDEFINE_MANAGED_SAVE",
+        "VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA",
+        "VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA",
+    )
+
+    @property
+    def supports(self) -> tuple[str, ...]:  # type: ignore[override]
+        return (GUESTS, LIVE_DEVICES, STORES, *(() if self.places.embed_root else (VOLUMES,)))
+
+    def prepare(self, spec: DomainSpec) -> None:
+        self.prepare_runtime()
+        if spec.role is Role.DEVICE_VM:
+            if not spec.boot.kernel:
+                raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
+            files.write_config(spec, self.places)
+        elif spec.boot.image:
+            ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
+
+    def qemu_user(self) -> tuple[int, int] | None:
+        if self.places.embed_root is not None:
+            return embed.qemu_user(self.places.embed_root)
+        with vmm_words("cannot read the capabilities"):
+            return _base_label(self.connection.getCapabilities())
+
+
+def _base_label(capabilities: str) -> tuple[int, int] | None:
+    """QEMU's (uid, gid): `<secmodel><model>dac</model><baselabel type='qemu'>+64055:+107</baselabel>`."""
+    for model in ET.fromstring(capabilities).iterfind("host/secmodel"):
+        if model.findtext("model") == "dac":
+            uid, _, gid = model.findtext("baselabel", "").replace("+", "").partition(":")
+            if uid.isdecimal() and gid.isdecimal():
+                return int(uid), int(gid)
+    return None

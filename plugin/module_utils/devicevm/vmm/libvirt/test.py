@@ -1,0 +1,32 @@
+"""libvirt's test driver: everything but guests' own behaviour, in this process, with no privileges."""
+
+from __future__ import annotations
+
+from ...manifest.topology import Store
+from ...planner.domain import Emulator
+from ..driver import VmmError
+from ..supports import VOLUMES
+from .driver import LibvirtDriver
+
+
+class TestDriver(LibvirtDriver):
+    """Domains have states and XML but run nothing. Files of the host are left alone."""
+
+    __test__ = False  # pytest: the name is no test's
+    supports = (VOLUMES,)
+
+    def attach_emulator(self, name: str, emulator: Emulator) -> None:
+        raise VmmError(f"cannot attach {emulator.id} to {name}: libvirt's test driver has no live devices")
+
+    def detach_emulator(self, name: str, emulator: Emulator) -> None:
+        raise VmmError(f"cannot detach {emulator.id} from {name}: libvirt's test driver has no live devices")
+
+    def ensure_store(self, store: Store) -> bool:
+        return super().ensure_store(store) if store.kind == "volume" else False
+
+    def delete_store(self, store: Store) -> None:
+        if store.kind == "volume":
+            super().delete_store(store)
+
+    def console_tail(self, spec: object, lines: int) -> tuple[str, ...]:
+        return ()
