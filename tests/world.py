@@ -182,8 +182,8 @@ class ModelVmm:
             live = spec if action is Action.UPDATE else (old.active_spec if old else None)
             self.domains[name] = ObservedDomain(name, spec.uuid, spec.owner, spec.role, active, spec, live)
         elif action is Action.START:
-            assert old is not None and not old.active, f"{name} is started, but runs or is not there"
-            self.domains[name] = replace(old, active=True, active_spec=old.spec)
+            assert old is not None and not (old.active and old.ready), f"{name} is started, but runs or is not there"
+            self.domains[name] = replace(old, active=True, active_spec=old.spec, ready=True)
         elif action is Action.STOP:
             assert old is not None and old.active, f"{name} is stopped, but does not run"
             self.domains[name] = replace(old, active=False, active_spec=None)

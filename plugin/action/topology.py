@@ -33,9 +33,9 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
-        _, arguments = self.validate_argument_spec(
+        arguments = self.validate_argument_spec(
             ARGUMENTS, mutually_exclusive=EXCLUSIVE, required_if=REQUIRED_IF, required_by=REQUIRED_BY
-        )
+        )[1]
         try:
             topology = self._read(arguments)
         except InvalidManifest as error:
@@ -55,6 +55,8 @@ class ActionModule(ActionBase):
             return read_topology(map(self._find, arguments["src"]), schemas=SCHEMAS, classes=CLASSES)
         if arguments["manifests"] is not None:
             base = Path(arguments["base"]) if arguments["base"] else None
+            if base and not base.is_absolute():
+                raise DevicevmError(f"base: {base} is relative, and it is a folder on the target", hint="begin it with /")
             return topology_from_documents(arguments["manifests"], schemas=SCHEMAS, classes=CLASSES, base=base)
         return Topology()
 

@@ -1,4 +1,4 @@
-"""Carrying out a plan from the command line: ask, show progress, report what became of it. Shared by apply and destroy."""
+"""Carrying out a plan from the command line: ask, show progress, report what became of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from ..apply.executor import Outcome
+from ..apply.outcome import Outcome
 from ..apply.workflow import Options, carry_out, refuse_unplaced
 from ..errors import DevicevmError
 from ..inventory.host import Host
@@ -75,8 +75,8 @@ def report(plan: Plan, outcome: Outcome, manner: Manner, verb: str) -> int:
     if not outcome.ok:
         left = [key for key in outcome.done if key not in outcome.undone]
         output.note(
-            f"{len(outcome.failed)} failed, {len(outcome.skipped)} not begun because of that, {len(outcome.undone)} undone, "
-            f"{len(left)} done and kept"
+            f"{len(outcome.failed)} failed, {len(outcome.skipped)} not begun because of that, "
+            f"{len(outcome.undone)} undone, {len(left)} done and kept"
         )
         output.note("hint: the same command goes on from here once the cause is gone")
     return 0 if outcome.ok else 1
@@ -91,9 +91,7 @@ def result_document(plan: Plan, outcome: Outcome | None = None) -> dict[str, Any
         "owner": plan.owner,
         "changed": bool(outcome.done),
         "ok": outcome.ok,
-        "added": counts.add,
-        "changes": counts.change,
-        "removed": counts.remove,
+        "counts": {"added": counts.add, "changed": counts.change, "removed": counts.remove},
         "done": list(outcome.done),
         "failed": list(outcome.failed),
         "skipped": list(outcome.skipped),
@@ -116,7 +114,8 @@ def nothing_to_do(plan: Plan, manner: Manner) -> int:
 
 def _done(plan: Plan, outcome: Outcome, verb: str) -> str:
     counts = count(plan, set(outcome.done))
-    return f"{verb}: {counts.add} added, {counts.change} changed, {counts.remove} removed."
+    words = (counts.add, "added"), (counts.change, "changed"), (counts.remove, "removed")
+    return f"{verb}: {', '.join(f'{number} {word}' for number, word in words if number) or 'nothing to count'}."
 
 
 def _title(plan: Plan, key: str) -> str:

@@ -59,11 +59,12 @@ def count(plan: Plan, only: set[str] | None = None) -> Counts:
 
 
 def summary(plan: Plan) -> str:
-    """`3 to add, 1 to change, 0 to remove.` or `No changes.`"""
-    if not plan.changes:
-        return "No changes."
+    """`3 to add, 1 to change, 0 to remove.` or `No changes.`; and how much cannot be placed."""
     counts = count(plan)
-    return f"{counts.add} to add, {counts.change} to change, {counts.remove} to remove."
+    words = (
+        f"{counts.add} to add, {counts.change} to change, {counts.remove} to remove." if plan.changes else "No changes."
+    )
+    return f"{words} {len(plan.unplaced)} cannot be placed." if plan.unplaced else words
 
 
 def disturbances(plan: Plan) -> list[Step]:

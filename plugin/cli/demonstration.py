@@ -23,7 +23,7 @@ from . import output
 from .carrying import Manner, carry
 from .changes import summary
 from .imagebuild import build_one, recipes_of
-from .opening import open_vmm, store_of
+from .opening import find_domain, open_vmm, specification, store_of
 from .options import Vmm
 from .remains import remains_of
 from .statusview import show_health
@@ -57,7 +57,7 @@ class Demonstration:
         return f"qemu:///embed?root={self.root}"
 
     def run(self, keep: bool) -> None:
-        """Everything, in order; DevicevmError says what went wrong. Whatever happens, it is all taken away (not with `keep`)."""
+        """Everything, in order; DevicevmError says what went wrong. All is taken away, unless `keep`, whatever happens."""
         # QEMU runs as a user of its own, who must get at its files below.
         self.root.chmod(0o711)
         try:
@@ -68,12 +68,17 @@ class Demonstration:
         finally:
             if not keep:
                 with _uninterrupted():
-                    self.left += remains_of(self.root, self.runtime)
-                    shutil.rmtree(self.root, ignore_errors=True)
-                    if self.runtime:
-                        shutil.rmtree(self.runtime, ignore_errors=True)
+                    self._leave()
         if self.left:
-            raise DevicevmError("something is left behind: " + "; ".join(self.left), hint="please report this")
+            raise DevicevmError("the destroy was not complete", hint="please report this")
+
+    def _leave(self) -> None:
+        self.left += remains_of(self.root, self.runtime)
+        # Said here, since an earlier failure may be on its way to the user.
+        for item in self.left:
+            output.error(f"left behind: {item}")
+        for folder in filter(None, (str(self.root), self.runtime)):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def _with(self, driver: Driver, keep: bool) -> None:
         try:
@@ -109,9 +114,7 @@ class Demonstration:
 
     def _listen(self, driver: Driver) -> tuple[str, ...]:
         """The client's own lines, once it has given its verdict."""
-        client = next(domain for domain in driver.observe() if domain.name == self.topology.clients[0].name)
-        spec = client.active_spec or client.spec
-        assert spec is not None, "it was just defined by this process"
+        spec = specification(find_domain(driver, self.topology.clients[0].name))
         self._say(f"the client {spec.name} boots a stock kernel and uses its devices; it says:")
         words = wait_for_verdict(driver, spec, time.monotonic() + self.timeout)
         for line in words if self.form == "text" else ():

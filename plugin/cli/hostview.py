@@ -15,7 +15,7 @@ def show_host(host: Host) -> None:
     """The whole inventory on standard output."""
     view = free(host)
     _show_facts(host, view)
-    _show_cores(host, view)
+    _show_cores(view)
     _show_nodes(host, view)
     _section(
         "Domains that hold something",
@@ -54,15 +54,26 @@ def _show_facts(host: Host, view: Free) -> None:
     output.line()
 
 
-def _show_cores(host: Host, view: Free) -> None:
+def _show_cores(view: Free) -> None:
+    """Cores of one socket that the same domains use are one row: a big host has hundreds."""
     cores: dict[tuple[int, int, str], list[CpuUse]] = {}
     for cpu in view.cpus:
         cores.setdefault((cpu.node, cpu.socket, cpu.core), []).append(cpu)
+    alike: dict[tuple[int, int, int, str], list[list[CpuUse]]] = {}
+    for (node, socket, _), cpus in cores.items():
+        alike.setdefault((node, socket, len(cpus), _use(cpus)), []).append(cpus)
     rows = [
-        (str(node), str(socket), core, format_cpuset(cpu.id for cpu in cpus), _use(cpus))
-        for (node, socket, core), cpus in cores.items()
+        (
+            str(node),
+            str(socket),
+            str(len(group)),
+            str(threads),
+            format_cpuset(cpu.id for cpus in group for cpu in cpus),
+            use,
+        )
+        for (node, socket, threads, use), group in sorted(alike.items(), key=lambda item: item[1][0][0].id)
     ]
-    _section("Cores", ("node", "socket", "core", "cpus", "used by"), rows)
+    _section("Cores", ("node", "socket", "cores", "threads each", "cpus", "used by"), rows)
 
 
 def _show_nodes(host: Host, view: Free) -> None:
@@ -80,15 +91,15 @@ def _show_nodes(host: Host, view: Free) -> None:
 
 
 def _use(cpus: list[CpuUse]) -> str:
-    words = []
+    words = set()
     for cpu in cpus:
         if cpu.reserved:
-            words.append(f"{cpu.id} reserved")
+            words.add("reserved")
         elif cpu.dedicated_to:
-            words.append(f"{cpu.id} only {', '.join(cpu.dedicated_to)}")
+            words.add(f"{', '.join(cpu.dedicated_to)} alone")
         elif cpu.pinned_by:
-            words.append(f"{cpu.id} {', '.join(cpu.pinned_by)}")
-    return "; ".join(words) or "nobody"
+            words.add(", ".join(cpu.pinned_by))
+    return "; ".join(sorted(words)) or "nobody"
 
 
 def _holding(one: Holding) -> tuple[str, ...]:

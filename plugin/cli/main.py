@@ -35,7 +35,7 @@ COMMANDS = {
 }
 """Command -> its module in commands/, which holds a click command of that name; in the order of the help."""
 
-USAGE, FAILED, INTERRUPTED = 2, 1, 130
+FAILED, INTERRUPTED = 1, 130
 
 
 class Commands(click.Group):
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status = cli.main(arguments, prog_name="devicevm", standalone_mode=False, obj=invocation)
             return status if isinstance(status, int) else 0
     except click.ClickException as error:
-        error.show(sys.stderr)
+        _explain_usage(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         output.error("interrupted; nothing was changed")
@@ -96,6 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(invocation: Invocation) -> None:
     if invocation.debug:
         traceback.print_exc(file=sys.stderr)
+
+
+def _explain_usage(error: click.ClickException) -> None:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    if context:
+        output.note(context.get_usage())
+    output.error(error.format_message(), f"{context.command_path} --help" if context else "")
 
 
 class _terminable:

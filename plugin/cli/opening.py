@@ -4,32 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import DevicevmError
 from ..guest.store import default_store
-from ..planner.domain import ObservedDomain
+from ..planner.domain import DomainSpec, ObservedDomain
 from ..vmm.driver import Driver
 from ..vmm.lock import lock
-from ..vmm.registry import open_driver
+from ..vmm.registry import default_uri, open_driver
 from .options import Vmm
 
 
 def open_vmm(vmm: Vmm, wait: float = 5.0) -> Driver:
-    """The driver of the VMM that is meant; an embedded one that another process has open is waited for, `wait` seconds."""
+    """The driver of the VMM that is meant; `wait` seconds for an embedded one that another process has open."""
     return open_driver(vmm.uri, images=store_of(vmm), accelerator=vmm.accelerator, wait=wait)
+
+
+@contextmanager
+def locked_vmm(vmm: Vmm, wait: float) -> Iterator[Driver]:
+    """The driver; nobody else changes the VMM meanwhile. DevicevmError names who does, after `wait` seconds."""
+    uri = vmm.uri or default_uri()
+    with lock(uri, wait), open_vmm(replace(vmm, uri=uri), wait) as driver:
+        yield driver
 
 
 def store_of(vmm: Vmm) -> Path:
     """The folder of the images that device VMs on this VMM boot."""
     return vmm.images or default_store()
-
-
-@contextmanager
-def locked(driver: Driver, wait: float) -> Iterator[None]:
-    """Within, no other devicevm changes this VMM; DevicevmError names who does when `wait` seconds are not enough."""
-    with lock(driver.host().vmm.uri, wait):
-        yield
 
 
 def find_domain(driver: Driver, name: str) -> ObservedDomain:
@@ -40,3 +42,13 @@ def find_domain(driver: Driver, name: str) -> ObservedDomain:
     if name in driver.domain_names():
         raise DevicevmError(f"{name} is a domain, but not one of devicevm's", hint=f"virsh console {name}")
     raise DevicevmError(f"there is no domain {name}", hint=f"there are: {', '.join(domains) or 'none'}")
+
+
+def specification(domain: ObservedDomain) -> DomainSpec:
+    """What the domain was made from; DevicevmError when its metadata cannot be read."""
+    spec = domain.active_spec or domain.spec
+    if spec is None:
+        raise DevicevmError(
+            f"{domain.name}: its metadata cannot be read: {domain.broken}", hint="devicevm apply makes it anew"
+        )
+    return spec

@@ -61,6 +61,8 @@ def command(name: str, *examples: tuple[str, str]) -> Callable[[Callable[..., in
 
     def declare(function: Callable[..., int]) -> Command:
         made = click.command(name, cls=Command, context_settings=CONTEXT, examples=examples)(debug_option(function))
+        # What every command has comes last in its help.
+        made.params.append(made.params.pop(0))
         return made
 
     return declare
@@ -136,13 +138,12 @@ def vmm_options(function: F) -> F:
     """The options that name a VMM, given to `function` as one `vmm`."""
 
     @functools.wraps(function)
-    def wrapped(*arguments: Any, connect: str, images: Path | None, accelerator: str, **others: Any) -> Any:
-        return function(*arguments, vmm=Vmm(connect, images, accelerator), **others)
+    def wrapped(*arguments: Any, connect: str | None, images: Path | None, accelerator: str, **others: Any) -> Any:
+        return function(*arguments, vmm=Vmm(connect or "", images, accelerator), **others)
 
     options = (
         click.option(
             "--connect",
-            default="",
             metavar="URI",
             help="The VMM, as libvirt names it; else LIBVIRT_DEFAULT_URI, else the first of qemu:///system and an "
             "embedded one that works.",

@@ -36,8 +36,7 @@ def show_plan(plan: Plan) -> None:
     show_steps(plan)
     if plan.unplaced:
         _heading("Not placed")
-    for item in plan.unplaced:
-        _show_unplaced(item)
+    _show_unplaced(plan.unplaced)
     for warning in plan.warnings:
         output.warning(warning)
     output.line(summary(plan), "bold")
@@ -70,7 +69,7 @@ def effect(step: Step) -> str:
         return ""
     others = [name for name in step.affects if name != step.name or step.kind is not Subject.CLIENT]
     if step.effect is Effect.REMOVE and step.kind is Subject.CLIENT:
-        return " [it stops running]"
+        return " [it stops running]" if step.action is Action.STOP else " [it is gone]"
     whom = ", ".join(others) or ("it" if step.effect in (Effect.RESTART, Effect.REPLACE, Effect.REMOVE) else "")
     return f" [{words} {whom}]" if whom else f" [{words}]"
 
@@ -91,10 +90,15 @@ def _show_allocation(allocation: Allocation) -> None:
         output.line(f"      {reason}", "dim")
 
 
-def _show_unplaced(item: Unplaced) -> None:
-    output.line(f"  {item.client}/{item.device}" if item.device else f"  {item.client}", "red")
-    for reason in item.reasons:
-        output.line(f"      {reason}")
+def _show_unplaced(items: tuple[Unplaced, ...]) -> None:
+    """What shares its reasons is told together: a client's devices stand and fall with each other."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for item in items:
+        groups.setdefault(item.reasons, []).append(f"{item.client}/{item.device}" if item.device else item.client)
+    for reasons, names in groups.items():
+        output.line(f"  {', '.join(names)}", "red")
+        for reason in reasons:
+            output.line(f"      {reason}")
 
 
 def _heading(text: str) -> None:

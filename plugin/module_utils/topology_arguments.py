@@ -9,8 +9,8 @@ from .devicevm.apply.workflow import DEFAULT_TIMEOUT, Options
 from .devicevm.manifest.topology import DEFAULT_OWNER
 from .vmm_access import VMM_ARGUMENTS
 
-TOPOLOGY = "_topology"
-"""Where the action plugin puts what it has read; no option of the user's."""
+TOPOLOGY = "topology"
+"""Where the action plugin puts what it has read; it takes no such option from a task."""
 
 READ_ON_CONTROLLER = ("src", "manifests", "base")
 """Options that the action plugin uses up."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +13,7 @@ from .devicevm.planner.domain import DomainSpec, ObservedDomain
 from .devicevm.planner.plan import Action, Effect, Plan, Step, Subject
 from .devicevm.record import to_data
 
-STOPPED, RUNNING = "stopped", "running"
+_PLAIN = re.compile(r"[\w./][\w./:-]*", re.ASCII)
 
 
 def planned(plan: Plan) -> dict[str, Any]:
@@ -75,8 +77,8 @@ def difference(plan: Plan, observed: Iterable[ObservedDomain]) -> dict[str, Any]
     return {
         "before_header": f"owner {plan.owner}",
         "after_header": f"owner {plan.owner}",
-        "before": before,
-        "after": after,
+        "before": _text(before),
+        "after": _text(after),
         "prepared": "".join(f"{line}\n" for line in _told(plan)),
     }
 
@@ -110,7 +112,7 @@ def _after(plan: Plan, observed: Iterable[ObservedDomain]) -> dict[str, Any]:
 
 
 def _state(active: bool, spec: DomainSpec | None) -> dict[str, Any]:
-    return {"state": RUNNING if active else STOPPED, **(to_data(spec) if spec else {})}
+    return {"state": "running" if active else "stopped", **(to_data(spec) if spec else {})}
 
 
 def _title(kind: Subject, name: str) -> str:
@@ -130,3 +132,24 @@ def _felt(step: Step) -> str:
         return ""
     whom = f" {', '.join(step.affects)}" if step.affects else ""
     return f" [{step.effect.value}{whom}]"
+
+
+def _text(value: Mapping[str, Any], indent: str = "") -> str:
+    """Data as a diff shows it best, in the manner of YAML: one line for each value, lists of plain values on one."""
+    lines = []
+    for key in sorted(value):
+        item = value[key]
+        if isinstance(item, dict) and item:
+            lines.append(f"{indent}{key}:\n{_text(item, indent + '  ')}")
+        elif isinstance(item, list) and any(isinstance(one, dict) for one in item):
+            lines.append(f"{indent}{key}:\n")
+            lines += [f"{indent}  - {_text(one, indent + '    ').lstrip()}" for one in item]
+        else:
+            lines.append(f"{indent}{key}: {_short(item)}\n")
+    return "".join(lines)
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, list):
+        return f"[{', '.join(map(_short, value))}]"
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value)

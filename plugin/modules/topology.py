@@ -43,13 +43,17 @@ options:
     elements: dict
   base:
     description:
-      - The folder at which relative paths inside O(manifests) start. Without it they must be absolute.
+      - The folder on the target at which relative paths inside O(manifests) start. Without it they must be absolute.
     type: path
   owner:
     description:
       - The manifest set that what is made belongs to. Two sets on one host need two owners.
     type: str
     default: default
+  topology:
+    description:
+      - What the manifests declare, as the action plugin has read it. Set by the action plugin, which refuses it in a task.
+    type: dict
   prune:
     description:
       - Also remove every client of the O(owner)'s that is not declared.
@@ -58,7 +62,8 @@ options:
     default: false
   delete_data:
     description:
-      - Also delete the backing storage of the devices that are removed, with the data in it. Block devices are left alone.
+      - Also delete the backing storage of the devices that are removed, with the data in it. Block devices and
+        storage that is read only are left alone.
     type: bool
     default: false
   allow_unplaced:

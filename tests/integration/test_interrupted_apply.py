@@ -7,6 +7,7 @@ the n-th changing call, for every n, and the next apply gets a fresh driver on t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ class Mortal:
 
 @pytest.fixture
 def driver() -> Iterator[Driver]:
-    with open_driver("test:///default") as opened:
+    with open_driver(f"test://{Path(__file__).parents[1] / 'data' / 'test-host.xml'}") as opened:
         yield opened
         _apply(opened, NOTHING)
         assert opened.observe() == ()

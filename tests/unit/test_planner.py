@@ -291,6 +291,15 @@ def test_an_update_that_was_interrupted_is_done_again() -> None:
     assert vmm.plan(wanted).steps == ()
 
 
+def test_a_device_vm_that_was_started_and_never_seen_to_answer_is_waited_for() -> None:
+    vmm = ModelVmm()
+    wanted = topology(client("a", disk()))
+    vmm.apply(wanted)
+    vmm.domains["a-dvm"] = replace(vmm.domains["a-dvm"], ready=False)
+    assert actions(vmm.apply(wanted)) == ["start/device-vm/a-dvm"]
+    assert vmm.plan(wanted).steps == ()
+
+
 def test_drift_is_put_right_without_disturbing_anybody() -> None:
     vmm = ModelVmm()
     wanted = topology(client("a", disk()))

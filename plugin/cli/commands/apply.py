@@ -15,7 +15,7 @@ from ..carrying import Manner, ask_about, carry, nothing_to_do, report
 from ..changes import summary
 from ..documents import read_plan
 from ..manifests import read
-from ..opening import locked, open_vmm
+from ..opening import locked_vmm
 from ..options import (
     Vmm,
     carry_out_options,
@@ -49,7 +49,7 @@ from ..options import (
     vmm_options,
     format_option,
 )
-def apply(
+def apply(  # noqa: PLR0913 - one for each option
     *,
     paths: tuple[str, ...],
     prune: bool,
@@ -62,25 +62,25 @@ def apply(
     vmm: Vmm,
     form: str,
 ) -> int:
-    """Make the VMM have what is declared, or carry out a plan that `devicevm plan --out` wrote.
+    """Make what is declared so.
 
+    PATH is a manifest, a folder of them, `-` for standard input, or one plan that `devicevm plan --out` wrote.
     What is as declared stays as it is. A saved plan is refused when the VMM has changed since it was made. On a
-    terminal, steps that restart or remove something running are asked about first. When a step fails, what was made
-    only for it is undone. Ctrl-C begins nothing more; the next apply goes on from there.
+    terminal, steps that restart or remove something running are asked about first. When a step fails, what was
+    made only for it is undone. Ctrl-C begins nothing more; the next apply goes on from there.
     """
     manner = Manner(yes, form, Options(parallel=parallel, timeout=timeout, allow_unplaced=allow_unplaced))
     saved = read_plan(paths)
     if saved and prune:
         raise click.UsageError("--prune belongs to the making of a plan: give it to `devicevm plan`")
-    topology = None if saved else read(paths)
-    with open_vmm(vmm, lock_timeout) as driver, locked(driver, lock_timeout):
-        if saved:
-            made, host = saved, _still_good(saved, driver)
-        else:
-            assert topology is not None, "read() returns a topology or raises"
-            hosts, observed = survey(driver)
-            made, host = make_plan(topology, hosts, observed, Intent(owner=owner, prune=prune)), hosts[0]
-        return _apply(made, driver, host, manner)
+    if saved:
+        with locked_vmm(vmm, lock_timeout) as driver:
+            return _apply(saved, driver, _still_good(saved, driver), manner)
+    topology = read(paths)
+    with locked_vmm(vmm, lock_timeout) as driver:
+        hosts, observed = survey(driver)
+        made = make_plan(topology, hosts, observed, Intent(owner=owner, prune=prune))
+        return _apply(made, driver, hosts[0], manner)
 
 
 def _still_good(plan: Plan, driver: Driver) -> Host:

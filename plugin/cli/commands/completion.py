@@ -18,7 +18,7 @@ from ..options import command
 )
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> int:
-    """Write the script that makes a shell complete devicevm's commands and options."""
+    """Write a shell's completion script."""
     from ..main import cli
 
     made = get_completion_class(shell)

@@ -21,9 +21,10 @@ from ..options import Vmm, command, compose, vmm_options
 )
 @compose(click.argument("name"), vmm_options)
 def console(*, name: str, vmm: Vmm) -> int:
-    """Connect this terminal to the console of a client or a device VM; Ctrl-] leaves it.
+    """Type into a domain's console.
 
-    It is virsh that does it: with --connect given, `virsh console NAME` is the same.
+    NAME is a client or a device VM; Ctrl-] leaves its console. It is virsh that does it: with --connect given,
+    `virsh console NAME` is the same.
     """
     with open_vmm(vmm) as driver:
         domain = find_domain(driver, name)
@@ -37,4 +38,4 @@ def console(*, name: str, vmm: Vmm) -> int:
         raise DevicevmError("a console needs a terminal", hint=f"what it said: devicevm logs {name}")
     output.note(f"console of {name}; Ctrl-] leaves it")
     sys.stderr.flush()
-    os.execv(virsh, ["virsh", "--connect", uri, "console", name])
+    os.execv(virsh, ["virsh", "--connect", uri, "console", name])  # noqa: S606 - no shell is the point

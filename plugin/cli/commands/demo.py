@@ -38,11 +38,12 @@ from ..options import Vmm, command, compose, format_option, images_option
     format_option,
 )
 def demo(*, keep: bool, timeout: float, accelerator: str, images: Path | None, form: str) -> int:
-    """Run the quickstart on an embedded VMM in a temporary folder: your own domains are never touched.
+    """Run the quickstart, and clean up.
 
-    Images are built when they are missing. A client VM boots a stock kernel, makes a file system on a disk, reads a
-    random number generator and a GPS receiver, all of which a device VM emulates, and says what it found. A second
-    apply changes nothing. Then all is destroyed, and nothing may be left; exit status 1 otherwise.
+    It runs on an embedded VMM in a temporary folder: your own domains are never touched. Images are built when
+    they are missing. A client VM boots a stock kernel, makes a file system on a disk, reads a random number
+    generator and a GPS receiver, all of which a device VM emulates, and says what it found. A second apply
+    changes nothing. Then all is destroyed, and nothing may be left; exit status 1 otherwise.
     """
     begun = time.monotonic()
     topology = demo_topology(read([str(data("examples", "quickstart.yaml"))]))

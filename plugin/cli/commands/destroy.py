@@ -17,7 +17,7 @@ from ..carrying import Manner, carry, confirm, nothing_to_do, report
 from ..changes import summary
 from ..imageuse import forget_versions
 from ..manifests import read
-from ..opening import locked, open_vmm, store_of
+from ..opening import locked_vmm, store_of
 from ..options import (
     Vmm,
     carry_out_options,
@@ -54,7 +54,7 @@ from ..planview import describe, effect
     vmm_options,
     format_option,
 )
-def destroy(
+def destroy(  # noqa: PLR0913 - one for each option
     *,
     paths: tuple[str, ...],
     owner: str | None,
@@ -66,8 +66,9 @@ def destroy(
     vmm: Vmm,
     form: str,
 ) -> int:
-    """Stop and remove the clients that the manifests declare, and the device VMs that then serve nobody.
+    """Take away what was made.
 
+    The clients that the manifests declare are stopped and removed, and the device VMs that then serve nobody.
     Data stays unless --delete-data says otherwise. Versions of images that newer ones have replaced go with the
     last domain that boots them.
     """
@@ -78,7 +79,7 @@ def destroy(
     names = frozenset(client.name for client in topology.clients)
     intent = Intent(owner=owner or DEFAULT_OWNER, prune=not paths, remove=names, delete_data=delete_data)
     manner = Manner(yes, form, Options(parallel=parallel, timeout=timeout, allow_unplaced=True))
-    with open_vmm(vmm, lock_timeout) as driver, locked(driver, lock_timeout):
+    with locked_vmm(vmm, lock_timeout) as driver:
         hosts, observed = survey(driver)
         made = make_plan(replace(topology, clients=()), hosts, observed, intent)
         if not made.changes:

@@ -32,9 +32,10 @@ from ..planview import describe_resource
     format_option,
 )
 def explain(*, paths: tuple[str, ...], inventories: tuple[Path, ...], owner: str, vmm: Vmm, form: str) -> int:
-    """Tell which resource runs the emulation code of a device, why, and why not a better one.
+    """Tell why a device is where it is.
 
-    The last argument names the device as CLIENT/DEVICE. Exit status 1 when the device cannot be placed.
+    Which resource runs its emulation code, why, and why not a better one. The last argument names the device as
+    CLIENT/DEVICE. Exit status 1 when the device cannot be placed.
     """
     *manifests, name = paths
     if not manifests or name.count("/") != 1:
@@ -51,7 +52,11 @@ def explain(*, paths: tuple[str, ...], inventories: tuple[Path, ...], owner: str
     if form == "json":
         output.document(_document(name, device, now, anew))
     elif now.allocation:
-        _show(name, device, now, anew, topology)
+        _show(name, device, now.allocation, topology)
+        for reason in now.reasons:
+            output.line(f"  why: {reason}")
+        for reason in anew.reasons if anew.reasons != now.reasons else ():
+            output.line(f"  if it were placed anew: {reason}")
     else:
         output.line(f"{name} ({device.class_}) cannot be placed", "bold red")
         for reason in now.reasons:
@@ -94,9 +99,7 @@ def _document(name: str, device: Device, now: Placing, anew: Placing) -> dict[st
     return found
 
 
-def _show(name: str, device: Device, now: Placing, anew: Placing, topology: Topology) -> None:
-    allocation = now.allocation
-    assert allocation is not None, "only what is placed is shown here"
+def _show(name: str, device: Device, allocation: Allocation, topology: Topology) -> None:
     output.line(f"{name} ({device.class_}) is emulated by device VM {allocation.device_vm} on host {allocation.host}")
     output.line(f"  resource: {describe_resource(allocation)}")
     others = [served for served in allocation.serves if served != name]
@@ -106,10 +109,6 @@ def _show(name: str, device: Device, now: Placing, anew: Placing, topology: Topo
     if wanted:
         words = [" and ".join(_words(request) for request in alternative) for alternative in wanted]
         output.line(f"  its class asks for, best first: {'; '.join(words)}")
-    for reason in now.reasons:
-        output.line(f"  why: {reason}")
-    for reason in anew.reasons if anew.reasons != now.reasons else ():
-        output.line(f"  if it were placed anew: {reason}")
 
 
 def _words(request: ResourceRequest) -> str:

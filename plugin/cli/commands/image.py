@@ -9,6 +9,7 @@ import click
 from ...errors import DevicevmError
 from ...guest.image import Image
 from ...guest.store import ImageStore, default_store
+from ...planner.domain import ObservedDomain
 from ...quantity import format_bytes
 from .. import output
 from ..data import image_recipes
@@ -20,7 +21,7 @@ from ..options import CONTEXT, Vmm, command, compose, format_option, images_opti
 
 @click.group("image", context_settings=CONTEXT)
 def image() -> None:
-    """Build, list and remove the images that device VMs boot."""
+    """Build, list and remove device VM images."""
 
 
 @command(
@@ -102,7 +103,7 @@ def remove(*, names: tuple[str, ...], unused: bool, force: bool, vmm: Vmm) -> in
     store = ImageStore(store_of(vmm))
     chosen = [item for name in names for item in _versions(store, name)]
     if force:
-        observed = ()
+        observed: tuple[ObservedDomain, ...] = ()
     else:
         with open_vmm(vmm) as driver:
             observed = driver.observe()

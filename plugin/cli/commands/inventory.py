@@ -61,9 +61,10 @@ def inventory(
     vmm: Vmm,
     form: str,
 ) -> int:
-    """Show the host's processors, memory, devices, images and accelerator, and who holds what of them.
+    """Show what the host has and who holds it.
 
-    With -o json it is the document that `devicevm plan --inventory` takes.
+    Processors, memory, devices, images and the accelerator, as the planner sees them. With -o json it is the
+    document that `devicevm plan --inventory` takes.
     """
     if capabilities:
         host = _recorded(capabilities, domain_capabilities, node_devices, name or capabilities.stem)

@@ -6,9 +6,9 @@ import click
 
 from ...errors import DevicevmError
 from ...guest.control import Control
-from ...planner.domain import DomainSpec, ObservedDomain, Role
+from ...planner.domain import DomainSpec, Role
 from .. import output
-from ..opening import find_domain, open_vmm
+from ..opening import find_domain, open_vmm, specification
 from ..options import Vmm, command, compose, format_option, vmm_options
 
 _SECONDS = 5.0
@@ -26,9 +26,10 @@ _SECONDS = 5.0
     format_option,
 )
 def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
-    """Show the last lines of a domain's console, and of the agent's log when it is a device VM that runs.
+    """Show what a domain has said.
 
-    NAME is a client or a device VM. What guests say is shown without control characters.
+    NAME is a client or a device VM: the last lines of its console, and of the agent's log when it is a device VM
+    that runs. What guests say is shown without control characters.
     """
     with open_vmm(vmm) as driver:
         domain = find_domain(driver, name)
@@ -44,16 +45,6 @@ def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
     if problem:
         output.warning(f"the agent's log cannot be had: {problem}")
     return 0
-
-
-def specification(domain: ObservedDomain) -> DomainSpec:
-    """What the domain was made from; DevicevmError when its metadata cannot be read."""
-    spec = domain.active_spec or domain.spec
-    if spec is None:
-        raise DevicevmError(
-            f"{domain.name}: its metadata cannot be read: {domain.broken}", hint="devicevm apply makes it anew"
-        )
-    return spec
 
 
 def _agent_log(spec: DomainSpec, lines: int) -> tuple[tuple[str, ...], str]:

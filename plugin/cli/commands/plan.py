@@ -63,11 +63,11 @@ def plan(
     vmm: Vmm,
     form: str,
 ) -> int:
-    """Show the steps from what is to what is declared, with their reasons. Nothing is changed.
+    """Show what would be done, and why.
 
-    First come the resources that were determined for each device VM, then what is requested from the VMM, how
-    device VMs are configured, which clients are connected and what is released. A device that cannot be placed is
-    shown with every reason, and is no error here: `apply` refuses such a plan.
+    Nothing is changed. First come the resources that were determined for each device VM, then what is requested
+    from the VMM, how device VMs are configured, which clients are connected and what is released. A device that
+    cannot be placed is shown with every reason, and is no error here: `apply` refuses such a plan.
     """
     made = make(read(paths), Intent(owner=owner, prune=prune), vmm, inventories)
     if out:

@@ -29,9 +29,10 @@ from ..options import Vmm, command, compose, format_option, owner_option, paths_
     format_option,
 )
 def render(*, paths: tuple[str, ...], only: str, owner: str, vmm: Vmm, form: str) -> int:
-    """Show the domain XML that would be requested for each client and device VM; nothing is changed.
+    """Show the domain XML that would be requested.
 
-    Domains that are as declared already are shown too. A comment names each domain; with --domain there is none.
+    Nothing is changed. Domains that are as declared already are shown too. A comment names each domain; with
+    --domain there is none.
     """
     topology = read(paths)
     with open_vmm(vmm) as driver:

@@ -30,10 +30,11 @@ from ..statusview import show_health
     format_option,
 )
 def status(*, owner: str, vmm: Vmm, form: str) -> int:
-    """Show device VMs, clients and devices, with their channels and how they are.
+    """Show what there is and how it is.
 
-    A device is connected (its client uses it), ready (nobody does), starting, failed, stopped, or unknown (its device
-    VM does not answer, or the VMM runs no guests). What a device VM says is its own word.
+    Device VMs, clients and devices, with their channels. A device is connected (its client uses it), ready
+    (nobody does), starting, failed, stopped, or unknown (its device VM does not answer, or the VMM runs no
+    guests). What a device VM says is its own word.
     """
     with open_vmm(vmm) as driver:
         host = driver.host()

@@ -15,7 +15,7 @@ from ..options import command, compose, format_option, paths_argument
 )
 @compose(paths_argument, format_option)
 def validate(paths: tuple[str, ...], form: str) -> int:
-    """Check manifests and report everything that is wrong with them at once.
+    """Tell everything that is wrong in manifests.
 
     PATH is a file, a folder or `-` for standard input. Each problem is written to standard output as
     file:line:column: path in the document: what is wrong (what to do). No VMM is asked.

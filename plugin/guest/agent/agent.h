@@ -39,8 +39,8 @@ bool port_connected(int fd);
 bool backing_ready(const char *serial);
 
 /* waiting.c: does a process of this session wait for the port open here as `port`? */
-enum wait { WAIT_ANY, WAIT_WRITE };
-bool session_waits(pid_t session, int port, enum wait wait);
+enum waits { WAITS_AT_ALL, WAITS_TO_WRITE };
+bool session_waits(pid_t session, int port, enum waits how);
 
 /* events.c: one epoll set; `kind` and `index` come back with the event. */
 enum event_kind { EVENT_SIGNAL = 1, EVENT_CONTROL, EVENT_PORT, EVENT_STDERR };

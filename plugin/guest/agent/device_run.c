@@ -86,7 +86,7 @@ static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
 /* A program that is blocked in a write to nobody would go on with it to the next peer. */
 static int64_t look_at_orphan(struct device *device, int64_t now)
 {
-	if (now >= device->patience || session_waits(device->pid, device->fd, WAIT_WRITE))
+	if (now >= device->patience || session_waits(device->pid, device->fd, WAITS_TO_WRITE))
 		kill(-device->pid, SIGKILL);
 	return device->due = now + ORPHAN_STEP;
 }
@@ -102,7 +102,7 @@ static int64_t look_at_program(struct device *device, int64_t now)
 		return look_at_orphan(device, now);
 	if (device->ready)
 		return device->due = INT64_MAX;
-	if (session_waits(device->pid, device->fd, WAIT_ANY) || talks) {
+	if (session_waits(device->pid, device->fd, WAITS_AT_ALL) || talks) {
 		device->ready = true;
 		device->failed = false;
 		device->fast_exits = 0;

@@ -66,7 +66,7 @@ static bool same_link(const char *a, const char *b)
 	return size > 0 && readlink(b, bt, sizeof bt) == size && !memcmp(at, bt, (size_t)size);
 }
 
-static bool thread_waits(const char *task, const char *thread, int port, enum wait wait)
+static bool thread_waits(const char *task, const char *thread, int port, enum waits how)
 {
 	char path[600], text[256], own[64];
 	long number;
@@ -76,9 +76,9 @@ static bool thread_waits(const char *task, const char *thread, int port, enum wa
 	/* "running" and "-1 SP PC" (in no system call) do not match or are no number. */
 	if (slurp(path, text, sizeof text) <= 0 || sscanf(text, "%ld 0x%lx", &number, &fd) != 2)
 		return false;
-	if (wait == WAIT_ANY && is_poll(number))
+	if (how == WAITS_AT_ALL && is_poll(number))
 		return true;
-	if (!is_write(number) && (wait == WAIT_WRITE || !is_read(number)))
+	if (!is_write(number) && (how == WAITS_TO_WRITE || !is_read(number)))
 		return false;
 	snprintf(path, sizeof path, "%s/%s/fd/%lu", task, thread, fd);
 	snprintf(own, sizeof own, "/proc/self/fd/%d", port);
@@ -97,7 +97,7 @@ static bool in_session(const char *process, pid_t session)
 	return sscanf(after, ") %*c %*d %*d %d", &sid) == 1 && sid == session;
 }
 
-static bool process_waits(const char *process, int port, enum wait wait)
+static bool process_waits(const char *process, int port, enum waits how)
 {
 	char task[300];
 	struct dirent *entry;
@@ -107,13 +107,13 @@ static bool process_waits(const char *process, int port, enum wait wait)
 	snprintf(task, sizeof task, "/proc/%s/task", process);
 	dir = opendir(task);
 	while (dir && !waits && (entry = readdir(dir)))
-		waits = isdigit((unsigned char)entry->d_name[0]) && thread_waits(task, entry->d_name, port, wait);
+		waits = isdigit((unsigned char)entry->d_name[0]) && thread_waits(task, entry->d_name, port, how);
 	if (dir)
 		closedir(dir);
 	return waits;
 }
 
-bool session_waits(pid_t session, int port, enum wait wait)
+bool session_waits(pid_t session, int port, enum waits how)
 {
 	DIR *dir = opendir("/proc");
 	struct dirent *entry;
@@ -121,7 +121,7 @@ bool session_waits(pid_t session, int port, enum wait wait)
 
 	while (dir && !waits && (entry = readdir(dir)))
 		waits = isdigit((unsigned char)entry->d_name[0]) && in_session(entry->d_name, session) &&
-			process_waits(entry->d_name, port, wait);
+			process_waits(entry->d_name, port, how);
 	if (dir)
 		closedir(dir);
 	return waits;

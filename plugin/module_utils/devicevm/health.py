@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from .errors import DevicevmError
-from .guest.control import Control
+from .guest.control import Control, DeviceState
 from .planner.domain import DomainSpec, ObservedDomain, Role
 from .vmm.driver import Driver
 from .vmm.supports import GUESTS
@@ -115,6 +115,7 @@ def _ask(spec: DomainSpec) -> dict[str, tuple[str, str, int]]:
         return {"": ("unknown", error.message, 0)}
     result = {}
     for device in status.devices:
-        state = "connected" if device.state == "running" and device.connected else device.state
-        result[device.name] = ("ready" if state == "running" else state, "", device.restarts)
+        idle = device.state in (DeviceState.RUNNING, DeviceState.WAITING)
+        state = ("connected" if device.connected else "ready") if idle else device.state.value
+        result[device.name] = (state, "", device.restarts)
     return result

@@ -85,7 +85,8 @@ def _start_device_vm(context: Context, step: Step) -> None:
     with context.boots:
         context.driver.start(step.name)
         if context.guests:
-            wait_ready(context.driver, spec, spec.emulators, time.monotonic() + context.timeout)
+            wait_ready(context.driver, spec, time.monotonic() + context.timeout)
+    context.driver.mark(spec)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -132,7 +133,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
             control.add(device_of(emulator))
-    wait_ready(context.driver, new, (*changes.added, *changes.changed), time.monotonic() + context.timeout)
+    wait_ready(context.driver, new, time.monotonic() + context.timeout)
     context.driver.mark(new)
 
 

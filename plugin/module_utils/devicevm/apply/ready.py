@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import DevicevmError
-from ..guest.control import Control
-from ..guest.probe import PROBES
+from ..guest.control import Control, DeviceState
+from ..guest.probe import PROBES, probe_bytes
 from ..planner.domain import DomainSpec, Emulator
 from ..vmm.driver import Driver
 
@@ -16,22 +16,25 @@ T = TypeVar("T")
 
 # Short enough not to add to a boot of two seconds, long enough to leave the host's CPU to the guest.
 _PAUSE = 0.05
+# A program that cannot wait itself is started when its peer connects: `waiting`.
+_GOOD = {DeviceState.RUNNING, DeviceState.WAITING}
 
 
 class NotReady(DevicevmError):
     """A device VM did not come up in time; the message holds its last words."""
 
 
-def wait_ready(driver: Driver, spec: DomainSpec, emulators: tuple[Emulator, ...], deadline: float) -> None:
-    """Return once every one of `emulators` in the running device VM `spec` answers its probe.
+def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
+    """Return once every emulator in the running device VM `spec` has answered its probe.
 
-    `deadline` is a `time.monotonic()` value. NotReady tells which did not answer, why, and what
+    One that has its client connected is not probed: a channel has one peer, and it is not us. `deadline` is a `time.monotonic()` value. NotReady tells which did not answer, why, and what
     the guest last wrote to its console.
     """
     try:
-        _wait_running(driver, spec, emulators, deadline)
-        for emulator in emulators:
-            _wait_answer(driver, spec, emulator, deadline)
+        connected = _wait_running(driver, spec, deadline)
+        for emulator in spec.emulators:
+            if emulator.id not in connected:
+                _wait_answer(driver, spec, emulator, deadline)
     except DevicevmError as error:
         lines = driver.console_tail(spec, 12)
         tail = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
@@ -40,26 +43,31 @@ def wait_ready(driver: Driver, spec: DomainSpec, emulators: tuple[Emulator, ...]
         ) from error
 
 
-def _wait_running(driver: Driver, spec: DomainSpec, emulators: tuple[Emulator, ...], deadline: float) -> None:
-    """Wait until the guest's own supervisor sees every emulator waiting for its peer."""
-    wanted = {emulator.id for emulator in emulators}
+def _wait_running(driver: Driver, spec: DomainSpec, deadline: float) -> frozenset[str]:
+    """Wait until the guest's own supervisor sees every emulator waiting for its peer; those that have one."""
+    wanted = {emulator.id for emulator in spec.emulators}
     with _patiently(driver, spec, deadline, lambda: Control(spec.control, timeout=_left(deadline))) as control:
         while True:
-            states = {device.name: device for device in control.status().devices}
-            failed = sorted(name for name in wanted if name in states and states[name].state == "failed")
+            devices = control.status().devices
+            states = {device.name: device.state for device in devices}
+            failed = sorted(name for name in wanted if states.get(name) is DeviceState.FAILED)
             if failed:
-                raise DevicevmError(
-                    f"the emulation code of {', '.join(failed)} does not stay up", hint="its output is below"
-                )
-            waiting = sorted(name for name in wanted if name not in states or states[name].state != "running")
+                raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up")
+            waiting = sorted(name for name in wanted if states.get(name) not in _GOOD)
             if not waiting:
-                return
+                return frozenset(device.name for device in devices if device.connected)
             _pause(driver, spec, deadline, f"{', '.join(waiting)} did not come up")
 
 
 def _wait_answer(driver: Driver, spec: DomainSpec, emulator: Emulator, deadline: float) -> None:
-    probe = PROBES[emulator.ready]
-    _patiently(driver, spec, deadline, lambda: probe(emulator.channel.address, _left(deadline), emulator.expect))
+    address = emulator.channel.address
+    if emulator.ready != "bytes":
+        _patiently(driver, spec, deadline, lambda: PROBES[emulator.ready](address, _left(deadline)))
+    elif emulator.expect:
+        pattern = emulator.expect.encode()
+        _patiently(driver, spec, deadline, lambda: probe_bytes(address, _left(deadline), pattern=pattern))
+    # A program of which nothing is expected may rightly say nothing before it is spoken to: that
+    # it waits for its peer, which its supervisor has seen, is all that can be asked of it.
 
 
 def _patiently(driver: Driver, spec: DomainSpec, deadline: float, attempt: Callable[[], T]) -> T:

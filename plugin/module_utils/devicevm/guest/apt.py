@@ -40,7 +40,9 @@ class AptPackages:
         # An empty archive folder: --print-uris leaves out what is there already.
         command = [*self._apt(archives="none"), "-qq", "--print-uris", "install", *sorted(set(names))]
         output = run_tool(command, hint="check the package names, or that the repositories have them")
-        packages = tuple(sorted((_parse_uri(line) for line in output.decode().splitlines()), key=lambda item: item.name))
+        packages = tuple(
+            sorted((_parse_uri(line) for line in output.decode().splitlines()), key=lambda item: item.name)
+        )
         answer.parent.mkdir(exist_ok=True)
         _write_atomically(answer, canonical_json(list(packages)))
         return packages

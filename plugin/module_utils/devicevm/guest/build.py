@@ -15,18 +15,18 @@ from .compile import compile_program, sources_of, toolchain_identity
 from .cpio import Archive
 from .elf import Tree
 from .image import INITRAMFS, KERNEL, Image, PackageVersion, write_description
-from .kernel import KernelTree, Modules, extract_vmlinux, find_kernel
+from .kernel import KernelTree, Modules, extract_vmlinux, find_kernel, index_modules
 from .packages import Package, PackageManager, Progress
 from .recipe import ImageRecipe
 from .store import ImageStore
 
 # Part of every digest: raise it when the same recipe has to give other bytes.
-BUILDER_VERSION = 1
+BUILDER_VERSION = 2
 ARCHITECTURE = "x86_64"
 PROGRAM_FOLDER = "/usr/lib/devicevm"
 MODULE_LIST = "/etc/devicevm/modules"
 _MERGED = ("bin", "sbin", "lib", "lib64")
-_FOLDERS = ("/dev", "/etc", "/mnt", "/proc", "/root", "/run", "/sys", "/tmp", "/usr/bin", "/usr/sbin", "/var")
+_FOLDERS = ("dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin", "usr/sbin", "var")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,9 @@ def build_image(
         image = _build(inputs, root, built, workspace)
         write_description(image, built)
         store.publish(built, image)
-    progress(f"image {image.folder}: kernel {image.kernel_size / 1e6:.0f} MB, initramfs {image.initramfs_size / 1e6:.0f} MB")
+    progress(
+        f"image {image.folder}: kernel {image.kernel_size / 1e6:.0f} MB, initramfs {image.initramfs_size / 1e6:.0f} MB"
+    )
     return image
 
 
@@ -102,10 +104,10 @@ def _unpacked(pinned: Sequence[Package], cache: Path, packages: PackageManager, 
     with ImageStore(root.parent).workspace() as workspace:
         tree = workspace / "root"
         tree.mkdir()
-        # One folder after the other: packages share directories, and order decides.
+        # No two packages hold the same file, so that they do not wait for each other.
         with ThreadPoolExecutor(max_workers=4) as pool:
             list(pool.map(lambda archive: packages.unpack(archive, tree), archives))
-        Modules(find_kernel(tree))
+        index_modules(find_kernel(tree))
         if not root.exists():
             tree.rename(root)
     return root
@@ -144,7 +146,7 @@ def _skeleton(recipe: ImageRecipe) -> Archive:
     for name in _MERGED:
         archive.alias(f"/{name}", f"usr/{name}")
     for folder in _FOLDERS:
-        archive.directory(folder)
+        archive.directory(f"/{folder}")
     # The kernel opens /dev/console for init before anything can mount /dev.
     archive.character_device("/dev/console", 5, 1)
     archive.character_device("/dev/null", 1, 3, 0o666)
@@ -188,8 +190,14 @@ def _plain(path: str) -> str:
 
 def _add_programs(archive: Archive, recipe: ImageRecipe, root: Path) -> None:
     tree = Tree(root)
+    placed: dict[Path, str] = {}
     for program in recipe.programs:
         for path, place in tree.closure(program).items():
+            first = placed.setdefault(place, archive.place(path))
+            if first != archive.place(path):
+                # One file under several names, as mke2fs and mkfs.ext4 are.
+                archive.link(path, first)
+                continue
             mode = stat.S_IMODE(place.stat().st_mode) & 0o755
             archive.file(path, place.read_bytes(), mode | 0o444)
 

@@ -24,12 +24,15 @@ def sources_of(program: str, sources: Path) -> tuple[Path, ...]:
 
 
 def compile_program(program: str, sources: Path, output: Path) -> None:
+    """Writes the static executable of `program` to `output`; DevicevmError with what the compiler said."""
     files = [path for path in sources_of(program, sources) if path.suffix == ".c"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources_of(program, sources))
     flags = [flag.format(folder=sources.absolute()) for flag in _FLAGS]
     libraries = [library for header, library in _LIBRARIES.items() if header in text]
     hint = "apt-get install gcc libc6-dev libjansson-dev"
-    run_tool(["gcc", *flags, "-o", str(output.absolute()), *(str(path.absolute()) for path in files), *libraries], hint=hint)
+    run_tool(
+        ["gcc", *flags, "-o", str(output.absolute()), *(str(path.absolute()) for path in files), *libraries], hint=hint
+    )
 
 
 def toolchain_identity() -> dict[str, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -80,7 +79,9 @@ class Control:
     def __enter__(self) -> Control:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:
@@ -138,14 +139,18 @@ class Control:
             raise DevicevmError(f"{self._path}: the guest answers what nobody asked")
         if reply.pop("ok", None) is True:
             return reply
-        raise DevicevmError(f"the guest refused {request['op']}: {_printable(str(reply.get('error', 'no reason given')))}")
+        raise DevicevmError(
+            f"the guest refused {request['op']}: {_printable(str(reply.get('error', 'no reason given')))}"
+        )
 
     def _send(self, data: bytes, deadline: float) -> None:
         try:
             self._socket.settimeout(remaining(deadline))
             self._socket.sendall(data)
         except OSError as error:
-            raise DevicevmError(f"{self._path}: the guest does not listen: {error}", hint="is the device VM running?") from error
+            raise DevicevmError(
+                f"{self._path}: the guest does not listen: {error}", hint="is the device VM running?"
+            ) from error
 
     def _reply(self, deadline: float) -> dict[str, Any]:
         text = self._line(deadline)
@@ -166,8 +171,10 @@ class Control:
             try:
                 self._socket.settimeout(remaining(deadline))
                 piece = self._socket.recv(65536)
-            except (socket.timeout, TimeoutError) as error:
-                raise DevicevmError(f"{self._path}: no reply within {self._timeout:g} s", hint="is the guest still booting?") from error
+            except TimeoutError as error:
+                raise DevicevmError(
+                    f"{self._path}: no reply within {self._timeout:g} s", hint="is the guest still booting?"
+                ) from error
             except OSError as error:
                 raise DevicevmError(f"{self._path}: {error}") from error
             if not piece:

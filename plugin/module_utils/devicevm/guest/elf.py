@@ -48,7 +48,9 @@ class Tree:
         place = self._root / path.lstrip("/")
         if place.is_symlink() and depth < 16:
             target = os.path.normpath(os.path.join(os.path.dirname(path), os.readlink(place)))
-            return next((found for spelling in _spellings(target) if (found := self._follow(spelling, depth + 1))), None)
+            return next(
+                (found for spelling in _spellings(target) if (found := self._follow(spelling, depth + 1))), None
+            )
         return place if place.is_file() and not place.is_symlink() else None
 
     def closure(self, path: str) -> dict[str, Path]:
@@ -61,7 +63,9 @@ class Tree:
                 continue
             place = self.find(name)
             if place is None:
-                raise DevicevmError(f"{name} is in none of the packages", hint="add its package to the recipe's packages")
+                raise DevicevmError(
+                    f"{name} is in none of the packages", hint="add its package to the recipe's packages"
+                )
             found[name] = place
             needs = read_needs(place)
             todo += [needs.interpreter] if needs.interpreter else []
@@ -74,7 +78,10 @@ class Tree:
             path = os.path.normpath(f"{folder}/{name}")
             if self.find(path) is not None:
                 return path
-        raise DevicevmError(f"{wanted_by} needs {name}, which is in none of the packages", hint="add its package to the recipe's packages")
+        raise DevicevmError(
+            f"{wanted_by} needs {name}, which is in none of the packages",
+            hint="add its package to the recipe's packages",
+        )
 
 
 def _spellings(path: str) -> tuple[str, ...]:

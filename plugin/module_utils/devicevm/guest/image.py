@@ -16,6 +16,8 @@ DESCRIPTION = "image.json"
 
 @dataclass(frozen=True)
 class PackageVersion:
+    """A package that went into an image."""
+
     name: str
     version: str
 
@@ -43,6 +45,7 @@ class Image:
 
 
 def write_description(image: Image, folder: Path) -> None:
+    """Writes `folder`/image.json."""
     text = json.dumps(to_data(image), indent=2, sort_keys=True) + "\n"
     (folder / DESCRIPTION).write_text(text, encoding="utf-8")
 

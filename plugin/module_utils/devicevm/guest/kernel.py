@@ -30,10 +30,16 @@ def extract_vmlinux(image: bytes) -> bytes:
         raise DevicevmError(f"kernel image with boot protocol {version:#x} is too old")
     offset, length = struct.unpack_from("<II", image, _PAYLOAD)
     start = (image[_SETUP_SECTORS] + 1) * 512 + offset
+    payload = image[start : start + length]
+    if length < 8 or len(payload) != length:
+        raise DevicevmError("the kernel image is cut off")
     # The last four bytes are the kernel's size, not part of the compressed stream.
-    kernel = _decompress(image[start : start + length - 4])
-    if kernel[:4] != MAGIC:
-        raise DevicevmError("the kernel image holds no ELF kernel")
+    try:
+        kernel = _decompress(payload[:-4])
+    except (zlib.error, lzma.LZMAError) as error:
+        raise DevicevmError(f"the kernel image is damaged: {error}") from error
+    if kernel[:4] != MAGIC or len(kernel) != int.from_bytes(payload[-4:], "little"):
+        raise DevicevmError("the kernel image holds no whole ELF kernel")
     return kernel
 
 
@@ -70,6 +76,7 @@ class KernelTree:
 
 
 def find_kernel(root: Path) -> KernelTree:
+    """The one kernel below `root`; DevicevmError when there is none or there are several."""
     images = sorted((root / "boot").glob("vmlinuz-*"))
     if len(images) != 1:
         raise DevicevmError(f"one kernel expected in the packages, {len(images)} found")
@@ -80,11 +87,15 @@ def find_kernel(root: Path) -> KernelTree:
     return tree
 
 
+def index_modules(tree: KernelTree) -> None:
+    """Writes modules.dep and its like, as the package's installation would."""
+    run_tool(["depmod", "-b", str(tree.root), tree.version])
+
+
 class Modules:
-    """The modules of a kernel by name, and what each needs."""
+    """The modules of an indexed kernel by name, and what each needs."""
 
     def __init__(self, tree: KernelTree) -> None:
-        run_tool(["depmod", "-b", str(tree.root), tree.version])
         self._folder = tree.modules
         self._needs: dict[str, tuple[str, list[str]]] = {}
         for line in (self._folder / "modules.dep").read_text(encoding="utf-8").splitlines():
@@ -101,7 +112,10 @@ class Modules:
             if key in self._builtin:
                 continue
             if key not in self._needs:
-                raise DevicevmError(f"the kernel {self._folder.name} has no module {name}", hint="check the name, or take the generic kernel")
+                raise DevicevmError(
+                    f"the kernel {self._folder.name} has no module {name}",
+                    hint="check the name, or take the generic kernel",
+                )
             path, needs = self._needs[key]
             # modules.dep lists the needed ones last first.
             order.update(dict.fromkeys([*reversed(needs), path]))

@@ -116,7 +116,7 @@ def _nmea_checksum(body: bytes) -> int:
 PROBES: dict[str, Probe] = {
     "nbd": lambda path, timeout: f"{probe_nbd(path, timeout)} bytes",
     "egd": lambda path, timeout: f"{len(probe_egd(path, timeout))} random bytes",
-    "nmea": lambda path, timeout: probe_nmea(path, timeout),
+    "nmea": probe_nmea,
     "bytes": lambda path, timeout: f"{len(probe_bytes(path, timeout))} bytes arrived",
 }
 """Name -> probe: called with a socket's path and a timeout in seconds, returns what it found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,8 @@ from ..errors import DevicevmError
 from ..record import from_data
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
-_MODULE = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _MODE = re.compile(r"0?[0-7]{3}")
 KERNELS = ("cloud", "generic")
 
@@ -57,7 +59,9 @@ class ImageRecipe:
 def parse_recipe(document: Any) -> ImageRecipe:
     """The recipe in a parsed `kind: Image` document; DevicevmError when it is none."""
     if not isinstance(document, dict) or document.get("kind") != "Image" or document.get("apiVersion") != API_VERSION:
-        raise DevicevmError("this is no image recipe", hint=f"it begins with `apiVersion: {API_VERSION}`, `kind: Image`")
+        raise DevicevmError(
+            "this is no image recipe", hint=f"it begins with `apiVersion: {API_VERSION}`, `kind: Image`"
+        )
     unknown = sorted(set(document) - {"apiVersion", "kind", "metadata", "spec"})
     metadata, spec = document.get("metadata"), document.get("spec")
     if unknown or not isinstance(metadata, dict) or set(metadata) != {"name"} or not isinstance(spec, dict):
@@ -70,21 +74,31 @@ def parse_recipe(document: Any) -> ImageRecipe:
     return recipe
 
 
-def _problems(recipe: ImageRecipe) -> list[str]:
+def _problems(recipe: ImageRecipe) -> Iterator[str]:
+    """What no type can say."""
+    if not _NAME.fullmatch(recipe.name):
+        yield f"{recipe.name!r} is no name: lower-case letters, digits, hyphens"
+    if recipe.kernel not in KERNELS:
+        yield f"kernel is one of {', '.join(KERNELS)}, not {recipe.kernel!r}"
+    if recipe.init not in recipe.guest_programs and not _is_path(recipe.init):
+        yield f"init {recipe.init!r} is neither a path nor in guestPrograms"
     modules = [*recipe.modules, *(name for group in recipe.modules_on_demand.values() for name in group)]
-    names = [*modules, *recipe.modules_on_demand, *recipe.guest_programs]
+    words = [*modules, *recipe.modules_on_demand, *recipe.guest_programs]
+    yield from (f"{name!r} is no name of a module, group or program" for name in words if not _WORD.fullmatch(name))
     paths = [*recipe.programs, *recipe.links, *(item.target for item in recipe.files)]
-    return [
-        *([] if _NAME.fullmatch(recipe.name) else [f"{recipe.name!r} is no name: lower-case letters, digits, hyphens"]),
-        *([] if recipe.kernel in KERNELS else [f"kernel is one of {', '.join(KERNELS)}, not {recipe.kernel!r}"]),
-        *(f"{name!r} is no name of a module, group or program" for name in names if not _MODULE.fullmatch(name)),
-        *(f"{path!r} is no absolute path" for path in paths if not _is_path(path)),
-        *(f"{item.target}: mode {item.mode!r} is no mode such as 0755" for item in recipe.files if not _MODE.fullmatch(item.mode)),
-        *(f"{item.target}: source or content, one of them" for item in recipe.files if bool(item.source) == bool(item.content)),
-        *(f"{item.source}: a path below the sources" for item in recipe.files if ".." in item.source.split("/")),
-        *(f"package {name!r} is no package name" for name in recipe.packages if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name)),
-        *([] if recipe.init in recipe.guest_programs or _is_path(recipe.init) else [f"init {recipe.init!r} is neither a path nor in guestPrograms"]),
-    ]
+    yield from (f"{path!r} is no absolute path" for path in paths if not _is_path(path))
+    yield from (f"{name!r} is no package name" for name in recipe.packages if not _PACKAGE.fullmatch(name))
+    for item in recipe.files:
+        yield from _file_problems(item)
+
+
+def _file_problems(item: RecipeFile) -> Iterator[str]:
+    if not _MODE.fullmatch(item.mode):
+        yield f"{item.target}: mode {item.mode!r} is no mode such as 0755"
+    if bool(item.source) == bool(item.content):
+        yield f"{item.target}: source or content, one of them"
+    if item.source.startswith("/") or ".." in item.source.split("/"):
+        yield f"{item.target}: source is a path below the sources"
 
 
 def _is_path(path: str) -> bool:

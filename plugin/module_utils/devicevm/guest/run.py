@@ -33,7 +33,13 @@ def run_tool(
         raise DevicevmError(f"{command[0]} is not installed", hint=f"apt-get install {missing}")
     try:
         done = subprocess.run(
-            [program, *command[1:]], input=stdin, capture_output=True, timeout=timeout, cwd=cwd, env=environment, check=False
+            [program, *command[1:]],
+            input=stdin,
+            capture_output=True,
+            timeout=timeout,
+            cwd=cwd,
+            env=environment,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise DevicevmError(f"{command[0]} did not finish within {timeout:g} s", hint=hint) from error

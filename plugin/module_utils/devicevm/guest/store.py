@@ -6,11 +6,14 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DevicevmError
 from .image import INITRAMFS, KERNEL, Image, read_description
+
+_ABANDONED = 24 * 3600.0  # seconds
 
 
 def default_store() -> Path:
@@ -71,13 +74,23 @@ class ImageStore:
         """A directory on the store's own file system, gone afterwards."""
         try:
             self.root.mkdir(parents=True, exist_ok=True)
+            self._sweep()
             folder = Path(tempfile.mkdtemp(prefix=".build-", dir=self.root))
         except OSError as error:
-            raise DevicevmError(f"cannot write to the image store: {error}", hint="choose another with DEVICEVM_IMAGES") from error
+            raise DevicevmError(
+                f"cannot write to the image store: {error}", hint="choose another with DEVICEVM_IMAGES"
+            ) from error
         try:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        """What a killed build left behind a day ago or longer."""
+        for folder in [*self.root.glob(".build-*"), *self.root.glob(".removed-*")]:
+            with contextlib.suppress(OSError):
+                if time.time() - folder.stat().st_mtime > _ABANDONED:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def publish(self, built: Path, image: Image) -> Image:
         """Moves the finished directory `built` into place and makes it current."""

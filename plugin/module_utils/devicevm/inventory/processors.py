@@ -79,16 +79,14 @@ def _pairs(raw: list[RawCpu]) -> Iterable[tuple[int, int]]:
 def _sockets(raw: list[RawCpu], cores: dict[int, tuple[int, ...]]) -> dict[int, int]:
     """Each CPU's socket. One socket may span NUMA cells (sub-NUMA clustering, AMD's NPS), so equal ids in two
     cells are one socket, unless a core id repeats too: then the ids only count within a cell."""
-    cells: dict[int, int] = {}
     split: set[int] = set()
     seen: dict[tuple[int, int, int, int], RawCpu] = {}
     for cpu in raw:
-        # A core belongs to the cell of its first CPU, whatever the document says of the others.
-        cells[cpu.id] = cells.get(cores[cpu.id][0], cpu.cell)
         twin = seen.setdefault(cpu.place, cpu)
-        if cpu.core != UNKNOWN and cells[twin.id] != cells[cpu.id] and cores[twin.id] != cores[cpu.id]:
+        if cpu.core != UNKNOWN and twin.cell != cpu.cell and cores[twin.id] != cores[cpu.id]:
             split.add(cpu.socket)
-    keys = {cpu.id: (cpu.socket, cells[cpu.id] if cpu.socket < 0 or cpu.socket in split else UNKNOWN) for cpu in raw}
+    by_cell = {cpu.id: cpu.socket < 0 or cpu.socket in split for cpu in raw}
+    keys = {cpu.id: (cpu.socket, cpu.cell if by_cell[cpu.id] else UNKNOWN) for cpu in raw}
     # All CPUs of a core are in its first CPU's socket: a core in two sockets cannot be given away whole.
     keys = {cpu.id: keys[cores[cpu.id][0]] for cpu in raw}
     if all(socket >= 0 and cell == UNKNOWN for socket, cell in keys.values()):

@@ -40,6 +40,9 @@ def read_texts(
     seen: set[str] = set()
     budget = MAX_TOTAL_BYTES
     for path in _files(paths, problems):
+        if "\0" in path:
+            problems.append(_problem(path.replace("\0", "\\0"), "is no name of a file"))
+            continue
         key = path if path == STDIN else os.path.realpath(path)
         if key in seen:
             continue
@@ -103,9 +106,8 @@ def _read(path: str, stdin: BinaryIO | None, problems: list[Problem]) -> Text | 
     try:
         with open(path, "rb") as stream:
             return _bounded(path, stream, Path(os.path.abspath(path)).parent, problems)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.append(_problem(path, f"cannot be read: {reason}"))
+    except OSError as error:
+        problems.append(_problem(path, f"cannot be read: {error.strerror}"))
         return None
 
 

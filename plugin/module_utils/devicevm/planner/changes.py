@@ -115,7 +115,10 @@ class Changes:
         self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain, released: tuple[str, ...]
     ) -> None:
         if running == spec:
-            self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
+            after = self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
+            if not domain.ready:
+                reason = "it runs, but its emulation code has not been seen to answer"
+                self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after)
             return
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + released

@@ -135,3 +135,5 @@ class ObservedDomain:
     active_spec: DomainSpec | None = None
     drift: tuple[str, ...] = ()
     broken: str = ""
+    ready: bool = True
+    """Whether a running device VM has been seen to answer; False when the apply that started it died first."""

@@ -68,7 +68,7 @@ class Driver(ABC):
 
     @abstractmethod
     def mark(self, spec: DomainSpec) -> None:
-        """Write `spec` into a running domain's live metadata: it is now what the domain runs."""
+        """Write into a running domain's live metadata that it runs `spec`, and is ready: it has been seen to answer."""
 
     @abstractmethod
     def ensure_store(self, store: Store) -> bool:

@@ -20,9 +20,11 @@ def images_in(store: Path) -> tuple[ImageFacts, ...]:
 
 
 def _image(path: Path) -> ImageFacts | None:
-    kernel, initramfs = path / "kernel", path / "initramfs"
+    # The name is a link to one build: a domain keeps that build when the name moves on.
+    build = path.resolve()
+    kernel, initramfs = build / "kernel", build / "initramfs"
     try:
-        with open(path / "image.json", "rb") as file:
+        with open(build / "image.json", "rb") as file:
             data: Any = json.loads(file.read(MAX_DESCRIPTION))
     except (OSError, ValueError):
         return None

@@ -91,19 +91,31 @@ def open_connection(places: Places, *, wait: float = 0.0) -> libvirt.virConnect:
     libvirt = binding()
     if places.embed_root is None:
         with vmm_words(f"cannot connect to {places.uri}"):
-            return libvirt.open(places.uri)
-    known = embed.prepare(places.embed_root, wait)
+            return libvirt.open(_daemons_uri(places.uri))
     with vmm_words(f"cannot open the embedded VMM at {places.embed_root}"):
-        connection = libvirt.open(places.uri)
-    embed.wait_for_domains(connection, known)
-    return connection
+        return embed.connect(places.uri, places.embed_root, wait)
+
+
+def close_connection(connection: libvirt.virConnect, places: Places) -> None:
+    """End a connection; domains go on."""
+    with vmm_words(f"cannot close the connection to {places.uri}"):
+        if places.embed_root is None:
+            connection.close()
+        else:
+            embed.close(places.embed_root)
+
+
+def _daemons_uri(uri: str) -> str:
+    """The URI that reaches the daemon, even in a process that has opened an embedded VMM: from then on libvirt
+    would look for `qemu:///system` in this process."""
+    return f"qemu+unix{uri.removeprefix('qemu')}" if uri.startswith("qemu:") else uri
 
 
 def answers(uri: str) -> bool:
     """Whether something answers at `uri`."""
     libvirt = binding()
     try:
-        libvirt.open(uri).close()
+        libvirt.open(_daemons_uri(uri)).close()
     except libvirt.libvirtError:
         return False
     return True

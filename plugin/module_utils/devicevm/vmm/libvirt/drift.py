@@ -106,7 +106,7 @@ def _check_os(want: Element, have: Element | None) -> list[str]:
 def _check_machine(want: Element, have: Element | None) -> list[str]:
     wanted, present = want.get("machine", ""), "" if have is None else have.get("machine", "")
     # libvirt writes the versioned machine that an alias stands for: pc -> pc-i440fx-7.2, q35 -> pc-q35-7.2.
-    versions = (f"{wanted}-", f"pc-{wanted}-", *(("pc-i440fx-",) if wanted == "pc" else ()))
+    versions = ("pc-i440fx-",) if wanted == "pc" else (f"{wanted}-", f"pc-{wanted}-")
     found = [] if present == wanted or present.startswith(versions) else [f"machine is {present}, declared {wanted}"]
     arch = "" if have is None else have.get("arch", "")
     return found if arch == want.get("arch") else [*found, f"arch is {arch}, declared {want.get('arch')}"]

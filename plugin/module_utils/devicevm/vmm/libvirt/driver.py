@@ -16,7 +16,7 @@ from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_runtime
 from . import files, hotplug, inventory, observation, volumes
-from .connection import binding, open_connection, vmm_words
+from .connection import binding, close_connection, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
 from .metadata import NAMESPACE, PREFIX, find, unqualified
@@ -34,6 +34,7 @@ class LibvirtDriver(Driver):
     def __init__(self, places: Places, *, accelerator: str = "auto", wait: float = 0.0) -> None:
         self.places = places
         self.accelerator = accelerator
+        self._closed = False
         self.libvirt = binding()
         self.connection: libvirt.virConnect = open_connection(places, wait=wait)
 
@@ -145,8 +146,9 @@ class LibvirtDriver(Driver):
         return console.tail(spec.console, lines)
 
     def close(self) -> None:
-        with vmm_words("cannot close the connection"):
-            self.connection.close()
+        if not self._closed:
+            close_connection(self.connection, self.places)
+        self._closed = True
 
     def prepare(self, spec: DomainSpec) -> None:
         """Put on the host what the domain needs there; the base driver needs nothing."""

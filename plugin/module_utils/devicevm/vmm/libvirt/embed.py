@@ -12,6 +12,7 @@ import os
 import pwd
 import struct
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,11 +28,52 @@ QEMU_USERS = ("libvirt-qemu", "qemu")
 RECONNECT_LIMIT = 10.0
 """Seconds that running domains may take to come back after the directory was opened."""
 
-_ours: set[Path] = set()
-"""State directories that this process opened. Its own lock cannot be looked at: closing the file would drop it."""
+MAX_OPENINGS = 10
+"""How often a process really opens embedded VMMs. libvirt 9.0 registers its drivers anew each time and has room
+for some fifteen, so the last of these connections stays open until the process ends."""
 
 
-def prepare(root: Path, wait: float) -> tuple[str, ...]:
+@dataclass
+class _Opened:
+    """A connection of this process's, shared by all that open the same directory."""
+
+    connection: libvirt.virConnect
+    users: int
+
+
+_opened: dict[Path, _Opened] = {}
+_openings = 0
+
+
+def connect(uri: str, root: Path, wait: float) -> libvirt.virConnect:
+    """A connection to the embedded VMM at `root`, whose running domains are known again.
+
+    Another process that has the directory open is waited for, at most `wait` seconds. To be given back to `close`.
+    """
+    global _openings
+    if root in _opened:
+        _opened[root].users += 1
+        return _opened[root].connection
+    import libvirt
+
+    names = _prepare(root, wait)
+    connection = libvirt.open(uri)
+    _openings += 1
+    _opened[root] = _Opened(connection, 1)
+    _wait_for_domains(connection, names)
+    return connection
+
+
+def close(root: Path) -> None:
+    """Give a connection back; the directory is then another process's to open, if nobody else here uses it."""
+    opened = _opened[root]
+    opened.users -= 1
+    if opened.users == 0 and _openings < MAX_OPENINGS:
+        del _opened[root]
+        opened.connection.close()
+
+
+def _prepare(root: Path, wait: float) -> tuple[str, ...]:
     """Make the state directory ready to be opened; the names of the domains that ran in it when last seen.
 
     DevicevmError when another process still has it after `wait` seconds.
@@ -40,15 +82,13 @@ def prepare(root: Path, wait: float) -> tuple[str, ...]:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         raise DevicevmError(f"the embedded VMM's directory {root} cannot be made: {error.strerror}") from error
-    if root not in _ours:
-        _write_settings(root / "etc" / "qemu.conf")
-        _wait_for_lock(root, wait)
-        _ours.add(root)
+    _write_settings(root / "etc" / "qemu.conf")
+    _wait_for_lock(root, wait)
     status = root / "run" / "qemu"
     return tuple(sorted(path.stem for path in status.glob("*.xml"))) if status.is_dir() else ()
 
 
-def wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) -> None:
+def _wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) -> None:
     """Wait until each of the domains that were running is known as running again, or as ended.
 
     libvirt connects to their QEMUs in threads of its own after the directory was opened.
@@ -70,7 +110,10 @@ def wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) -> 
 
 
 def holder(root: Path) -> int:
-    """The process that has the state directory open; 0 for none. Not for a directory that this process has open."""
+    """The process that has the state directory open; 0 for none. 
+
+    Not for a directory that this process has open itself: closing the file would drop its own lock.
+    """
     try:
         with open(root / "run" / "qemu" / "driver.pid", "rb") as file:
             # struct flock on Linux: short type, short whence, off_t start, off_t len, pid_t pid.

@@ -82,6 +82,7 @@ def _boots(accelerator: str, images: tuple[ImageFacts, ...]) -> bool:
         initramfs=Path(image.initramfs),
         command_line=image.command_line,
         port=CONTROL_PORT,
+        ask=b'{"id":1,"op":"status"}\n',
         memory=PROBE_MEMORY,
     )
     return boots_with(accelerator, guest)

@@ -1,0 +1,305 @@
+"""What every VMM driver must do (plugin/module_utils/devicevm/vmm/driver.py), on each VMM that can be had here."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import Domains, Vmm
+from devicevm.channel.registry import MAX_ADDRESS
+from devicevm.errors import DevicevmError
+from devicevm.manifest.topology import Store
+from devicevm.vmm.driver import VmmError
+from devicevm.vmm.libvirt.driver import LibvirtDriver
+from devicevm.vmm.libvirt.metadata import NAMESPACE, PREFIX
+from devicevm.vmm.supports import GUESTS, LIVE_DEVICES
+from guests import GREETING, MIB, OWNER, client, device_vm, emulator
+
+pytestmark = pytest.mark.libvirt
+
+FOREIGN = "<domain type='{type}'><name>{name}</name><memory>32768</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+
+
+def foreign(vmm: Vmm, driver: LibvirtDriver, name: str = "theirs") -> str:
+    """A domain that devicevm did not make; its XML."""
+    kind = "qemu" if vmm.guests else "test"
+    domain = driver.connection.defineXML(FOREIGN.format(type=kind, name=name))
+    return str(domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+
+def forget(driver: LibvirtDriver, name: str) -> None:
+    driver.connection.lookupByName(name).undefine()
+
+
+def test_what_was_defined_is_observed(driver: LibvirtDriver, domains: Domains) -> None:
+    before = driver.domain_names()
+    driver.define(domains.device_vm)
+    driver.define(domains.client)
+    assert driver.domain_names() == before | {"web", "web-dvm"}
+    seen = driver.observe()
+    assert [domain.spec for domain in seen] == [domains.client, domains.device_vm]
+    for domain in seen:
+        assert (domain.owner, domain.active, domain.active_spec) == (OWNER, False, None)
+        assert (domain.drift, domain.broken) == ((), "")
+        assert domain.spec is not None
+        assert (domain.uuid, domain.role) == (domain.spec.uuid, domain.spec.role)
+
+
+def test_define_and_start_are_idempotent(driver: LibvirtDriver, domains: Domains) -> None:
+    for _ in range(2):
+        driver.define(domains.device_vm)
+    for _ in range(2):
+        driver.start("web-dvm")
+    driver.define(domains.device_vm)
+    (seen,) = driver.observe()
+    assert seen.active
+    assert seen.spec == seen.active_spec == domains.device_vm
+    assert seen.drift == ()
+
+
+def test_a_client_runs_with_its_device_vm(driver: LibvirtDriver, domains: Domains) -> None:
+    for spec in (domains.device_vm, domains.client):
+        driver.define(spec)
+        driver.start(spec.name)
+    assert [(seen.name, seen.active, seen.drift) for seen in driver.observe()] == [("web", True, ()), ("web-dvm", True, ())]
+
+
+def test_a_running_domain_goes_on_as_it_is_until_it_is_marked(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    driver.start("web-dvm")
+    changed = replace(domains.device_vm, memory=64 * MIB)
+    driver.define(changed)
+    (seen,) = driver.observe()
+    assert (seen.spec, seen.active_spec, seen.drift) == (changed, domains.device_vm, ())
+    driver.mark(changed)
+    (seen,) = driver.observe()
+    assert (seen.spec, seen.active_spec) == (changed, changed)
+    assert seen.drift == ("running: memory is 32MiB, declared 64MiB",)
+
+
+def test_stop_and_undefine_are_idempotent_and_leave_nothing(driver: LibvirtDriver, domains: Domains) -> None:
+    for spec in (domains.device_vm, domains.client):
+        driver.define(spec)
+        driver.start(spec.name)
+    for name in ("web", "web-dvm"):
+        for _ in range(2):
+            driver.stop(name)
+            assert not driver.is_active(name)
+        for _ in range(2):
+            driver.undefine(name)
+    assert not driver.domain_names() & {"web", "web-dvm"}
+    places = [path for path in (driver.places.runtime, driver.places.configs) if path.is_dir()]
+    assert {name for path in places for name in os.listdir(path)} <= {"lock"}
+
+
+def test_a_running_domain_is_not_undefined(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    driver.start("web-dvm")
+    with pytest.raises(VmmError, match="cannot undefine web-dvm: it runs"):
+        driver.undefine("web-dvm")
+    assert driver.is_active("web-dvm")
+
+
+def test_unknown_domains(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.stop("nobody")
+    driver.undefine("nobody")
+    assert not driver.is_active("nobody")
+    for fails in (lambda: driver.start("nobody"), lambda: driver.mark(domains.device_vm)):
+        with pytest.raises(VmmError, match="no such domain|does not run"):
+            fails()
+
+
+def test_a_foreign_domain_is_left_alone(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    before = foreign(vmm, driver)
+    try:
+        named = replace(domains.device_vm, name="theirs")
+        for touch in (
+            lambda: driver.define(named),
+            lambda: driver.start("theirs"),
+            lambda: driver.stop("theirs"),
+            lambda: driver.undefine("theirs"),
+            lambda: driver.mark(named),
+        ):
+            with pytest.raises(VmmError, match="theirs is not devicevm's, and is left alone"):
+                touch()
+        assert driver.observe() == ()
+        assert driver.connection.lookupByName("theirs").XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+        assert "theirs" in {holding.domain for holding in driver.host().holdings}
+    finally:
+        forget(driver, "theirs")
+
+
+def test_another_owners_domain_is_not_redefined(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    with pytest.raises(VmmError, match="belongs to owner 'conformance', not to 'other'"):
+        driver.define(replace(domains.device_vm, owner="other", memory=64 * MIB))
+    assert driver.observe()[0].spec == domains.device_vm
+
+
+def test_other_tools_see_who_serves_whom(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    domain = driver.connection.lookupByName("web-dvm")
+    assert domain.metadata(driver.libvirt.VIR_DOMAIN_METADATA_TITLE, None, 0) == "device VM of web: data (disk), gps (disk)"
+    tree = ElementTree.fromstring(domain.metadata(driver.libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, 0))
+    assert (tree.get("owner"), tree.get("role")) == (OWNER, "device-vm")
+    assert [item.get("client") for item in tree if item.tag.endswith("device")] == ["web", "web"]
+    if vmm.name in ("session", "system") and shutil.which("virsh"):
+        command = ["virsh", "-c", vmm.uri, "metadata", "web-dvm", NAMESPACE]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert f'owner="{OWNER}"' in said
+
+
+def test_hostile_metadata_is_a_broken_domain(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    domain = driver.connection.lookupByName("web-dvm")
+    config, kind = driver.libvirt.VIR_DOMAIN_AFFECT_CONFIG, driver.libvirt.VIR_DOMAIN_METADATA_ELEMENT
+    for text in ("<domain/>", "<domain format='99'><spec>{}</spec></domain>", f"<domain format='1'><spec>{'[' * 9000}</spec></domain>"):
+        domain.setMetadata(kind, text, PREFIX, NAMESPACE, config)
+        (seen,) = driver.observe()
+        assert seen.spec is None
+        assert seen.broken
+    driver.host()
+
+
+def test_changes_behind_devicevms_back_are_drift(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(replace(domains.device_vm, vcpus=2))
+    domain = driver.connection.lookupByName("web-dvm")
+    config = driver.libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    domain.setVcpusFlags(1, config)
+    assert driver.observe()[0].drift == ("vcpus are 1, declared 2",)
+    inactive = driver.libvirt.VIR_DOMAIN_XML_INACTIVE
+    driver.connection.defineXML(domain.XMLDesc(inactive).replace("<on_reboot>destroy", "<on_reboot>restart"))
+    assert driver.observe()[0].drift == ("vcpus are 1, declared 2", "on_reboot is 'restart', declared 'destroy'")
+    driver.define(replace(domains.device_vm, vcpus=2))
+    assert driver.observe()[0].drift == ()
+
+
+def test_the_longest_names_fit(vmm: Vmm, driver: LibvirtDriver) -> None:
+    runtime = str(driver.places.runtime)
+    longest = "d" * 63
+    devices = (emulator(runtime, longest, "e" * 63), emulator(runtime, longest, "e" * 62 + "f"))
+    spec = device_vm(runtime, vmm.accelerator, vmm.kernel, name=longest, emulators=devices)
+    user = client(runtime, vmm.accelerator, vmm.kernel, spec, name="c" * 63)
+    addresses = [spec.control, *(item.channel.address for item in devices)]
+    assert max(len(address.encode()) for address in addresses) <= MAX_ADDRESS
+    for one in (spec, user):
+        driver.define(one)
+        driver.start(one.name)
+    assert [seen.drift for seen in driver.observe()] == [(), ()]
+
+
+def test_the_inventory_names_what_the_driver_can_do(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    host = driver.host()
+    assert host.vmm.runtime_dir == str(driver.places.runtime)
+    assert host.accelerator == vmm.accelerator
+    assert (GUESTS in host.vmm.supports) == vmm.guests
+    assert host.cpus
+    assert host.memory > 0
+    (holding,) = [one for one in host.holdings if one.domain == "web-dvm"]
+    assert (holding.owner, holding.memory, holding.vcpus) == (OWNER, 32 * MIB, 1)
+
+
+def test_an_error_has_the_vmms_own_words(driver: LibvirtDriver, domains: Domains) -> None:
+    with pytest.raises(VmmError, match="cannot define web-dvm: .*(machine|schema|Machine|Failed|unsupported)"):
+        driver.define(replace(domains.device_vm, uuid="no-uuid"))
+
+
+def test_rendering_is_pure(driver: LibvirtDriver, domains: Domains) -> None:
+    text = driver.render(domains.device_vm)
+    assert text == driver.render(domains.device_vm)
+    assert ElementTree.fromstring(text).findtext("name") == "web-dvm"
+    assert "web-dvm" not in driver.domain_names()
+
+
+def test_emulators_come_and_go_while_the_device_vm_runs(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    if LIVE_DEVICES not in driver.host().vmm.supports:
+        with pytest.raises(VmmError, match="no live devices"):
+            driver.attach_emulator("web-dvm", domains.device_vm.emulators[0])
+        return
+    store = Store("file", MIB, path=str(vmm.work / "store.img"))
+    assert driver.ensure_store(store)
+    more = emulator(str(driver.places.runtime), "web-dvm", "more", store)
+    driver.define(domains.device_vm)
+    driver.start("web-dvm")
+    try:
+        for _ in range(2):
+            driver.attach_emulator("web-dvm", more)
+        assert stat.S_ISSOCK(os.stat(more.channel.address).st_mode)
+        changed = replace(domains.device_vm, emulators=(*domains.device_vm.emulators, more))
+        driver.define(changed)
+        driver.mark(changed)
+        (seen,) = driver.observe()
+        assert (seen.spec, seen.active_spec, seen.drift) == (changed, changed, ())
+        for _ in range(2):
+            driver.detach_emulator("web-dvm", more)
+        assert not Path(more.channel.address).exists()
+        driver.define(domains.device_vm)
+        driver.mark(domains.device_vm)
+        (seen,) = driver.observe()
+        assert (seen.active_spec, seen.drift) == (domains.device_vm, ())
+    finally:
+        driver.stop("web-dvm")
+        driver.delete_store(store)
+
+
+def test_the_console_is_read(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    driver.start("web-dvm")
+    if not vmm.guests:
+        assert driver.console_tail(domains.device_vm, 5) == ()
+        return
+    end = time.monotonic() + 20
+    while not driver.console_tail(domains.device_vm, 5) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert driver.console_tail(domains.device_vm, 5) == (GREETING.decode().strip(),)
+
+
+def test_domains_outlive_the_connection(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    if not vmm.guests:
+        pytest.skip("the test driver's domains live in this process")
+    driver.define(domains.device_vm)
+    driver.start("web-dvm")
+    driver.close()
+    driver.close()
+    with vmm.open() as again:
+        (seen,) = again.observe()
+        assert (seen.active, seen.active_spec, seen.drift) == (True, domains.device_vm, ())
+
+
+def test_a_device_vm_without_an_image_is_not_defined(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    if not vmm.guests:
+        pytest.skip("the test driver needs no image")
+    with pytest.raises(DevicevmError, match="no image to boot"):
+        driver.define(replace(domains.device_vm, boot=replace(domains.device_vm.boot, kernel="")))
+
+
+def test_volumes(vmm: Vmm, driver: LibvirtDriver) -> None:
+    if "volumes" not in driver.host().vmm.supports:
+        pytest.skip("this driver has no storage pools")
+    path = vmm.work / "pool"
+    path.mkdir(exist_ok=True)
+    xml = f"<pool type='dir'><name>conformance</name><target><path>{path}</path></target></pool>"
+    pool = driver.connection.storagePoolCreateXML(xml, 0)
+    try:
+        store = Store("volume", MIB, pool="conformance", volume="v.img")
+        assert driver.ensure_store(store)
+        assert not driver.ensure_store(store)
+        if vmm.guests:  # the test driver cannot resize
+            assert not driver.ensure_store(replace(store, size=2 * MIB))
+            assert (path / "v.img").stat().st_size == 2 * MIB
+            with pytest.raises(DevicevmError, match="has 2097152 bytes, declared are 1048576: it would lose 1048576"):
+                driver.ensure_store(store)
+        for _ in range(2):
+            driver.delete_store(store)
+        with pytest.raises(VmmError, match="storage pool nowhere"):
+            driver.ensure_store(replace(store, pool="nowhere"))
+    finally:
+        pool.destroy()

@@ -1,0 +1,281 @@
+"""Control and probes against peers that behave, and against some that do not."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from devicevm.errors import DevicevmError
+from devicevm.guest.control import Control, DeviceState
+from devicevm.guest.probe import PROBES, probe_bytes, probe_egd, probe_nbd, probe_nmea
+
+Peer = Callable[[socket.socket], None]
+Serve = Callable[[Peer], str]
+STATUS = {
+    "devices": [
+        {"name": "d", "state": "running", "pid": 7, "restarts": 0, "connected": False, "serving": False},
+        {"name": "s", "state": "waiting", "pid": 0, "restarts": 1, "connected": False, "serving": False},
+    ],
+    "uptime": 1.5,
+    "memoryAvailable": 1000,
+}
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Starts a peer in a thread; returns its socket's path. One connection, closed in the end."""
+    listeners: list[socket.socket] = []
+
+    def start(peer: Peer) -> str:
+        listener = socket.socket(socket.AF_UNIX)
+        path = str(tmp_path / f"s{len(listeners)}")
+        listener.bind(path)
+        listener.listen(1)
+        listeners.append(listener)
+
+        def run() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.settimeout(10)
+                # The other side may leave in the midst of anything.
+                with contextlib.suppress(OSError, ValueError):
+                    peer(connection)
+
+        threading.Thread(target=run, daemon=True).start()
+        return path
+
+    yield start
+    for listener in listeners:
+        listener.close()
+
+
+def answering(*replies: Callable[[dict[str, object]], bytes]) -> Peer:
+    """A control port that answers one request after the other."""
+
+    def peer(connection: socket.socket) -> None:
+        stream = connection.makefile("rwb")
+        for reply in replies:
+            line = b"\n"
+            while line == b"\n":
+                line = stream.readline()
+            stream.write(reply(json.loads(line)))
+            stream.flush()
+        stream.read()
+
+    return peer
+
+
+def good(**extra: object) -> Callable[[dict[str, object]], bytes]:
+    return lambda request: json.dumps({"id": request["id"], "ok": True, **extra}).encode() + b"\n"
+
+
+def forever(data: bytes) -> Peer:
+    def peer(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(data)
+
+    return peer
+
+
+def silent(connection: socket.socket) -> None:
+    connection.recv(1 << 20)
+    time.sleep(5)
+
+
+def closing(connection: socket.socket) -> None:
+    connection.close()
+
+
+def test_status(serve: Serve) -> None:
+    with Control(serve(answering(good(**STATUS)))) as control:
+        status = control.status()
+    assert [device.state for device in status.devices] == [DeviceState.RUNNING, DeviceState.WAITING]
+    assert status.ready
+    assert (status.uptime, status.memory_available) == (1.5, 1000)
+
+
+def test_late_replies_to_others_are_skipped(serve: Serve) -> None:
+    stale = b'{"id":null,"ok":false,"error":"not JSON"}\n{"id":-1,"ok":true}\n'
+    with Control(serve(answering(lambda request: stale + good(lines=["a", "b\x1b[2J"])(request)))) as control:
+        assert control.log() == ("a", "b?[2J")
+
+
+def test_refusal(serve: Serve) -> None:
+    def refuse(request: dict[str, object]) -> bytes:
+        return json.dumps({"id": request["id"], "ok": False, "error": "port x is taken"}).encode() + b"\n"
+
+    with Control(serve(answering(refuse))) as control, pytest.raises(DevicevmError, match="port x is taken"):
+        control.add({"name": "x", "command": ["y"]})
+
+
+def test_not_ready_in_time(serve: Serve) -> None:
+    status = {**STATUS, "devices": [{**STATUS["devices"][0], "state": "failed"}]}  # type: ignore[dict-item,index]
+    with Control(serve(answering(*[good(**status)] * 50))) as control, pytest.raises(DevicevmError, match="d failed"):
+        control.wait_ready(0.2)
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (forever(b"x" * 4096), "longer than"),
+        (forever(b"{}\n"), "nobody asked"),
+        (forever(b"[]\n"), "no object"),
+        (forever(b"\xff\xfe\n"), "not JSON"),
+        (forever(b"[" * 100000 + b"\n"), "not JSON"),
+        (silent, "no reply within"),
+        (closing, "closed|does not listen|reset"),
+        (answering(good(devices=5, uptime=1, memoryAvailable=1)), "a list expected"),
+        (answering(good(devices=[], uptime="1", memoryAvailable=1)), "a number expected"),
+        (answering(good(**{**STATUS, "surprise": 1})), "unknown key"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_hostile_control(serve: Serve, peer: Peer, reason: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(DevicevmError, match=reason), Control(serve(peer), timeout=1.0) as control:
+        control.status()
+    assert time.monotonic() - began < 4
+
+
+@pytest.mark.parametrize("name", sorted(PROBES))
+@pytest.mark.parametrize("peer", [silent, closing], ids=["silent", "closing"])
+def test_probes_end(serve: Serve, name: str, peer: Peer) -> None:
+    began = time.monotonic()
+    with pytest.raises(DevicevmError):
+        PROBES[name](serve(peer), 0.5)
+    assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("name", ["nbd", "nmea"])
+def test_probes_do_not_believe_noise(serve: Serve, name: str) -> None:
+    with pytest.raises(DevicevmError):
+        PROBES[name](serve(forever(b"noise" * 100)), 3.0)
+
+
+def test_no_socket(tmp_path: Path) -> None:
+    with pytest.raises(DevicevmError, match="cannot connect"):
+        probe_nbd(str(tmp_path / "none"), 0.2)
+    with pytest.raises(DevicevmError, match="too long"):
+        probe_nbd(str(tmp_path / ("x" * 200)), 60)
+
+
+def nbd_replying(*replies: bytes) -> Peer:
+    def peer(connection: socket.socket) -> None:
+        connection.sendall(b"NBDMAGICIHAVEOPT\x00\x03")
+        connection.recv(100)
+        for reply in replies:
+            connection.sendall(reply)
+        connection.recv(100)
+        time.sleep(1)
+
+    return peer
+
+
+def nbd_reply(kind: int, data: bytes = b"", length: int | None = None) -> bytes:
+    size = len(data) if length is None else length
+    return struct.pack(">QIII", 0x3E889045565A9, 6, kind, size) + data
+
+
+@pytest.mark.parametrize(
+    ("replies", "reason"),
+    [
+        ([b"\0" * 20], "makes no sense"),
+        ([nbd_reply(3, length=2**32 - 1)], "makes no sense"),
+        ([nbd_reply(2**31 + 6)], "refused"),
+        ([nbd_reply(1)], "told no size"),
+        ([nbd_reply(3, b"\0\3" + bytes(12))] * 20, "told no size"),
+    ],
+)
+def test_hostile_nbd(serve: Serve, replies: list[bytes], reason: str) -> None:
+    with pytest.raises(DevicevmError, match=reason):
+        probe_nbd(serve(nbd_replying(*replies)), 2.0)
+
+
+def test_real_nbd(tmp_path: Path) -> None:
+    if not shutil.which("nbdkit"):
+        pytest.skip("nbdkit is not installed")
+    path = str(tmp_path / "nbd")
+    server = subprocess.Popen(["nbdkit", "-f", "-U", path, "memory", "3M"], stdin=subprocess.DEVNULL)
+    try:
+        assert probe_nbd(path) == 3 << 20
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Our emulators, compiled as for an image."""
+    if not shutil.which("gcc"):
+        pytest.skip("gcc is not installed")
+    from devicevm.guest.compile import compile_program
+
+    folder = tmp_path_factory.mktemp("programs")
+    for name in ("egd", "nmea", "echo"):
+        compile_program(name, Path(__file__).parents[2] / "plugin/guest", folder / name)
+    return folder
+
+
+def running(program: Path, *arguments: str) -> Peer:
+    """The program on the connection, as on a port."""
+
+    def peer(connection: socket.socket) -> None:
+        subprocess.run([program, *arguments], stdin=connection, stdout=connection, timeout=10, check=False)
+
+    return peer
+
+
+def test_egd(serve: Serve, programs: Path) -> None:
+    assert len(set(probe_egd(serve(running(programs / "egd")), size=200))) > 50
+
+
+def test_egd_commands(programs: Path) -> None:
+    asked = b"\0\1\5\2\3\3\0\10\2ab\4\2\0\2\1"
+    said = subprocess.run([programs / "egd"], input=asked, capture_output=True, timeout=10, check=True).stdout
+    assert (said[:4], said[4]) == (b"\0\0\x10\0", 5)
+    length = said[13]
+    assert said[14 : 14 + length].isdigit()
+    assert len(said) == 4 + 6 + 3 + 1 + length + 0 + 1
+
+
+@pytest.mark.parametrize("asked", [b"\7", b"\2", b"\3\0", b""])
+def test_egd_ends_on_nonsense(programs: Path, asked: bytes) -> None:
+    done = subprocess.run([programs / "egd"], input=asked, capture_output=True, timeout=10, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+def test_nmea(serve: Serve, programs: Path) -> None:
+    sentence = probe_nmea(serve(running(programs / "nmea", "-p", "-33.8568,151.2153,12.5")))
+    fields = sentence.split(",")
+    assert fields[0] == "GPRMC"
+    assert fields[3:7] == ["3351.4080", "S", "15112.9180", "E"]
+
+
+def test_nmea_query(serve: Serve, programs: Path) -> None:
+    path = serve(running(programs / "nmea", "-i", "60000"))
+    said = probe_bytes(path, send=b"$GPGPQ,GGA*2B\r\n", pattern=rb"(?s)GPGGA.*GPGGA[^\n]*\n")
+    assert said.count(b"$GPRMC") == 1
+
+
+@pytest.mark.parametrize("wrong", [["-i", "1"], ["-p", "91,0"], ["-p", "nan,0"], ["-p", "x"], ["more"], ["-x"]])
+def test_nmea_usage(programs: Path, wrong: list[str]) -> None:
+    done = subprocess.run(
+        [programs / "nmea", *wrong], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+    )
+    assert done.returncode == 2
+    assert b"usage" in done.stderr
+
+
+def test_echo(serve: Serve, programs: Path) -> None:
+    data = os.urandom(3000)
+    assert probe_bytes(serve(running(programs / "echo")), send=data, pattern=b".{3000}") == data
