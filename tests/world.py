@@ -43,7 +43,7 @@ def host(
     for number in range(total * threads):
         core = number % total
         siblings = tuple(core + total * thread for thread in range(threads))
-        cpus.append(Cpu(number, f"core{core}", f"socket{core // cores}", core // cores, siblings))
+        cpus.append(Cpu(number, f"core{core}", core // cores, core // cores, siblings))
     nodes = tuple(
         Node(socket, memory // sockets, tuple(cpu.id for cpu in cpus if cpu.node == socket))
         for socket in range(sockets)

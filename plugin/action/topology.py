@@ -56,7 +56,9 @@ class ActionModule(ActionBase):
         if arguments["manifests"] is not None:
             base = Path(arguments["base"]) if arguments["base"] else None
             if base and not base.is_absolute():
-                raise DevicevmError(f"base: {base} is relative, and it is a folder on the target", hint="begin it with /")
+                raise DevicevmError(
+                    f"base: {base} is relative, and it is a folder on the target", hint="begin it with /"
+                )
             return topology_from_documents(arguments["manifests"], schemas=SCHEMAS, classes=CLASSES, base=base)
         return Topology()
 

@@ -54,10 +54,9 @@ def carry(plan: Plan, driver: Driver, host: Host, manner: Manner) -> Outcome:
         try:
             return carry_out(plan, driver, host, manner.options, progress)
         except KeyboardInterrupt:
-            begun, finished = len(progress.begun), len(progress.finished)
             raise Interrupted(
-                f"interrupted: {finished} of {len(plan.steps)} steps are done, {begun - finished} more were begun and "
-                f"ended, {len(plan.steps) - begun} were not begun; nothing is undone",
+                f"interrupted: of {len(plan.steps)} steps {len(progress.finished)} were done, those that had begun "
+                "were brought to their end, and nothing is undone",
                 hint="the same command goes on from here; devicevm destroy takes everything away",
             ) from None
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +21,8 @@ from . import output
 from .carrying import Manner, carry
 from .changes import summary
 from .imagebuild import build_one, recipes_of
+from .imageuse import is_current
+from .interrupted import Interrupted, uninterrupted
 from .opening import find_domain, open_vmm, specification, store_of
 from .options import Vmm
 from .remains import remains_of
@@ -57,17 +57,22 @@ class Demonstration:
         return f"qemu:///embed?root={self.root}"
 
     def run(self, keep: bool) -> None:
-        """Everything, in order; DevicevmError says what went wrong. All is taken away, unless `keep`, whatever happens."""
+        """Everything, in order; DevicevmError says what went wrong. Without `keep` nothing stays, whatever happens."""
         # QEMU runs as a user of its own, who must get at its files below.
         self.root.chmod(0o711)
         try:
-            build_missing(self.vmm)
+            build_images(self.vmm)
             self._say(f"an embedded VMM in {self.root}: your own domains are not touched")
             with open_vmm(replace(self.vmm, uri=self.uri), self.timeout) as driver:
                 self._with(driver, keep)
+        except (KeyboardInterrupt, Interrupted):
+            raise Interrupted(
+                f"interrupted; {'everything stays as it is' if keep else 'everything is taken away again'}",
+                hint=f"devicevm destroy --owner {OWNER} --connect '{self.uri}'" if keep else "",
+            ) from None
         finally:
             if not keep:
-                with _uninterrupted():
+                with uninterrupted():
                     self._leave()
         if self.left:
             raise DevicevmError("the destroy was not complete", hint="please report this")
@@ -92,7 +97,7 @@ class Demonstration:
             self._unchanged(driver)
         finally:
             if not keep:
-                with _uninterrupted():
+                with uninterrupted():
                     self._say("destroy")
                     self.left += destroy_all(driver, self._manner())
 
@@ -130,16 +135,17 @@ class Demonstration:
         output.note(f"-- {text}", "bold")
 
 
-def build_missing(vmm: Vmm) -> None:
-    """Build the images that the quickstart boots, those that are not there."""
+def build_images(vmm: Vmm) -> None:
+    """Build the images that the quickstart boots, unless they are there and of this version of devicevm."""
     store = ImageStore(store_of(vmm))
-    for name in IMAGES:
+    for recipe in (recipe for name in IMAGES for recipe in recipes_of(name)):
         try:
-            store.current(name)
-        except DevicevmError:
-            output.note(f"-- image {name} is not there yet: it is built, once", "bold")
-            for recipe in recipes_of(name):
-                build_one(recipe, store)
+            build_one(recipe, store)
+        except DevicevmError as error:
+            # Without a network, say. What was built before will do, most likely.
+            if recipe.name not in {image.name for image in store.list() if is_current(store, image)}:
+                raise
+            output.warning(f"image {recipe.name} is taken as it is: {error.message.splitlines()[0]}")
 
 
 def demo_topology(topology: Topology) -> Topology:
@@ -185,14 +191,3 @@ def destroy_all(driver: Driver, manner: Manner) -> list[str]:
             driver.stop(name)
             driver.undefine(name)
     return left
-
-
-@contextlib.contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Within, Ctrl-C and SIGTERM wait: an impatient second one must not leave half of it behind."""
-    caught = (signal.SIGINT, signal.SIGTERM)
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, caught)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from ..inventory.cpuset import format_cpuset
 from ..inventory.free import CpuUse, Free, free
 from ..inventory.host import Holding, Host, NodeDevice
-from ..quantity import format_bytes
 from . import output
 
 
@@ -42,9 +41,9 @@ def _show_facts(host: Host, view: Free) -> None:
         "Accelerator": host.accelerator or "not probed",
         "Supports": ", ".join(host.vmm.supports) or "unknown",
         "Processor": f"{model or 'unknown'}, {len(host.cpu_features)} features",
-        "CPUs": f"{len(view.cpus)}, {len(view.vacant_cpus())} vacant; {len(view.vacant_cores())} whole cores, "
-        f"{len(view.vacant_sockets())} whole sockets vacant; {view.floating} vCPUs float",
-        "Memory": f"{format_bytes(host.memory)}, {format_bytes(max(view.memory, 0))} not promised to any domain",
+        "CPUs": f"{len(view.cpus)}; vacant: {len(view.vacant_cpus())} CPUs, {len(view.vacant_cores())} whole cores, "
+        f"{len(view.vacant_sockets())} whole sockets; not pinned: {view.floating} vCPUs",
+        "Memory": f"{output.size(host.memory)}, {output.size(view.memory)} not promised to any domain",
     }
     if host.microcode:
         facts["Microcode"] = hex(host.microcode)
@@ -81,9 +80,9 @@ def _show_nodes(host: Host, view: Free) -> None:
         (
             str(node.id),
             format_cpuset(node.cpus),
-            format_bytes(node.memory),
-            format_bytes(max(view.memory_on((node.id,)), 0)),
-            ", ".join(f"{count} of {format_bytes(int(size))}" for size, count in node.huge_pages.items() if count),
+            output.size(node.memory),
+            output.size(view.memory_on((node.id,))),
+            ", ".join(f"{count} of {output.size(int(size))}" for size, count in node.huge_pages.items() if count),
         )
         for node in host.nodes
     ]
@@ -105,7 +104,7 @@ def _use(cpus: list[CpuUse]) -> str:
 def _holding(one: Holding) -> tuple[str, ...]:
     cpus = format_cpuset(one.cpus) + (" alone" if one.dedicated else "") if one.cpus else f"{one.vcpus} vCPUs anywhere"
     state = "running" if one.active else "stopped"
-    return one.domain, one.owner, state, cpus, format_bytes(one.memory), ", ".join(one.node_devices)
+    return one.domain, one.owner, state, cpus, output.size(one.memory), ", ".join(one.node_devices)
 
 
 def _device(device: NodeDevice, view: Free) -> tuple[str, ...]:

@@ -1,9 +1,55 @@
-"""Ctrl-C in the middle of work that changes something."""
+"""Ctrl-C and SIGTERM: what becomes of work in the middle of which they come."""
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
 from ..errors import DevicevmError
+from . import output
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Handler = Callable[[int, FrameType | None], None]
 
 
 class Interrupted(DevicevmError):
     """The user stopped a command; the message says what state is left. Exit status 130."""
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """A signal's handler: SIGTERM does what Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Within, SIGTERM is treated as Ctrl-C: what was begun is ended in order, and said."""
+    with _handled((signal.SIGTERM,), interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Within, Ctrl-C and SIGTERM are put off with a word: an impatient second one must not leave half of it behind.
+
+    Handlers, not signal masks: a mask is one thread's, and Python runs handlers whichever thread the signal came to.
+    """
+    with _handled(_SIGNALS, lambda number, frame: output.note("still cleaning up")):
+        yield
+
+
+@contextlib.contextmanager
+def _handled(numbers: tuple[signal.Signals, ...], handler: Handler) -> Iterator[None]:
+    """Within, `handler` is called for these signals; nothing happens outside the main thread, which gets them all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import signal
+import os
 import sys
-import threading
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType
 
 import click
 
 from .. import __version__
 from ..errors import DevicevmError
 from . import output
-from .interrupted import Interrupted
+from .interrupted import Interrupted, terminable
 from .options import CONTEXT, Invocation, debug_option
 
 COMMANDS = {
@@ -70,8 +68,11 @@ def cli() -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line (default: this process's) and return its exit status; nothing is raised."""
     invocation = Invocation()
+    # An embedded VMM is part of this process, and its warnings would come between what is said here; errors are
+    # raised, and told, anyway.
+    os.environ.setdefault("LIBVIRT_DEBUG", "4")
     try:
-        with _terminable():
+        with terminable():
             status = cli.main(arguments, prog_name="devicevm", standalone_mode=False, obj=invocation)
             return status if isinstance(status, int) else 0
     except click.ClickException as error:
@@ -103,20 +104,3 @@ def _explain_usage(error: click.ClickException) -> None:
     if context:
         output.note(context.get_usage())
     output.error(error.format_message(), f"{context.command_path} --help" if context else "")
-
-
-class _terminable:
-    """Within, SIGTERM is treated as Ctrl-C: what was begun is ended in order, and said."""
-
-    def __enter__(self) -> None:
-        self.before = signal.getsignal(signal.SIGTERM)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self._interrupt)
-
-    def __exit__(self, *_: object) -> None:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, self.before)
-
-    @staticmethod
-    def _interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt

@@ -14,7 +14,7 @@ from ..manifest.topology import DEFAULT_OWNER
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "show_default": True, "max_content_width": 100}
 
 
 @dataclass
@@ -131,6 +131,13 @@ images_option = click.option(
     help="Where device VM images are; else DEVICEVM_IMAGES, else the user's or the system's folder.",
 )
 
+accelerator_option = click.option(
+    "--accelerator",
+    type=click.Choice(["auto", "kvm", "tcg"]),
+    default="auto",
+    help="What runs guests; auto takes the best that was seen to work.",
+)
+
 paths_argument = click.argument("paths", nargs=-1, required=True, metavar="PATH...")
 
 
@@ -149,12 +156,7 @@ def vmm_options(function: F) -> F:
             "embedded one that works.",
         ),
         images_option,
-        click.option(
-            "--accelerator",
-            type=click.Choice(["auto", "kvm", "tcg"]),
-            default="auto",
-            help="What runs guests; auto takes the best that was seen to work.",
-        ),
+        accelerator_option,
     )
     return compose(*options)(wrapped)  # type: ignore[return-value]
 

@@ -83,6 +83,16 @@ def printable(text: str) -> str:
     )
 
 
+def size(count: int) -> str:
+    """Bytes as people read them, rounded: `23.5GiB`. Where a number must be exact, quantity.format_bytes has it."""
+    number, unit = float(max(count, 0)), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB", "PiB"):
+        if number < 1024:
+            break
+        number, unit = number / 1024, larger
+    return f"{number:.1f}".removesuffix(".0") + unit
+
+
 def interactive() -> bool:
     """Whether somebody is there to be asked."""
     return sys.stdin.isatty() and sys.stderr.isatty()

@@ -24,12 +24,10 @@ class PlainProgress(Progress):
 
     def __init__(self, total: int) -> None:
         self.total = total
-        self.begun: set[str] = set()
         self.finished: set[str] = set()
 
     def started(self, step: Step) -> None:
         """A step begins: worth a line only when it may take a while and there is no spinner to look at."""
-        self.begun.add(step.id)
         if step.action in _SLOW:
             self.say(f"{describe(step)} ...")
 
@@ -80,7 +78,6 @@ class LiveProgress(PlainProgress):
 
     def started(self, step: Step) -> None:
         """A step begins: a spinner."""
-        self.begun.add(step.id)
         with self.lock:
             self.tasks[step.id] = self.display.add_task(output.printable(describe(step)), total=None)
 

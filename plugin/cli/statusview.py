@@ -5,7 +5,6 @@ from __future__ import annotations
 from ..health import DeviceHealth, DomainHealth, Health
 from ..inventory.cpuset import format_cpuset
 from ..planner.domain import Role
-from ..quantity import format_bytes
 from . import output
 
 
@@ -29,7 +28,7 @@ def _show_domains(heading: str, domains: list[DomainHealth]) -> None:
             domain.owner,
             domain.state,
             format_cpuset(domain.cpus) or "any",
-            format_bytes(domain.memory),
+            output.size(domain.memory),
             "; ".join(domain.drift) or "none",
         )
         for domain in domains

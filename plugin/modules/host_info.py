@@ -8,9 +8,9 @@ DOCUMENTATION = r"""
 module: host_info
 short_description: Tell what a host has for device VMs and clients, and what of it is taken
 description:
-  - Returns the inventory of the target as devicevm's planner sees it, that is processors, cores, threads and caches, NUMA
-    nodes and memory, devices, CPU features, what the VMM can do, the device VM images that are there, and what each
-    domain holds.
+  - Returns the inventory of the target as devicevm's planner sees it, that is processors, cores, threads and caches,
+    NUMA nodes and memory, devices, CPU features, what the VMM can do, the device VM images that are there, and what
+    each domain holds.
   - It is the document that C(devicevm inventory -o json) prints, and C(devicevm plan --inventory) reads, so inventories
     that were gathered with this module serve to plan for a fleet without touching it.
 version_added: 0.1.0

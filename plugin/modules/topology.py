@@ -10,8 +10,8 @@ short_description: Make a VMM have the client VMs, devices and device VMs that m
 description:
   - Reads devicevm's manifests on the controller, works out on the target which device VMs are needed and what they run
     on, and makes the VMM have them. One task does a whole topology, and what is as declared already stays as it is.
-  - An action plugin of the same name reads and checks the manifests first. When anything is wrong with them, the task fails with
-    every problem (file, line, column, path in the document, what to do), and nothing is sent to the target.
+  - An action plugin of the same name reads and checks the manifests first. When anything is wrong with them, the task
+    fails with every problem (file, line, column, path in the document, what to do), and nothing is sent to the target.
   - The target needs nothing but Python and libvirt's binding. State lives in the VMM, in the domains' metadata.
   - Domains of another owner's, and domains that devicevm did not make, are never touched.
 version_added: 0.1.0
@@ -23,8 +23,8 @@ options:
   state:
     description:
       - V(present) makes what is declared so, and has it running.
-      - V(absent) removes the clients that are declared, and the device VMs that nobody needs then. Backing storage stays, see
-        O(delete_data).
+      - V(absent) removes the clients that are declared, and the device VMs that nobody needs then. Backing storage
+        stays, see O(delete_data).
     type: str
     choices: [present, absent]
     default: present
@@ -52,7 +52,8 @@ options:
     default: default
   topology:
     description:
-      - What the manifests declare, as the action plugin has read it. Set by the action plugin, which refuses it in a task.
+      - What the manifests declare, as the action plugin has read it. Set by the action plugin, which refuses it in a
+        task.
     type: dict
   prune:
     description:
@@ -93,10 +94,11 @@ attributes:
     description: The module can run in the background.
     support: full
 notes:
-  - Paths inside manifests (kernels, initial RAM disks, images, backing storage) are paths on the target. A relative one starts
-    at the folder that its manifest is in on the controller, or at O(base), and the path that this makes is looked up on the
-    target. For targets other than the controller write absolute paths.
-  - Ansible shows what a task did when it has ended. Each step is written to the target's system log as it begins and ends.
+  - Paths inside manifests (kernels, initial RAM disks, images, backing storage) are paths on the target. A relative one
+    starts at the folder that its manifest is in on the controller, or at O(base), and the path that this makes is
+    looked up on the target. For targets other than the controller write absolute paths.
+  - Ansible shows what a task did when it has ended. Each step is written to the target's system log as it begins and
+    ends.
   - A task that is killed leaves nothing that the next run does not finish or undo.
 requirements:
   - PyYAML and jsonschema >= 4.18 on the controller
@@ -266,7 +268,6 @@ problems:
       type: str
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -325,25 +326,31 @@ class SystemLog(Progress):
 
 
 def converge(module: AnsibleModule) -> dict[str, Any]:
-    """Plan, and unless this is check mode carry the plan out; the task's result."""
-    arguments = module.params
-    topology, intent = wanted(arguments)
-    uri = vmm_uri(arguments)
-    with open_vmm(uri, arguments) as driver:
-        with nullcontext() if module.check_mode else lock(uri, arguments["lock_timeout"]):
-            hosts, observed = survey(driver)
-            plan = make_plan(topology, hosts, observed, intent)
-            result = planned(plan)
-            try:
-                refuse_unplaced(plan)
-            except Unplaceable as error:
-                if not arguments["allow_unplaced"]:
-                    fail(module, error, {**result, "changed": False})
-                module.warn(error.message)
-            for warning in plan.warnings:
-                module.warn(warning)
-            if plan.steps and not module.check_mode:
-                result |= apply(module, plan, driver, hosts[0])
+    """Open the VMM and do the task there; its result. Check mode only looks, and takes no lock."""
+    uri = vmm_uri(module.params)
+    with open_vmm(uri, module.params) as driver:
+        if module.check_mode:
+            return converge_on(driver, module)
+        with lock(uri, module.params["lock_timeout"]):
+            return converge_on(driver, module)
+
+
+def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:
+    """Plan, and unless this is check mode carry the plan out."""
+    topology, intent = wanted(module.params)
+    hosts, observed = survey(driver)
+    plan = make_plan(topology, hosts, observed, intent)
+    result = planned(plan)
+    try:
+        refuse_unplaced(plan)
+    except Unplaceable as error:
+        if not module.params["allow_unplaced"]:
+            fail(module, error, {**result, "changed": False})
+        module.warn(error.message)
+    for warning in plan.warnings:
+        module.warn(warning)
+    if plan.steps and not module.check_mode:
+        result |= apply(module, plan, driver, hosts[0])
     if module._diff:
         result["diff"] = difference(plan, observed)
     return result

@@ -1,4 +1,4 @@
-"""What tests with Ansible share: the collection, installed from its tarball, and a libvirt test driver with a memory."""
+"""What tests with Ansible share: the collection, installed from its tarball, and a test driver that remembers."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from devicevm.vmm.places import places_of
-from playing import Player
+from playing import TOPOLOGY, Player, one_task
 from stage_collection import REPO
 from test_provision_role import variables
 
@@ -21,6 +21,24 @@ pytestmark = [pytest.mark.e2e, pytest.mark.libvirt, pytest.mark.slow, pytest.mar
 
 BOOK = REPO / "examples/ansible/provision.yml"
 INVENTORY = ("-i", str(REPO / "examples/ansible/inventory.ini"))
+
+
+BROKEN = """\
+apiVersion: devicevm/v1
+kind: Client
+metadata: {name: web}
+spec:
+  vm: {memory: 192MiB, boot: {guestImage: client}}
+  devices:
+    - {name: meter, class: serial, parameters: {command: [/bin/sh, -c, "echo cannot find the meter >&2; exit 3"]}}
+---
+apiVersion: devicevm/v1
+kind: DeviceVM
+metadata: {name: meters}
+spec:
+  memory: 128MiB
+  serves: {classes: [serial]}
+"""
 
 
 @pytest.fixture
@@ -56,12 +74,6 @@ def names(root: Path) -> set[str]:
     return {command.partition("guest=")[2].partition(",")[0] for command in guests(root).values()}
 
 
-def console(root: Path, name: str) -> str:
-    """What a guest has written to its console."""
-    path = places_of(f"qemu:///embed?root={root}").runtime / f"{name}.console"
-    return path.read_text(errors="replace") if path.exists() else ""
-
-
 def test_example_with_guests(player: Player, root: Path, images: Path) -> None:
     uri = f"qemu:///embed?root={root}"
     here = variables(connect=uri, image_store=str(images), timeout=180)
@@ -70,7 +82,7 @@ def test_example_with_guests(player: Player, root: Path, images: Path) -> None:
 
     first = player.play(BOOK, *INVENTORY, *here, timeout=600)
     assert told.steps == first.steps
-    assert told.topology["diff"]["after"].count("state: running") == 3 if "diff" in told.topology else True
+    assert told.topology["diff"]["after"].count("state: running") == 3
     assert names(root) == {"gadgets", "shop", "tracker"}
     running = guests(root)
     assert {step["result"] for step in first.topology["steps"]} == {"done"}
@@ -92,39 +104,15 @@ def test_example_with_guests(player: Player, root: Path, images: Path) -> None:
 
 def test_device_vm_that_does_not_come_up(player: Player, root: Path, images: Path, tmp_path: Path) -> None:
     """The failure shows the device VM's last words, and nothing of it stays."""
-    (tmp_path / "broken.yaml").write_text(
-        """\
-apiVersion: devicevm/v1
-kind: Client
-metadata: {name: web}
-spec:
-  vm: {memory: 192MiB, boot: {guestImage: client}}
-  devices:
-    - {name: meter, class: serial, parameters: {command: [/bin/sh, -c, "echo cannot find the meter >&2; exit 3"]}}
-"""
-    )
+    path = tmp_path / "broken.yaml"
+    path.write_text(BROKEN)
     uri = f"qemu:///embed?root={root}"
-    book = [
-        {
-            "hosts": "all",
-            "gather_facts": False,
-            "tasks": [
-                {
-                    "devicevm.vmm.topology": {
-                        "src": str(tmp_path / "broken.yaml"),
-                        "connect": uri,
-                        "images": str(images),
-                        "timeout": 60,
-                    }
-                }
-            ],
-        }
-    ]
+    book = one_task(TOPOLOGY, src=str(path), connect=uri, images=str(images), timeout=60)
     failed = player.play(book, timeout=300, ok=False)
     assert failed.status == 2
     result = failed.topology
-    assert result["failed_steps"] == ["start/device-vm/web-dvm"]
-    assert "cannot find the meter" in result["msg"]
+    assert result["failed_steps"] == ["start/device-vm/meters"]
+    assert "cannot find the meter" in result["msg"], result["msg"]
     assert "start/client/web" in result["skipped_steps"]
     assert not result["changed"]
     assert guests(root) == {}

@@ -91,7 +91,9 @@ def test_present_then_absent(task: Task) -> None:
 def test_a_change_is_shown_before_and_after(task: Task) -> None:
     _, first = check_is_what_a_run_does(task, manifests=[client("web")])
     told, _ = check_is_what_a_run_does(task, manifests=[client("web", disk("data"), disk("more"))])
-    (web,) = [line for line in told.output.splitlines() if line.startswith("+") and "more" in line and "name" in line][:1]
+    (web,) = [line for line in told.output.splitlines() if line.startswith("+") and "more" in line and "name" in line][
+        :1
+    ]
     assert web == "+      name: more"
     assert "stop/client/web" in told.steps
     restarts = [step for step in told.topology["steps"] if step["effect"] == "restart"]
@@ -170,7 +172,9 @@ def test_the_rest_is_done_when_asked(task: Task) -> None:
 
 def test_bad_manifest_names_every_place(task: Task, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(yaml.safe_dump(client("web"), sort_keys=False).replace("class: rng", "class: rgn") + "  colour: red\n")
+    path.write_text(
+        yaml.safe_dump(client("web"), sort_keys=False).replace("class: rng", "class: rgn") + "  colour: red\n"
+    )
     failed = task.run(src=str(path), ok=False)
     assert failed.status == 2
     problems = failed.topology["problems"]
@@ -200,7 +204,10 @@ def test_bad_inline_manifest_names_its_place(task: Task) -> None:
         ({"src": "a.yaml", "manifests": []}, "mutually exclusive"),
         ({"src": "nowhere.yaml"}, "nowhere.yaml cannot be found"),
         ({"src": "nowhere.yaml", "colour": "red"}, "colour"),
-        ({"topology": {}, "state": "absent", "prune": True}, "Unsupported parameters for (devicevm.vmm.topology) module: topology"),
+        (
+            {"topology": {}, "state": "absent", "prune": True},
+            "Unsupported parameters for (devicevm.vmm.topology) module: topology",
+        ),
         ({"manifests": [{"kind": "Client"}]}, "apiVersion"),
     ],
 )
@@ -255,7 +262,9 @@ def test_module_defaults(task: Task) -> None:
 
 
 def test_manifests_from_a_template(task: Task, tmp_path: Path) -> None:
-    text = "{% for name in names %}---\n" + yaml.safe_dump(client("NAME")).replace("NAME", "{{ name }}") + "{% endfor %}"
+    text = (
+        "{% for name in names %}---\n" + yaml.safe_dump(client("NAME")).replace("NAME", "{{ name }}") + "{% endfor %}"
+    )
     (tmp_path / "clients.yaml.j2").write_text(text)
     book = one_task(
         TOPOLOGY,

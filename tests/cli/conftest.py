@@ -1,4 +1,4 @@
-"""The command line in tests: run within this process on libvirt's test driver, which forgets with its last connection."""
+"""The command line, run within this process; libvirt's test driver, which forgets with its last connection."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from devicevm.errors import DevicevmError
+from devicevm.guest.boot_config import boot_config
 from devicevm.guest.control import Control, DeviceState, DeviceStatus
 from devicevm.guest.probe import probe_bytes, probe_egd, probe_nbd, probe_nmea
 from devicevm.guest.store import ImageStore, default_store
@@ -88,7 +89,7 @@ def qemu_command(folder: Path) -> list[str]:
 def booted(devices: list[dict[str, Any]]) -> Iterator[Guest]:
     """A guest of the test's own, which is gone afterwards whatever happens."""
     folder = Path(tempfile.mkdtemp(prefix="dvm-", dir="/tmp"))
-    (folder / "config").write_text(json.dumps({"devices": devices}))
+    (folder / "config").write_text(boot_config(devices))
     (folder / "backing").write_bytes(bytes(4 << 20))
     process = subprocess.Popen(qemu_command(folder), stdin=subprocess.DEVNULL)
     try:
@@ -248,7 +249,9 @@ def test_power_off(images: None, how: str) -> None:
         assert ("power off asked for" if how == "asked" else "fatal: powering off") in console
 
 
-@pytest.mark.parametrize("config", ["", "{", '{"devices": 5}', '{"devices": [{"name": "x"}]}', '{"extra": 1}'])
+@pytest.mark.parametrize(
+    "config", ["", "{", "e30=x", "e30", "!", '{"devices": 5}', '{"devices": [{"name": "x"}]}', '{"extra": 1}']
+)
 def test_wrong_configuration(images: None, config: str) -> None:
     with booted([]) as guest:
         # QEMU reads the file as it starts: give it another one.

@@ -16,7 +16,7 @@ from devicevm.errors import InvalidManifest
 from devicevm.manifest.plain import plain_data
 from devicevm.manifest.read import check, read_topology, topology_from_documents
 from devicevm.manifest.scalar import BadScalar, resolve
-from devicevm.manifest.source import Text, read_texts
+from devicevm.manifest.source import read_texts
 from devicevm.manifest.template import expand
 from devicevm.manifest.topology import Topology
 from devicevm.manifest.yamlreader import read_documents
@@ -30,30 +30,33 @@ RUN = settings(max_examples=150, deadline=None, suppress_health_check=[HealthChe
 
 SEEDS = [
     document.data
-    for text in read_texts([REPO / "examples", REPO / "tests" / "cases" / "manifests" / "everything.manifest"])[0]
+    for text in read_texts(
+        [*sorted((REPO / "examples").glob("*.yaml")), REPO / "tests" / "cases" / "manifests" / "everything.manifest"]
+    )[0]
     for document in read_documents(text)[0]
 ]
-YAML_BITS = st.sampled_from(
-    ["&a ", "*a", "<<: ", "!!python/object:os.system ", "? ", "- ", ": ", "[", "]", "{", "}", "\n", "  ", "---\n", "|\n", ">\n"]
-    + ["'", '"', "#", "%", "@", "\t", "010", ".nan", "1e999", "~", "yes", "\ufeff", "\x85", "\x00", "\\", "é", "kind: Client\n"]
-    + ["apiVersion: devicevm/v1\n", "metadata: ", "spec: ", "name: a", "0x", "...\n", "&", "*", "!", ","]
-)
+YAML_BITS = st.sampled_from([
+    "&a ", "*a", "<<: ", "!!python/object:os.system ", "? ", "- ", ": ", "[", "]", "{", "}", "\n", "  ", "---\n", "|\n",
+    ">\n", "'", '"', "#", "%", "@", "\t", "010", ".nan", "1e999", "~", "yes", "\ufeff", "\x85", "\x00", "\\", "é",
+    "0x", "kind: Client\n", "apiVersion: devicevm/v1\n", "metadata: ", "spec: ", "name: a", "...\n", "&", "*", "!", ",",
+])  # fmt: skip
 SCALARS = st.one_of(
     st.none(),
     st.booleans(),
     st.integers(),
     st.floats(),
     st.text(max_size=20),
-    st.sampled_from(["64MiB", "data", "disk", "${x}", "${", "/dev/x", "a\n", "\ud800", "\0", "0-1", "(", "nbd", "[a-z"]),
-)
-KEYS = st.one_of(
-    st.text(max_size=8),
     st.sampled_from(
-        ["name", "class", "kind", "if", "then", "else", "equals", "store", "size", "file", "block", "volume", "type", "pattern"]
-        + ["properties", "items", "oneOf", "anyOf", "not", "$ref", "default", "enum", "required", "format", "multipleOf"]
-        + ["additionalProperties", "patternProperties", "dependentSchemas", "minimum", "uniqueItems", "const", "contains"]
+        ["64MiB", "data", "disk", "${x}", "${", "/dev/x", "a\n", "\ud800", "\0", "0-1", "(", "nbd", "[a-z"]
     ),
 )
+NAMES = [
+    "name", "class", "kind", "if", "then", "else", "equals", "store", "size", "file", "block", "volume", "type",
+    "pattern", "properties", "items", "oneOf", "anyOf", "not", "$ref", "default", "enum", "required", "format",
+    "multipleOf", "additionalProperties", "patternProperties", "dependentSchemas", "minimum",
+    "uniqueItems", "const", "contains",
+]  # fmt: skip
+KEYS = st.one_of(st.text(max_size=8), st.sampled_from(NAMES))
 VALUES = st.recursive(
     SCALARS,
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(KEYS, inner, max_size=4)),

@@ -7,9 +7,13 @@ topology it declares (NAME.json). DEVICEVM_REGENERATE=1 writes them anew, for re
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from devicevm.errors import InvalidManifest
@@ -19,7 +23,7 @@ from devicevm.record import from_data, to_data
 
 REPO = Path(__file__).resolve().parents[2]
 CASES = REPO / "tests" / "cases" / "manifests"
-OWN = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
+OWN: dict[str, Any] = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
 EXAMPLES = sorted((REPO / "examples").glob("*.yaml"))
 CASE_FILES = sorted(CASES.glob("*.manifest"))
 
@@ -59,3 +63,35 @@ def test_example_is_right_and_survives_json(path: Path) -> None:
 def test_topology_with_every_key_survives_json() -> None:
     topology = read_topology([CASES / "everything.manifest"], **OWN)
     assert from_data(Topology, json.loads(json.dumps(to_data(topology)))) == topology
+
+
+DOCUMENTED = [
+    pytest.param(block, id=f"{page.stem}-{number}")
+    for page in (REPO / "docs" / "manifests.md", REPO / "docs" / "classes.md")
+    for number, block in enumerate(re.findall(r"```yaml\n(.*?)```", page.read_text(), re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("manifest", DOCUMENTED)
+def test_examples_of_the_documentation(manifest: str) -> None:
+    assert not check(["-"], **OWN, stdin=io.BytesIO(manifest.encode()))
+
+
+def test_every_key_is_documented() -> None:
+    pages = {"deviceclass": ("manifests", "classes")}
+    for name in ("client", "devicevm", "deviceclass", "host"):
+        text = "".join((REPO / "docs" / f"{page}.md").read_text() for page in pages.get(name, ("manifests",)))
+        keys = set(keys_of(json.loads((REPO / "schemas" / f"{name}.schema.json").read_text())))
+        assert not sorted(key for key in keys if not re.search(rf"\b{key}\b", text)), name
+
+
+def keys_of(schema: Any) -> Iterator[str]:
+    """The names of all properties below a schema's spec."""
+    if isinstance(schema, dict):
+        for keyword, below in schema.items():
+            if keyword == "properties":
+                yield from below
+            yield from keys_of(below)
+    elif isinstance(schema, list):
+        for below in schema:
+            yield from keys_of(below)

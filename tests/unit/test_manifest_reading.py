@@ -21,7 +21,7 @@ from devicevm.manifest.source import Text, read_texts
 from devicevm.manifest.yamlreader import read_documents
 
 REPO = Path(__file__).resolve().parents[2]
-OWN = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
+OWN: dict[str, Any] = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
 CLIENT = """\
 apiVersion: devicevm/v1
 kind: Client
@@ -113,7 +113,8 @@ def test_plain_scalars(text: str, value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["010", "-010", "0o7", "1_0", "0b1", "0x1_0", ".inf", "-.INF", ".NaN", "9223372036854775808", "1e400", "9" * 10000]
+    "text",
+    ["010", "-010", "0o7", "1_0", "0b1", "0x1_0", ".inf", "-.INF", ".NaN", "9223372036854775808", "1e400", "9" * 10000],
 )
 def test_scalars_without_one_meaning(text: str) -> None:
     with pytest.raises(BadScalar):

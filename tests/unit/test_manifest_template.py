@@ -14,7 +14,7 @@ from devicevm.manifest.template import expand, is_name, names_in, template_value
 from devicevm.manifest.topology import Device, Store
 
 REPO = Path(__file__).resolve().parents[2]
-OWN = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
+OWN: dict[str, Any] = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
 VALUES = {
     "text": "a b",
     "number": 3,
@@ -51,7 +51,8 @@ def test_expand(command: list[Any], arguments: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "item", ["${gone}", "${none}", "${map}", "x${list}", "${", "a${text", "${a b}", "${}", "${text:bytes}", "${text:other}"]
+    "item",
+    ["${gone}", "${none}", "${map}", "x${list}", "${", "a${text", "${a b}", "${}", "${text:bytes}", "${text:other}"],
 )
 def test_expand_refuses(item: str) -> None:
     with pytest.raises(DevicevmError):
@@ -62,7 +63,8 @@ def test_names() -> None:
     command = ["${a}", {"if": "b", "then": "${c}", "else": ["$${no}", "${d.e:bytes}${f"]}, "${g h}"]
     found = list(names_in(command))
     assert found == [
-        ((0,), "a"), ((1, "if"), "b"), ((1, "then"), "c"), ((1, "else", 1), "d.e"), ((1, "else", 1), "${f"), ((2,), "${g h}"),
+        ((0,), "a"), ((1, "if"), "b"), ((1, "then"), "c"),
+        ((1, "else", 1), "d.e"), ((1, "else", 1), "${f"), ((2,), "${g h}"),
     ]  # fmt: skip
     assert [is_name(name) for _, name in found] == [True, True, True, True, False, False]
 

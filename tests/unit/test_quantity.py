@@ -29,7 +29,23 @@ def test_sizes(text: str | int, size: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " 64MiB", "64 MiB", "64mib", "64K", "MiB", "-1", "1e3", ".5Gi", "1.MiB", "64MiB\n", "٣Mi", "1" * 19, "0.3Ki", "64Mb"],
+    [
+        "",
+        " 64MiB",
+        "64 MiB",
+        "64mib",
+        "64K",
+        "MiB",
+        "-1",
+        "1e3",
+        ".5Gi",
+        "1.MiB",
+        "64MiB\n",
+        "٣Mi",
+        "1" * 19,
+        "0.3Ki",
+        "64Mb",
+    ],
 )
 def test_no_sizes(text: str) -> None:
     with pytest.raises(DevicevmError):
@@ -51,7 +67,9 @@ def test_shortest_form() -> None:
     assert [format_bytes(size) for size in (0, 64 * 2**20, 1536, 1000)] == ["0B", "64MiB", "1536B", "1000B"]
 
 
-@pytest.mark.parametrize("unit", ["", "B", "k", "kB", "K", "KB", "Ki", "KiB", "m", "M", "Mi", "MiB", "GB", "Pi", "Ei", "Bi"])
+@pytest.mark.parametrize(
+    "unit", ["", "B", "k", "kB", "K", "KB", "Ki", "KiB", "m", "M", "Mi", "MiB", "GB", "Pi", "Ei", "Bi"]
+)
 def test_pattern_of_the_schemas_knows_the_same_units(unit: str) -> None:
     try:
         parse_bytes(f"1{unit}")

@@ -21,7 +21,9 @@ from devicevm.quantity import PATTERN
 from devicevm.record import camel, from_data, to_data
 
 REPO = Path(__file__).resolve().parents[2]
-SCHEMAS = {path.name.removesuffix(".schema.json"): json.loads(path.read_text()) for path in (REPO / "schemas").iterdir()}
+SCHEMAS = {
+    path.name.removesuffix(".schema.json"): json.loads(path.read_text()) for path in (REPO / "schemas").iterdir()
+}
 RECORDS: dict[str, type] = {"plan": Plan, "inventory": Host}
 STEP = frozenset(("properties", "items", "additionalProperties", "propertyNames", "anyOf", "oneOf", "$ref"))
 
@@ -120,7 +122,7 @@ def used_paths(data: Any, path: str = "") -> Iterator[str]:
 
 def manifests() -> Iterator[Any]:
     good = [path.with_suffix(".manifest") for path in (REPO / "tests" / "cases" / "manifests").glob("*.json")]
-    for text in read_texts([REPO / "examples", REPO / "classes", REPO / "images", *good])[0]:
+    for text in read_texts([*(REPO / "examples").glob("*.yaml"), REPO / "classes", REPO / "images", *good])[0]:
         for document in read_documents(text)[0]:
             yield document.data
 

@@ -34,8 +34,13 @@ def console(*, name: str, vmm: Vmm) -> int:
     virsh = shutil.which("virsh")
     if virsh is None:
         raise DevicevmError("virsh is not installed", hint="apt-get install libvirt-clients")
-    if not sys.stdin.isatty():
+    if not terminal():
         raise DevicevmError("a console needs a terminal", hint=f"what it said: devicevm logs {name}")
     output.note(f"console of {name}; Ctrl-] leaves it")
     sys.stderr.flush()
     os.execv(virsh, ["virsh", "--connect", uri, "console", name])  # noqa: S606 - no shell is the point
+
+
+def terminal() -> bool:
+    """Whether this process has a terminal to give."""
+    return sys.stdin.isatty()

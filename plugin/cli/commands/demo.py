@@ -11,7 +11,7 @@ from .. import output
 from ..data import data
 from ..demonstration import Demonstration, demo_topology
 from ..manifests import read
-from ..options import Vmm, command, compose, format_option, images_option
+from ..options import Vmm, accelerator_option, command, compose, format_option, images_option
 
 
 @command(
@@ -28,12 +28,7 @@ from ..options import Vmm, command, compose, format_option, images_option
         metavar="SECONDS",
         help="How long a device VM may take to become ready, and the client to use its devices.",
     ),
-    click.option(
-        "--accelerator",
-        type=click.Choice(["auto", "kvm", "tcg"]),
-        default="auto",
-        help="What runs guests; auto takes the best that was seen to work.",
-    ),
+    accelerator_option,
     images_option,
     format_option,
 )

@@ -10,7 +10,6 @@ from ...errors import DevicevmError
 from ...guest.image import Image
 from ...guest.store import ImageStore, default_store
 from ...planner.domain import ObservedDomain
-from ...quantity import format_bytes
 from .. import output
 from ..data import image_recipes
 from ..imagebuild import build_one, recipes_of
@@ -73,7 +72,7 @@ def list_(*, images: Path | None, form: str) -> int:
                 item.digest[:12],
                 "yes" if is_current(store, item) else "no",
                 item.kernel_version,
-                format_bytes(item.kernel_size + item.initramfs_size),
+                output.size(item.kernel_size + item.initramfs_size),
             )
             for item in found
         ]

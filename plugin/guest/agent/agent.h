@@ -25,6 +25,9 @@ void power_off(void) __attribute__((noreturn));
 /* fwcfg.c: the host's configuration; NULL when there is none. The caller frees it. */
 char *fwcfg_read(const char *name, size_t *size);
 
+/* base64.c */
+ssize_t base64_decode(char *text, size_t size);
+
 /* log.c: a bounded log in memory, echoed to the console. */
 void log_open(void);
 void log_message(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -29,10 +29,12 @@ static void read_config(char *problem, size_t problem_size)
 	char *text = fwcfg_read(CONFIG_NAME, &size);
 	json_error_t error;
 	json_t *config;
+	ssize_t decoded;
 
 	if (!text)
 		return; /* no configuration, no devices: the control port may bring some */
-	config = json_loadb(text, size, JSON_REJECT_DUPLICATES, &error);
+	decoded = size && text[0] != '{' ? base64_decode(text, size) : (ssize_t)size;
+	config = json_loadb(text, decoded > 0 ? (size_t)decoded : 0, JSON_REJECT_DUPLICATES, &error);
 	if (config)
 		start_devices(config, problem, problem_size);
 	else

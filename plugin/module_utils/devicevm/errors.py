@@ -37,7 +37,8 @@ class Problem:
     hint: str = ""
 
     def __str__(self) -> str:
-        where = f"{self.source}:{self.line}:{self.column}: " if self.source else ""
+        place = f":{self.line}:{self.column}" if self.line else ""
+        where = f"{self.source}{place}: " if self.source else ""
         at = f"{self.path}: " if self.path else ""
         hint = f" ({self.hint})" if self.hint else ""
         return f"{where}{at}{self.message}{hint}"

@@ -2,7 +2,8 @@
 
 Every document that leaves the process (plan, inventory, the specification kept in a
 domain's metadata) is a tree of frozen dataclasses. Field names become camelCase keys; fields
-that hold their default are left out, so documents stay short and old readers keep working.
+that hold their default are left out, so documents stay short and old readers keep working; a
+field made with `always(...)` is never left out.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from typing import Any, TypeVar
 from .errors import DevicevmError
 
 T = TypeVar("T")
+
+
+def always(default: T) -> T:
+    """A field's default for what a document must say even when it is the default: its kind and version."""
+    return typing.cast(T, dataclasses.field(default=default, metadata={"always": True}))
 
 
 def camel(name: str) -> str:
@@ -61,6 +67,8 @@ def digest(value: Any, length: int = 64) -> str:
 
 
 def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
+    if field.metadata.get("always"):
+        return False
     if field.default is not dataclasses.MISSING:
         return bool(value == field.default)
     if field.default_factory is not dataclasses.MISSING:

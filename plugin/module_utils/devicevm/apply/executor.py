@@ -21,7 +21,12 @@ def execute(context: Context, parallel: int, progress: Progress) -> Outcome:
     outcome = Outcome()
     with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="step") as pool:
         run = _Run(context, progress, outcome, pool)
-        run.go()
+        try:
+            run.go()
+        except BaseException:
+            # Leaving the pool waits for its queue as well: what waits there has not begun.
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
     if outcome.failed:
         _put_back(context, progress, outcome)
     return outcome

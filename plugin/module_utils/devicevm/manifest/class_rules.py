@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -32,8 +33,21 @@ def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         schema = parameter_schema(spec)
         yield from _template_problems(document, schema)
         yield from _storage_problems(document, schema)
-    if spec["program"].get("expect") and spec["program"].get("ready", "bytes") != "bytes":
-        yield document.problem(("spec", "program", "expect"), "only the probe `bytes` expects something", "remove it, or write ready: bytes")
+    yield from _expect_problems(document)
+
+
+def _expect_problems(document: Document) -> Iterator[Problem]:
+    program = document.spec["program"]
+    place = ("spec", "program", "expect")
+    if program.get("expect") and program.get("ready", "bytes") != "bytes":
+        message = "only the probe `bytes` expects something"
+        yield document.problem(place, message, "remove it, or write ready: bytes")
+    try:
+        # The probe searches bytes: what is fine for text (\u00e9) can be none for them.
+        re.compile(program.get("expect", "").encode())
+    except (re.error, RecursionError, OverflowError) as error:
+        message = f"{shown(program['expect'])} is no regular expression of bytes: {error}"
+        yield document.problem(place, message, "write bytes beyond ASCII as \\xNN")
 
 
 def _frontend_problems(document: Document) -> Iterator[Problem]:
@@ -52,7 +66,9 @@ def _frontend_problems(document: Document) -> Iterator[Problem]:
 def _channel_problems(document: Document) -> Iterator[Problem]:
     for index, name in enumerate(document.spec.get("channels", ())):
         if name not in CHANNELS:
-            yield document.problem(("spec", "channels", index), f"channel {shown(name)} is unknown", nearest(name, CHANNELS))
+            yield document.problem(
+                ("spec", "channels", index), f"channel {shown(name)} is unknown", nearest(name, CHANNELS)
+            )
 
 
 def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
@@ -72,7 +88,9 @@ def _unknown_name(document: Document, place: Place, name: str, schema: dict[str,
     known = dict.fromkeys(OWN_NAMES) | names_of(schema)
     first, *rest = name.split(".")
     if first not in known:
-        yield document.problem(place, f"parameter {shown(first)} is not among the class's parameters", nearest(first, known))
+        yield document.problem(
+            place, f"parameter {shown(first)} is not among the class's parameters", nearest(first, known)
+        )
         return
     below = known[first]
     for part in rest:

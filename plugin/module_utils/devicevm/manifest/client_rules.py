@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from .. import API_VERSION
 from ..channel.registry import CHANNELS
 from ..errors import DevicevmError, Problem
 from ..frontend.registry import FRONTENDS
@@ -14,6 +15,7 @@ from .build import build_device, build_program
 from .declared import Declared
 from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
+from .schema import MAX_PROBLEMS
 from .storage import class_storage, relative_finding, storage_findings
 from .template import expand, template_values
 from .wording import nearest
@@ -40,7 +42,9 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
 
 def sound_device_problems(document: Document, known: list[Problem], declared: Declared) -> Iterator[Problem]:
     """What is wrong with those devices of a client that its schema let pass, when it did not let all pass."""
-    spec = document.data.get("spec") if isinstance(document.data, dict) else None
+    if document.data.get("apiVersion") != API_VERSION or len(known) >= MAX_PROBLEMS:
+        return  # the schema was not asked, or not about everything
+    spec = document.data.get("spec")
     devices = spec.get("devices") if isinstance(spec, dict) else None
     for index, device in enumerate(devices if isinstance(devices, list) else ()):
         place = ("spec", "devices", index)
@@ -154,6 +158,7 @@ def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
             continue
         taken[frontend.numbering] = taken.get(frontend.numbering, 0) + 1
         if taken[frontend.numbering] > frontend.last - frontend.first + 1:
-            message = f"a client has {frontend.last - frontend.first + 1} devices with front end {frontend.name} at most"
+            message = (
+                f"a client has {frontend.last - frontend.first + 1} devices with front end {frontend.name} at most"
+            )
             yield document.problem(("spec", "devices", index), message, "choose another front end")
-

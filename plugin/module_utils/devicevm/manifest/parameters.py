@@ -12,18 +12,18 @@ from .schema import check_data, make_validator, metaschema_validator
 from .template import OWN_NAMES, is_name
 from .wording import nearest
 
-_ONE = frozenset(
-    ("items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames")
-    + ("unevaluatedItems", "unevaluatedProperties")
-)
-_MANY = frozenset(("allOf", "anyOf", "oneOf", "prefixItems"))
-_NAMED = frozenset(("properties", "patternProperties", "dependentSchemas"))
-_PLAIN = frozenset(
-    ("type", "enum", "const", "default", "title", "description", "examples", "deprecated", "format", "pattern")
-    + ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength")
-    + ("minItems", "maxItems", "uniqueItems", "minContains", "maxContains", "required", "dependentRequired")
-    + ("minProperties", "maxProperties", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "$comment")
-)
+_ONE = frozenset([
+    "items", "additionalProperties", "not", "if", "then", "else", "contains", "propertyNames", "unevaluatedItems",
+    "unevaluatedProperties",
+])  # fmt: skip
+_MANY = frozenset(["allOf", "anyOf", "oneOf", "prefixItems"])
+_NAMED = frozenset(["properties", "patternProperties", "dependentSchemas"])
+_PLAIN = frozenset([
+    "type", "enum", "const", "default", "title", "description", "examples", "deprecated", "format", "pattern",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "minItems",
+    "maxItems", "uniqueItems", "minContains", "maxContains", "required", "dependentRequired", "minProperties",
+    "maxProperties", "readOnly", "writeOnly", "contentEncoding", "contentMediaType", "$comment",
+])  # fmt: skip
 _KEYWORDS = _ONE | _MANY | _NAMED | _PLAIN
 
 
@@ -45,7 +45,9 @@ def complete(schema: Any, given: Any) -> Any:
     return result
 
 
-def parameter_problems(schema: dict[str, Any], class_name: str, data: Any, document: Document, place: Place) -> list[Problem]:
+def parameter_problems(
+    schema: dict[str, Any], class_name: str, data: Any, document: Document, place: Place
+) -> list[Problem]:
     """What is wrong with a device's parameters, which are at `place` in the document and complete."""
     return check_data(make_validator(schema), data, document, place, f"class {class_name} takes no parameter")
 
@@ -102,9 +104,13 @@ def _name_problems(schema: Mapping[str, Any], document: Document, place: Place) 
     for name in schema.get("properties", {}):
         here = (*place, "properties", name)
         if name in OWN_NAMES:
-            yield document.problem(here, f"{name} means something else in command templates", "choose another name", key=True)
+            yield document.problem(
+                here, f"{name} means something else in command templates", "choose another name", key=True
+            )
         elif not is_name(name) or "." in name:
-            yield document.problem(here, f"{shown(name)} is no name for a parameter", "letters, digits, '-' and '_'", key=True)
+            yield document.problem(
+                here, f"{shown(name)} is no name for a parameter", "letters, digits, '-' and '_'", key=True
+            )
 
 
 def _default_problems(schema: Mapping[str, Any], document: Document, place: Place) -> Iterator[Problem]:

@@ -83,7 +83,9 @@ def _read(paths: Paths, stdin: BinaryIO | None) -> tuple[list[Document], list[Pr
         problems += found
     if not documents and not problems:
         where = (texts[0].source, 1, 1) if texts else ("", 0, 0)
-        problems.append(Problem(*where, "", "there is no document to read", "devicevm destroy removes what was declared"))
+        problems.append(
+            Problem(*where, "", "there is no document to read", "devicevm destroy removes what was declared")
+        )
     return documents, problems
 
 

@@ -67,7 +67,9 @@ def _store_problems(declared: Declared) -> Iterator[Problem]:
             for other, there, their in users:
                 if not (store.read_only and their.read_only) and not _apart(document, other):
                     message = f"its store is also that of a device of {other.name} in {other.where(there)}"
-                    yield document.problem(place, message, "only read-only devices can share a store: set readOnly on both")
+                    yield document.problem(
+                        place, message, "only read-only devices can share a store: set readOnly on both"
+                    )
                     break
             users.append((document, place, store))
 

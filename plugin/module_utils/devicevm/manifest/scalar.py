@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from typing import Union
 
-Scalar = Union[str, int, float, bool, None]
+Scalar = str | int | float | bool | None
 
 MAX_INTEGER = 2**63 - 1
 """What every JSON reader, libvirt and C program downstream can hold."""
@@ -19,7 +18,9 @@ _HEXADECIMAL = re.compile(r"0x[0-9a-fA-F]+", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?", re.ASCII)
 _NO_NUMBER = re.compile(r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)")
 # YAML 1.1 reads 010 as 8 and 1_000 as 1000; YAML 1.2 reads 10 and the text "1_000".
-_AMBIGUOUS = re.compile(r"[-+]?0[0-9_]+|0o[0-7]+|[-+]?[0-9]+_[0-9_]*|[-+]?0b[01_]+|[-+]?0x[0-9a-fA-F]*_[0-9a-fA-F_]*", re.ASCII)
+_AMBIGUOUS = re.compile(
+    r"[-+]?0[0-9_]+|0o[0-7]+|[-+]?[0-9]+_[0-9_]*|[-+]?0b[01_]+|[-+]?0x[0-9a-fA-F]*_[0-9a-fA-F_]*", re.ASCII
+)
 
 
 class BadScalar(ValueError):
@@ -64,7 +65,9 @@ def _integer(text: str) -> int:
 def bounded(number: int, text: str = "") -> int:
     """The integer itself; BadScalar when it does not fit 64 bits."""
     if abs(number) > MAX_INTEGER:
-        raise BadScalar(f"{(text or str(number))[:40]} is too large a number", "64 bits are the limit; quote it when it is text")
+        raise BadScalar(
+            f"{(text or str(number))[:40]} is too large a number", "64 bits are the limit; quote it when it is text"
+        )
     return number
 
 

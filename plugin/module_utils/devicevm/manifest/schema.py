@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from types import ModuleType
@@ -56,11 +56,11 @@ def check_data(
     found = problems_in(validator.iter_errors(data), document, prefix, unknown)
     try:
         return sorted(set(islice(found, MAX_PROBLEMS)))
-    except re.error as error:  # of a class's own schema; its own check names the place
+    except (re.error, RecursionError) as error:  # a class's own pattern; its own check names the place
         return [document.problem(prefix, f"cannot be checked: {error} in a pattern of the class")]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_validator(schemas: Path, name: str) -> Validator:
     """The validator of `schemas/NAME.schema.json`."""
     path = schemas / f"{name}.schema.json"
@@ -104,7 +104,9 @@ def _kind_problem(document: Document, kinds: tuple[str, ...]) -> Problem | None:
     version = document.data.get("apiVersion")
     if "kind" not in document.data or "apiVersion" not in document.data:
         missing = "kind" if "kind" not in document.data else "apiVersion"
-        return document.problem((), f"{missing} is missing", f"begin with apiVersion: {API_VERSION} and kind: one of {known}")
+        return document.problem(
+            (), f"{missing} is missing", f"begin with apiVersion: {API_VERSION} and kind: one of {known}"
+        )
     if version != API_VERSION:
         return document.problem(("apiVersion",), f"{shown(version)} is not known", f"write {API_VERSION}")
     if kind == "Plan":

@@ -48,7 +48,9 @@ def read_texts(
             continue
         seen.add(key)
         if len(seen) > MAX_FILES or budget <= 0:
-            problems.append(_problem(path, f"too much to read: {MAX_FILES} files and {MAX_TOTAL_BYTES >> 20} MiB at most"))
+            problems.append(
+                _problem(path, f"too much to read: {MAX_FILES} files and {MAX_TOTAL_BYTES >> 20} MiB at most")
+            )
             break
         text = _read(path, stdin, problems)
         if text:
@@ -67,7 +69,7 @@ def _printable(path: str) -> str:
 
 
 def _files(paths: Iterable[str | os.PathLike[str]], problems: list[Problem]) -> Iterable[str]:
-    for path in map(os.fspath, paths):
+    for path in (os.fspath(path) for path in paths):
         if path == STDIN or not os.path.isdir(path):
             yield path
             continue

@@ -51,7 +51,7 @@ def store_of(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | 
         pool=volume.get("pool", ""),
         volume=volume.get("name", ""),
         read_only=parameters.get(names.read_only) is True,
-        reclaim=declared.get("reclaim", "retain"),
+        reclaim=declared.get("reclaim", "delete"),
     )
 
 
@@ -65,7 +65,7 @@ def storage_findings(names: ClassStorage, parameters: Mapping[str, Any], folder:
     if not isinstance(read_only, bool):
         yield (names.read_only,), f"true or false expected, {shown(read_only)} found", ""
     elif read_only and declared is None:
-        why = "a read-only disk without a store would be empty for ever: its content lives in memory and nobody can write it"
+        why = "a read-only disk without a store would be empty for ever: it lives in memory and nobody can write to it"
         yield (names.read_only,), why, f"give it a {names.store}, or leave {names.read_only} out"
 
 
@@ -97,7 +97,7 @@ def _store_findings(place: Place, declared: Any, folder: Path | None) -> Iterato
         yield here, f"{shown(where)} is no path of a block device", "write it from the root, such as /dev/vg0/data"
     else:
         yield from relative_finding(here, where, folder)
-    if declared.get("reclaim", "retain") not in ("retain", "delete"):
+    if declared.get("reclaim", "delete") not in ("retain", "delete"):
         yield (*place, "reclaim"), "retain or delete expected", ""
 
 
@@ -109,7 +109,11 @@ def _size_findings(names: ClassStorage, parameters: Mapping[str, Any]) -> Iterat
     declared = parameters.get(names.store)
     if names.size not in parameters:
         if declared is None:
-            yield (), f"{names.size} is missing", f"without a {names.store} the disk lives in memory, which needs its {names.size}"
+            yield (
+                (),
+                f"{names.size} is missing",
+                f"without a {names.store} the disk lives in memory, which needs its {names.size}",
+            )
         elif not isinstance(declared, Mapping) or "block" not in declared:
             yield (), f"{names.size} is missing", "files and volumes are created when they are not there"
         return
@@ -119,4 +123,8 @@ def _size_findings(names: ClassStorage, parameters: Mapping[str, Any]) -> Iterat
         yield (names.size,), error.message, error.hint
         return
     if size == 0 or size % SECTOR:
-        yield (names.size,), f"{size} bytes are no size of a disk", f"a disk has sectors of {SECTOR} bytes, one at least"
+        yield (
+            (names.size,),
+            f"{size} bytes are no size of a disk",
+            f"a disk has sectors of {SECTOR} bytes, one at least",
+        )

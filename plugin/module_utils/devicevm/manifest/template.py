@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import DevicevmError
 from ..quantity import parse_bytes
+from .document import Place
 from .topology import Device
 
 BACKING_DIR = "/dev/backing"
@@ -46,23 +47,27 @@ def expand(command: Iterable[Any], values: Mapping[str, Any]) -> tuple[str, ...]
     return tuple(argument for item in command for argument in _expand_item(item, values))
 
 
-def names_in(command: Iterable[Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+def names_in(command: Iterable[Any]) -> Iterator[tuple[Place, str]]:
     """Every name a template refers to, with its place in it.
 
     A malformed reference (`${a b}`, `${` without an end) is yielded as it stands: `is_name` tells.
     """
     for index, item in enumerate(command):
         if isinstance(item, str):
-            for match in _REFERENCE.finditer(item):
-                if match[0] != "$${":
-                    name = _NAME.fullmatch(match[1]) if match[2] else None
-                    yield (index,), name[1] if name else match[0]
-        else:
-            yield (index, "if"), item["if"]
-            for branch in ("then", "else"):
-                below = item.get(branch, [])
-                for place, name in names_in(_branch(below)):
-                    yield (index, branch, *(place if isinstance(below, list) else ())), name
+            yield from (((index,), name) for name in _names_in_text(item))
+            continue
+        yield (index, "if"), item["if"]
+        for branch in ("then", "else"):
+            below = item.get(branch, [])
+            for place, name in names_in(_branch(below)):
+                yield (index, branch, *(place if isinstance(below, list) else ())), name
+
+
+def _names_in_text(text: str) -> Iterator[str]:
+    for match in _REFERENCE.finditer(text):
+        if match[0] != "$${":
+            name = _NAME.fullmatch(match[1]) if match[2] else None
+            yield name[1] if name else match[0]
 
 
 def is_name(text: str) -> bool:
@@ -134,4 +139,6 @@ def _as_text(name: str, value: Any) -> str:
     if isinstance(value, (str, int, float)):
         return str(value)
     what = "a mapping" if isinstance(value, Mapping) else "a list"
-    raise DevicevmError(f"{name} is {what} and cannot stand within an argument", hint="a list can stand as an item of its own")
+    raise DevicevmError(
+        f"{name} is {what} and cannot stand within an argument", hint="a list can stand as an item of its own"
+    )

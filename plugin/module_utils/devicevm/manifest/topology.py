@@ -94,7 +94,7 @@ class Store:
     """Backing storage that outlives its device VM.
 
     `kind`: file, block or volume. `path` for file and block, `pool` and `volume` for volume.
-    `reclaim`: `retain` or `delete` (with the device, and only with --delete-data).
+    `reclaim`: `delete` (with the device, and only when told to with --delete-data) or `retain` (even then).
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Store:
     pool: str = ""
     volume: str = ""
     read_only: bool = False
-    reclaim: str = "retain"
+    reclaim: str = "delete"
 
 
 @dataclass(frozen=True)

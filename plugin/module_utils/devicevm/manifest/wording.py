@@ -5,13 +5,34 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import DevicevmError, Problem
 from .document import Document, Place, shown
 
-if TYPE_CHECKING:
-    from jsonschema.exceptions import ValidationError
+
+class Violation(Protocol):
+    """What is used of jsonschema's ValidationError.
+
+    `context` holds the violations of each alternative, `relative_path` is the way from the parent's data.
+    """
+
+    message: str
+    validator: Any
+    validator_value: Any
+    instance: Any
+    schema: Any
+    cause: Any
+
+    @property
+    def context(self) -> Any: ...
+    @property
+    def relative_path(self) -> Any: ...
+    @property
+    def absolute_path(self) -> Any: ...
+    @property
+    def schema_path(self) -> Any: ...
+
 
 _TYPES = {
     "object": "a mapping",
@@ -38,7 +59,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def problems_in(
-    errors: Iterable[ValidationError], document: Document, prefix: Place = (), unknown: str = "unknown key"
+    errors: Iterable[Violation], document: Document, prefix: Place = (), unknown: str = "unknown key"
 ) -> Iterator[Problem]:
     """The problems that validation errors stand for; `prefix` is where the validated data is in the document."""
     for error in errors:
@@ -46,14 +67,14 @@ def problems_in(
             yield from _problems(leaf, document, (*prefix, *leaf.absolute_path), unknown)
 
 
-def _leaves(error: ValidationError) -> Iterator[ValidationError]:
+def _leaves(error: Violation) -> Iterator[Violation]:
     """The errors of the alternative that was probably meant, in place of "is not valid under any of"."""
     if error.validator not in ("anyOf", "oneOf") or not error.context or _only_required(error):
         yield error
         return
-    branches: dict[Any, list[ValidationError]] = {}
+    branches: dict[Any, list[Violation]] = {}
     for below in error.context:
-        branches.setdefault(below.relative_schema_path[0], []).append(below)
+        branches.setdefault(below.schema_path[0], []).append(below)
     best = min(branches.values(), key=_distance)
     if _distance(best)[0]:
         yield error  # no alternative is of this type: say which types there are
@@ -62,17 +83,17 @@ def _leaves(error: ValidationError) -> Iterator[ValidationError]:
             yield from _leaves(below)
 
 
-def _distance(errors: list[ValidationError]) -> tuple[bool, bool, int]:
+def _distance(errors: list[Violation]) -> tuple[bool, bool, int]:
     """How far the data is from an alternative: of another type, of another value, with so many errors."""
     at_root = {error.validator for error in errors if not error.relative_path}
     return "type" in at_root, bool(at_root & {"enum", "const"}), len(errors)
 
 
-def _only_required(error: ValidationError) -> bool:
+def _only_required(error: Violation) -> bool:
     return all(isinstance(branch, dict) and set(branch) == {"required"} for branch in error.validator_value)
 
 
-def _problems(error: ValidationError, document: Document, place: Place, unknown: str) -> Iterator[Problem]:
+def _problems(error: Violation, document: Document, place: Place, unknown: str) -> Iterator[Problem]:
     if error.validator == "additionalProperties" and error.validator_value is False:
         yield from _unknown_keys(error, document, place, unknown)
     elif error.validator == "required":
@@ -92,7 +113,7 @@ def _problems(error: ValidationError, document: Document, place: Place, unknown:
         yield document.problem(place, message, _quoting_hint(error, document, place) or hint)
 
 
-def _unknown_keys(error: ValidationError, document: Document, place: Place, unknown: str) -> Iterator[Problem]:
+def _unknown_keys(error: Violation, document: Document, place: Place, unknown: str) -> Iterator[Problem]:
     known = error.schema.get("properties", {})
     later = error.schema.get("x-notSupportedYet", ())
     for key in error.instance:
@@ -108,24 +129,24 @@ def _matches_pattern(key: str, schema: dict[str, Any]) -> bool:
     return any(re.search(pattern, key) for pattern in schema.get("patternProperties", {}))
 
 
-def _describe(error: ValidationError, missing: list[str]) -> str:
+def _describe(error: Violation, missing: list[str]) -> str:
     """What a missing key is for, from the schema's own description."""
     schema = error.schema.get("properties", {}).get(missing[0]) if missing else None
     description = schema.get("description", "") if isinstance(schema, dict) else ""
     return str(description).rstrip(".")
 
 
-def _said_by_format(error: ValidationError) -> bool:
+def _said_by_format(error: Violation) -> bool:
     """Whether a failed format says the same, and better."""
     return error.validator in ("pattern", "minimum") and error.schema.get("format") == "quantity"
 
 
-def _said_by_type(error: ValidationError) -> bool:
+def _said_by_type(error: Violation) -> bool:
     """Whether keys are asked of something that is no mapping: that it is none is said already."""
     return error.validator == "oneOf" and _only_required(error) and not isinstance(error.instance, dict)
 
 
-def _quoting_hint(error: ValidationError, document: Document, place: Place) -> str:
+def _quoting_hint(error: Violation, document: Document, place: Place) -> str:
     """YAML makes booleans and numbers of words that were meant as text."""
     types = error.validator_value if error.validator == "type" else ()
     text = document.written(place)
@@ -136,14 +157,14 @@ def _quoting_hint(error: ValidationError, document: Document, place: Place) -> s
     return ""
 
 
-def _expected(error: ValidationError) -> str:
+def _expected(error: Violation) -> str:
     wanted = error.schema.get("x-expected")
     if wanted:
         return f"{shown(error.instance)} is not {wanted}"
     return f"{shown(error.instance)} does not match {shown(error.validator_value)}"
 
 
-def _type(error: ValidationError) -> tuple[str, str]:
+def _type(error: Violation) -> tuple[str, str]:
     types = error.validator_value if isinstance(error.validator_value, list) else [error.validator_value]
     return f"{_words(types)} expected, {shown(error.instance)} found", ""
 
@@ -153,14 +174,14 @@ def _words(types: Iterable[Any]) -> str:
     return " or ".join(names)
 
 
-def _enum(error: ValidationError) -> tuple[str, str]:
+def _enum(error: Violation) -> tuple[str, str]:
     known = [value if isinstance(value, str) else shown(value) for value in error.validator_value]
     if isinstance(error.instance, str):
         return f"{shown(error.instance)} is not known here", nearest(error.instance, known)
     return f"one of {', '.join(known)} expected, {shown(error.instance)} found", ""
 
 
-def _alternatives(error: ValidationError) -> tuple[str, str]:
+def _alternatives(error: Violation) -> tuple[str, str]:
     if _only_required(error):
         names = [key for branch in error.validator_value for key in branch["required"]]
         if error.context:
@@ -174,7 +195,7 @@ def _alternatives(error: ValidationError) -> tuple[str, str]:
     return f"{_words(flat)} expected, {shown(error.instance)} found", ""
 
 
-def _dependent(error: ValidationError) -> tuple[str, str]:
+def _dependent(error: Violation) -> tuple[str, str]:
     for key, needed in error.validator_value.items():
         lacking = [name for name in needed if name not in error.instance]
         if key in error.instance and lacking:
@@ -182,11 +203,11 @@ def _dependent(error: ValidationError) -> tuple[str, str]:
     return error.message[:200], ""
 
 
-def _bound(template: str) -> Callable[[ValidationError], tuple[str, str]]:
+def _bound(template: str) -> Callable[[Violation], tuple[str, str]]:
     return lambda error: (template.format(value=shown(error.instance), bound=shown(error.validator_value)), "")
 
 
-_WORDINGS: dict[str, Callable[[ValidationError], tuple[str, str]]] = {
+_WORDINGS: dict[str, Callable[[Violation], tuple[str, str]]] = {
     "type": _type,
     "enum": _enum,
     "const": _bound("{bound} expected, {value} found"),

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import DevicevmError, Problem
 from .document import Document, Node, shown
@@ -65,7 +65,9 @@ def _decode(text: Text, problems: list[Problem]) -> str | None:
     if found:
         line, column = content.count("\n", 0, found.start()) + 1, found.start() - content.rfind("\n", 0, found.start())
         message = f"character U+{ord(found[0]):04X} is not allowed in YAML"
-        problems.append(Problem(text.source, line, column, "", message, 'write it as an escape in double quotes, as "\\x07"'))
+        problems.append(
+            Problem(text.source, line, column, "", message, 'write it as an escape in double quotes, as "\\x07"')
+        )
         return None
     return content
 
@@ -185,7 +187,9 @@ class _Composer:
         if not isinstance(name, str) or not name:
             self._problem(key, "a key is missing, or is no text", "every line of a mapping is `key: value`")
         elif key.text == "<<":
-            self._problem(key, "merge keys (<<) are not supported", "write the keys out; an alias for a whole value works")
+            self._problem(
+                key, "merge keys (<<) are not supported", "write the keys out; an alias for a whole value works"
+            )
         elif name in frame.node.value:
             line, _ = frame.node.keys[name]
             self._problem(key, f"key {shown(name)} is already given in line {line}", "remove one of the two")
@@ -196,7 +200,9 @@ class _Composer:
 
     def _alias(self, event: Any) -> Node:
         if event.anchor not in self.anchors:
-            self._stop(event, f"alias *{event.anchor[:40]} names no anchor before it", "define it with &, or quote the text")
+            self._stop(
+                event, f"alias *{event.anchor[:40]} names no anchor before it", "define it with &, or quote the text"
+            )
         target = self.anchors[event.anchor]
         if target is None:
             self._stop(event, f"alias *{event.anchor[:40]} holds itself", "write the value out")
@@ -224,16 +230,22 @@ class _Composer:
         return node
 
     def _refuse_tag(self, event: Any) -> None:
-        problem = Problem(self.source, *_place(event), "", f"tag {shown(event.tag)} is not allowed", "remove it: manifests are plain data")
+        problem = Problem(
+            self.source,
+            *_place(event),
+            "",
+            f"tag {shown(event.tag)} is not allowed",
+            "remove it: manifests are plain data",
+        )
         self.problems.append(problem)
 
     def _problem(self, node: Node, message: str, hint: str) -> None:
         self.problems.append(Problem(self.source, node.line, node.column, "", message, hint))
 
-    def _too_deep(self, event: Any) -> None:
+    def _too_deep(self, event: Any) -> NoReturn:
         self._stop(event, f"nested more than {MAX_DEPTH} levels deep", "manifests are flat; look for a missing bracket")
 
-    def _stop(self, event: Any, message: str, hint: str) -> Any:
+    def _stop(self, event: Any, message: str, hint: str) -> NoReturn:
         self.problems.append(Problem(self.source, *_place(event), "", message, hint))
         raise _Stop
 

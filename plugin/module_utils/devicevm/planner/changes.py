@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..frontend.registry import FRONTENDS
+from ..manifest.topology import Store
 from .difference import compare_emulators, difference, same_but_for_emulators, served
 from .domain import DomainSpec, Emulator, ObservedDomain, Role
 from .plan import Action, Effect, Phase, Step, Subject
@@ -170,9 +171,7 @@ class Changes:
 
     def _delete_stores(self, emulators: tuple[Emulator, ...], after: tuple[str, ...]) -> None:
         for emulator in emulators if self.delete_data else ():
-            # A block device is the host's, not ours to delete; what is read only was never ours to write.
-            ours = emulator.store and emulator.store.kind != "block" and not emulator.store.read_only
-            if ours and emulator.id not in self.emulated:
+            if _may_delete(emulator.store) and emulator.id not in self.emulated:
                 self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", after)
 
     def _store(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: tuple[str, ...]) -> str:
@@ -209,6 +208,11 @@ class Changes:
 
 def _id(action: Action, kind: Subject, name: str) -> str:
     return f"{action.value}/{kind.value}/{name}"
+
+
+def _may_delete(store: Store | None) -> bool:
+    """A block device is the host's, not ours to delete; what is read only was never ours to write."""
+    return store is not None and store.kind != "block" and not store.read_only and store.reclaim == "delete"
 
 
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:

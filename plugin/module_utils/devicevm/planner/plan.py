@@ -7,7 +7,7 @@ from enum import Enum
 
 from .. import API_VERSION
 from ..manifest.topology import Store
-from ..record import digest
+from ..record import always, digest
 from .domain import DomainSpec
 
 
@@ -113,8 +113,8 @@ class Plan:
     previous: tuple[DomainSpec, ...] = ()
     """What the domains that a step updates were before: the way back when the step fails."""
     warnings: tuple[str, ...] = ()
-    api_version: str = API_VERSION
-    kind: str = "Plan"
+    api_version: str = always(API_VERSION)
+    kind: str = always("Plan")
 
     @property
     def changes(self) -> int:

@@ -1,0 +1,21 @@
+"""The boot configuration that the agent reads from fw_cfg (docs/images.md, "Configuration")."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from ..record import canonical_json
+
+FW_CFG_NAME = "opt/org.devicevm/config"
+CONTROL_PORT = "org.devicevm.control"
+
+
+def boot_config(devices: Sequence[dict[str, Any]]) -> str:
+    """The text of the fw_cfg item for `devices`, each as `Control.add` takes it.
+
+    Base64 of JSON: libvirt (seen in 9.0) hands the text of a fwcfg entry to QEMU with quotes turned
+    into XML entities and commas not doubled, which QEMU then takes for further options.
+    """
+    return base64.b64encode(canonical_json({"devices": list(devices)}).encode()).decode("ascii")

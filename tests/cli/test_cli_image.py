@@ -1,0 +1,120 @@
+"""image: recipes, the store, and what may be removed. The builder itself is tested elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from devicevm.guest.image import INITRAMFS, KERNEL, Image, write_description
+from devicevm.guest.store import ImageStore
+
+RECIPE = """
+apiVersion: devicevm/v1
+kind: Image
+metadata: {name: radio}
+spec: {kernel: cloud, init: agent, guestPrograms: [agent]}
+"""
+
+
+def put(root: Path, name: str, digest: str) -> Image:
+    """An image in the store, the current one of its name."""
+    digest = digest * 64
+    image = Image(name, digest, "x86_64", "6.1", "quiet", 1, "0" * 64, 1, "0" * 64)
+    store = ImageStore(root)
+    with store.workspace() as workspace:
+        built = workspace / "image"
+        built.mkdir()
+        (built / KERNEL).write_text("k")
+        (built / INITRAMFS).write_text("i")
+        write_description(image, built)
+        store.publish(built, image)
+    return image
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What the builder was asked for, instead of being asked."""
+    seen: list[Any] = []
+
+    def build(recipe: Any, **settings: Any) -> Image:
+        seen.append((recipe, settings))
+        settings["progress"]("compiling")
+        return put(settings["store"].root, recipe.name, "a")
+
+    monkeypatch.setattr("devicevm.cli.imagebuild.build_image", build)
+    return seen
+
+
+def test_build(cli: Any, asked: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "radio.yaml").write_text(RECIPE)
+    store = tmp_path / "store"
+    said = cli("image", "build", "base", tmp_path / "radio.yaml", "--images", store)
+    assert said.status == 0
+    assert "radio: compiling" in said.err
+    assert said.out.splitlines()[-1] == f"radio-aaaaaaaaaaaa is current in {store}"
+    assert [recipe.name for recipe, _ in asked] == ["base", "radio"]
+    said = cli("image", "build", "base", "--refresh", "--images", store, "-o", "json")
+    assert said.json[0]["name"] == "base"
+    assert asked[-1][1]["packages"]._refresh
+
+
+def test_build_what_is_not_there(cli: Any, web: Path, tmp_path: Path) -> None:
+    said = cli("image", "build", "nothing")
+    assert said.status == 1
+    assert "recipes: base, client" in said.err
+    said = cli("image", "build", web)
+    assert said.status == 1
+    assert "has no document of kind Image" in said.err
+    (tmp_path / "bad.yaml").write_text(RECIPE.replace("kernel: cloud", "kernel: small"))
+    said = cli("image", "build", tmp_path / "bad.yaml")
+    assert said.status == 1
+    assert "bad.yaml:5:" in said.err
+
+
+def test_list(cli: Any, tmp_path: Path) -> None:
+    said = cli("image", "list", "--images", tmp_path)
+    assert said.out == f"No images in {tmp_path}.\n"
+    assert "not built: base, client" in said.err
+    put(tmp_path, "base", "a")
+    put(tmp_path, "base", "b")
+    lines = cli("image", "list", "--images", tmp_path).out.splitlines()
+    assert [line.split()[:3] for line in lines[1:]] == [["base", "a" * 12, "no"], ["base", "b" * 12, "yes"]]
+    assert [item["digest"][0] for item in cli("image", "list", "-o", "json", "--images", tmp_path).json] == ["a", "b"]
+
+
+def test_remove_what_nobody_boots(cli: Any, vmm: Any, tmp_path: Path) -> None:
+    put(tmp_path, "base", "a")
+    put(tmp_path, "base", "b")
+    said = cli("image", "remove", "--unused", "--images", tmp_path)
+    assert said.out == "base-aaaaaaaaaaaa removed\n"
+    assert cli("image", "remove", "--unused", "--images", tmp_path).out == ""
+    assert cli("image", "remove", "base-bbbbbbbbbbbb", "--images", tmp_path).status == 0
+    said = cli("image", "remove", "base", "--images", tmp_path)
+    assert said.status == 1
+    assert "there are: none" in said.err
+    assert cli("image", "remove").status == 2
+    assert cli("image", "remove", "base", "--unused").status == 2
+
+
+def test_what_a_domain_boots_is_kept(cli: Any, vmm: Any, web: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    put(images, "base", "a")
+    assert cli("apply", web, "--images", images).status == 0
+    put(images, "base", "b")
+    said = cli("image", "remove", "base-aaaaaaaaaaaa", "--images", images)
+    assert said.status == 1
+    assert "is booted by domain web-dvm" in said.err
+    assert cli("image", "remove", "--unused", "--images", images).out == ""
+    # With the last domain that boots it, the superseded version goes; the current one stays.
+    said = cli("destroy", web, "--images", images)
+    assert "base-aaaaaaaaaaaa removed" in said.err
+    assert [image.digest[0] for image in ImageStore(images).list()] == ["b"]
+
+
+def test_force(cli: Any, vmm: Any, web: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    put(images, "base", "a")
+    assert cli("apply", web, "--images", images).status == 0
+    assert cli("image", "remove", "base", "--force", "--images", images).status == 0
+    assert ImageStore(images).list() == ()
