@@ -14,7 +14,7 @@
 #define MODULES_FILE "/etc/devicevm/modules"
 #define BACKING_DIR "/dev/backing"
 
-enum { MAX_DEVICES = 64, MAX_NAME = 64, MAX_LINE = 64 * 1024, MAX_CONFIG = 1024 * 1024 };
+enum { MAX_DEVICES = 64, MAX_NAME = 128, MAX_LINE = 64 * 1024, MAX_CONFIG = 1024 * 1024 };
 
 /* boot.c: what a kernel needs before the first program can run. */
 void boot_mount(void);
