@@ -71,7 +71,9 @@ class Demonstration:
                 hint=f"devicevm destroy --owner {OWNER} --connect '{self.uri}'" if keep else "",
             ) from None
         finally:
-            if not keep:
+            if keep:
+                self._say(f"everything stays, below {self.root}")
+            else:
                 with uninterrupted():
                     self._leave()
         if self.left:

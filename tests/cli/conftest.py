@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -60,6 +61,18 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Cli:
         with redirect_stdout(out), redirect_stderr(err):
             status = main([str(argument) for argument in arguments])
         return Said(status, out.getvalue(), err.getvalue())
+
+    return run
+
+
+@pytest.fixture
+def cli_process() -> Cli:
+    """Like `cli`, in a process of its own: libvirt opens one embedded VMM per process, for as long as it lives."""
+
+    def run(*arguments: str | Path, stdin: str = "") -> Said:
+        command = [sys.executable, "-m", "devicevm.cli", *map(str, arguments)]
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, check=False)
+        return Said(done.returncode, done.stdout, done.stderr)
 
     return run
 

@@ -30,7 +30,11 @@ def used_words() -> Iterator[list[str]]:
     """
     for path in sorted(HERE.glob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "cli":
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Name)
+                and node.func.id in ("cli", "cli_process")
+            ):
                 yield [
                     item.value for item in node.args if isinstance(item, ast.Constant) and isinstance(item.value, str)
                 ]

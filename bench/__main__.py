@@ -1,0 +1,57 @@
+"""`python -m bench [NAME...]`: measure, print, and keep the results; see --help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from devicevm.guest.store import default_store
+
+from . import disk, no_change, start_to_ready, ten_clients
+from .report import keep, known, page, table
+from .stage import make_stage, say
+
+BENCHMARKS = {"start": start_to_ready, "apply": ten_clients, "nochange": no_change, "disk": disk}
+RUNS = {"start": 9, "apply": 3, "nochange": 9, "disk": 5}
+REPO = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    """Run what was asked for; the page is made anew once every benchmark has a result."""
+    asked = _arguments()
+    # What is started must be ended when we are.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for name in asked.names or BENCHMARKS:
+        with make_stage(asked.images, asked.accelerator) as stage:
+            say(f"== {name}")
+            load = os.getloadavg()[0]
+            result = BENCHMARKS[name].run(stage, asked.runs or RUNS[name])
+        result = replace(result, date=time.strftime("%Y-%m-%dT%H:%MZ", time.gmtime()), load=round(load, 2))
+        keep(result, asked.json)
+        print(table(result), flush=True)
+    results = known(asked.json)
+    if not asked.no_page and all(name in results for name in BENCHMARKS):
+        asked.page.write_text(page([results[name] for name in BENCHMARKS]), encoding="utf-8")
+        say(f"written: {asked.page}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description="What devicevm costs, against doing the same by hand.")
+    parser.add_argument("names", nargs="*", choices=[[], *BENCHMARKS], help=f"all, or of {', '.join(BENCHMARKS)}")
+    parser.add_argument("--runs", type=int, default=0, help="pairs of runs of each (default: as many as it needs)")
+    parser.add_argument("--images", type=Path, default=default_store(), help="image store")
+    parser.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), default="auto")
+    parser.add_argument("--json", type=Path, default=REPO / "build/benchmarks.json", help="where results are kept")
+    parser.add_argument("--page", type=Path, default=REPO / "docs/benchmarks.md", help="the page that is made of them")
+    parser.add_argument("--no-page", action="store_true", help="leave the page as it is")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
