@@ -19,7 +19,7 @@ MAX_BYTES = 64 * 2**20
 
 
 def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as data that says what it is: `kind` first, so that readers and `apply` recognise it."""
+    """The plan as data, what it is first: people read it."""
     return {"apiVersion": plan.api_version, "kind": plan.kind, **to_data(plan)}
 
 

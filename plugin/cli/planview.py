@@ -67,6 +67,8 @@ def effect(step: Step) -> str:
     words = _EFFECTS[step.effect]
     if not words:
         return ""
+    if step.effect is Effect.REMOVE and step.kind is Subject.STORE:
+        return " [the data is lost]"
     others = [name for name in step.affects if name != step.name or step.kind is not Subject.CLIENT]
     if step.effect is Effect.REMOVE and step.kind is Subject.CLIENT:
         return " [it stops running]" if step.action is Action.STOP else " [it is gone]"

@@ -63,8 +63,8 @@ options:
     default: false
   delete_data:
     description:
-      - Also delete the backing storage of the devices that are removed, with the data in it. Block devices and
-        storage that is read only are left alone.
+      - Also delete the backing storage of the devices that are removed, with the data in it. Block devices, what is
+        read only, and what its manifest tells to retain (C(reclaim)) are left alone.
     type: bool
     default: false
   allow_unplaced:
@@ -101,7 +101,7 @@ notes:
     ends.
   - A task that is killed leaves nothing that the next run does not finish or undo.
 requirements:
-  - PyYAML and jsonschema >= 4.18 on the controller
+  - PyYAML and jsonschema >= 4.10 on the controller
 seealso:
   - module: devicevm.vmm.host_info
 """

@@ -130,6 +130,17 @@ def test_prune_is_asked_for(task: Task) -> None:
     assert task.vmm.domains() == {}
 
 
+def test_data_goes_only_when_told(task: Task, tmp_path: Path) -> None:
+    kept = disk("kept", store={"file": str(tmp_path / "kept.img"), "reclaim": "retain"})
+    wanted = [client("web", disk("data", store={"file": str(tmp_path / "data.img")}), kept)]
+    task.run(manifests=wanted)
+    assert not [step for step in task.check(manifests=wanted, state="absent").steps if "/store/" in step]
+    told, done = check_is_what_a_run_does(task, manifests=wanted, state="absent", delete_data=True)
+    assert [step for step in done.steps if "/store/" in step] == ["delete/store/web/data"]
+    assert f"-  path: {tmp_path}/data.img" in told.output
+    assert "store web/data" not in told.topology["diff"]["after"]
+
+
 def test_nothing_of_others_is_touched(task: Task) -> None:
     task.run(manifests=[client("web")], owner="lab")
     foreign = task.vmm.define("stranger")
@@ -206,7 +217,7 @@ def test_bad_inline_manifest_names_its_place(task: Task) -> None:
         ({"src": "nowhere.yaml", "colour": "red"}, "colour"),
         (
             {"topology": {}, "state": "absent", "prune": True},
-            "Unsupported parameters for (devicevm.vmm.topology) module: topology",
+            "module: topology. Supported parameters include",
         ),
         ({"manifests": [{"kind": "Client"}]}, "apiVersion"),
     ],

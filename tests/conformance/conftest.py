@@ -171,5 +171,3 @@ class _daemon:
         if self.process.poll() is None:
             os.killpg(self.process.pid, 15)
         self.process.wait(30)
-
-

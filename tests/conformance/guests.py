@@ -52,7 +52,12 @@ def emulator(runtime: str, device_vm: str, name: str, store: Store | None = None
 
 
 def device_vm(
-    runtime: str, accelerator: str, kernel: Path, *, name: str = "web-dvm", emulators: tuple[Emulator, ...] | None = None
+    runtime: str,
+    accelerator: str,
+    kernel: Path,
+    *,
+    name: str = "web-dvm",
+    emulators: tuple[Emulator, ...] | None = None,
 ) -> DomainSpec:
     """A device VM with two emulators, pinned to CPU 0."""
     return DomainSpec(

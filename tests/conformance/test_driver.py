@@ -24,7 +24,9 @@ from guests import GREETING, MIB, OWNER, client, device_vm, emulator
 
 pytestmark = pytest.mark.libvirt
 
-FOREIGN = "<domain type='{type}'><name>{name}</name><memory>32768</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+FOREIGN = (
+    "<domain type='{type}'><name>{name}</name><memory>32768</memory><os><type arch='x86_64'>hvm</type></os></domain>"
+)
 
 
 def foreign(vmm: Vmm, driver: LibvirtDriver, name: str = "theirs") -> str:
@@ -68,7 +70,10 @@ def test_a_client_runs_with_its_device_vm(driver: LibvirtDriver, domains: Domain
     for spec in (domains.device_vm, domains.client):
         driver.define(spec)
         driver.start(spec.name)
-    assert [(seen.name, seen.active, seen.drift) for seen in driver.observe()] == [("web", True, ()), ("web-dvm", True, ())]
+    assert [(seen.name, seen.active, seen.drift) for seen in driver.observe()] == [
+        ("web", True, ()),
+        ("web-dvm", True, ()),
+    ]
 
 
 def test_a_running_domain_goes_on_as_it_is_until_it_is_marked(driver: LibvirtDriver, domains: Domains) -> None:
@@ -112,7 +117,7 @@ def test_unknown_domains(driver: LibvirtDriver, domains: Domains) -> None:
     driver.undefine("nobody")
     assert not driver.is_active("nobody")
     for fails in (lambda: driver.start("nobody"), lambda: driver.mark(domains.device_vm)):
-        with pytest.raises(VmmError, match="no such domain|does not run"):
+        with pytest.raises(VmmError, match=r"no such domain|does not run"):
             fails()
 
 
@@ -146,7 +151,10 @@ def test_another_owners_domain_is_not_redefined(driver: LibvirtDriver, domains: 
 def test_other_tools_see_who_serves_whom(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
     driver.define(domains.device_vm)
     domain = driver.connection.lookupByName("web-dvm")
-    assert domain.metadata(driver.libvirt.VIR_DOMAIN_METADATA_TITLE, None, 0) == "device VM of web: data (disk), gps (disk)"
+    assert (
+        domain.metadata(driver.libvirt.VIR_DOMAIN_METADATA_TITLE, None, 0)
+        == "device VM of web: data (disk), gps (disk)"
+    )
     tree = ElementTree.fromstring(domain.metadata(driver.libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, 0))
     assert (tree.get("owner"), tree.get("role")) == (OWNER, "device-vm")
     assert [item.get("client") for item in tree if item.tag.endswith("device")] == ["web", "web"]
@@ -160,7 +168,11 @@ def test_hostile_metadata_is_a_broken_domain(driver: LibvirtDriver, domains: Dom
     driver.define(domains.device_vm)
     domain = driver.connection.lookupByName("web-dvm")
     config, kind = driver.libvirt.VIR_DOMAIN_AFFECT_CONFIG, driver.libvirt.VIR_DOMAIN_METADATA_ELEMENT
-    for text in ("<domain/>", "<domain format='99'><spec>{}</spec></domain>", f"<domain format='1'><spec>{'[' * 9000}</spec></domain>"):
+    for text in (
+        "<domain/>",
+        "<domain format='99'><spec>{}</spec></domain>",
+        f"<domain format='1'><spec>{'[' * 9000}</spec></domain>",
+    ):
         domain.setMetadata(kind, text, PREFIX, NAMESPACE, config)
         (seen,) = driver.observe()
         assert seen.spec is None
@@ -208,7 +220,7 @@ def test_the_inventory_names_what_the_driver_can_do(vmm: Vmm, driver: LibvirtDri
 
 
 def test_an_error_has_the_vmms_own_words(driver: LibvirtDriver, domains: Domains) -> None:
-    with pytest.raises(VmmError, match="cannot define web-dvm: .*(machine|schema|Machine|Failed|unsupported)"):
+    with pytest.raises(VmmError, match=r"cannot define web-dvm: .*schema"):
         driver.define(replace(domains.device_vm, uuid="no-uuid"))
 
 

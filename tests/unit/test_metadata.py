@@ -35,7 +35,9 @@ emulators = st.builds(
     store=st.none() | stores,
     serial=text,
 )
-attachments = st.builds(Attachment, name=text, class_=text, frontend=text, channel=channels, device_vm=text, index=st.integers(0, 99))
+attachments = st.builds(
+    Attachment, name=text, class_=text, frontend=text, channel=channels, device_vm=text, index=st.integers(0, 99)
+)
 cpus = st.lists(st.integers(0, 4095), max_size=4).map(tuple)
 specs = st.builds(
     DomainSpec,
@@ -50,7 +52,9 @@ specs = st.builds(
     arch=text,
     machine=text,
     boot=st.builds(Boot, kernel=text, command_line=text),
-    placement=st.builds(CpuPlacement, vcpus=st.lists(cpus, max_size=3).map(tuple), emulator=cpus, dedicated=st.booleans()),
+    placement=st.builds(
+        CpuPlacement, vcpus=st.lists(cpus, max_size=3).map(tuple), emulator=cpus, dedicated=st.booleans()
+    ),
     emulators=st.lists(emulators, max_size=2).map(tuple),
     attachments=st.lists(attachments, max_size=2).map(tuple),
     domain_xml=text,
@@ -99,7 +103,10 @@ def test_people_can_read_who_serves_whom() -> None:
 
 
 HOSTILE = {
-    "newer": (TEXT.replace('format="1"', 'format="2"'), "written by a newer devicevm (format 2, this one reads up to 1)"),
+    "newer": (
+        TEXT.replace('format="1"', 'format="2"'),
+        "written by a newer devicevm (format 2, this one reads up to 1)",
+    ),
     "no format": (TEXT.replace(' format="1"', ""), "no format version"),
     "absurd format": (TEXT.replace('format="1"', f'format="{"9" * 5000}"'), "no format version"),
     "changed": (TEXT.replace('"memory":134217728', '"memory":134217729'), "changed by hand"),
@@ -134,7 +141,9 @@ def test_a_domain_without_our_metadata_is_nobodys() -> None:
 
 
 def test_a_specification_that_cannot_be_rendered_is_drift_and_no_exception() -> None:
-    spec = from_data(DomainSpec, json.loads((GOLDENS / "client.json").read_text()) | {"domainXml": "<domain", "machine": "x"})
+    spec = from_data(
+        DomainSpec, json.loads((GOLDENS / "client.json").read_text()) | {"domainXml": "<domain", "machine": "x"}
+    )
     domain = f"<domain><metadata>{to_text(qualified(spec))}</metadata></domain>"
     found = observed(spec.name, spec.uuid, domain, "", STATE)
     assert found is not None
@@ -142,7 +151,9 @@ def test_a_specification_that_cannot_be_rendered_is_drift_and_no_exception() -> 
     assert "cannot be rendered" in found.drift[0]
 
 
-@given(st.text(max_size=200), st.dictionaries(st.sampled_from(["format", "digest", "owner", "role"]), st.text(max_size=9)))
+@given(
+    st.text(max_size=200), st.dictionaries(st.sampled_from(["format", "digest", "owner", "role"]), st.text(max_size=9))
+)
 def test_any_metadata_is_read_without_an_exception(body: str, attributes: dict[str, str]) -> None:
     tree = ElementTree.Element("domain", attributes)
     ElementTree.SubElement(tree, "spec").text = body

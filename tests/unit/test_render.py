@@ -47,7 +47,9 @@ def test_a_specification_renders_as_its_golden(case: str) -> None:
     assert golden.read_text() == text, "DEVICEVM_REGENERATE=1 writes the goldens anew"
 
 
-@pytest.mark.skipif(not (shutil.which("xmllint") and SCHEMA.exists()), reason="xmllint or libvirt's schemas are missing")
+@pytest.mark.skipif(
+    not (shutil.which("xmllint") and SCHEMA.exists()), reason="xmllint or libvirt's schemas are missing"
+)
 @pytest.mark.parametrize("case", CASES)
 def test_a_rendered_domain_validates_against_libvirts_schema(case: str, tmp_path: Path) -> None:
     document = tmp_path / "domain.xml"

@@ -47,7 +47,11 @@ from ..planview import describe, effect
         metavar="NAME",
         help=f"Whose; without PATH all of this owner's.  [default: {DEFAULT_OWNER} with PATH]",
     ),
-    click.option("--delete-data", is_flag=True, help="Delete the backing storage of what is removed, too."),
+    click.option(
+        "--delete-data",
+        is_flag=True,
+        help="Delete the backing storage of what is removed, too, unless its store says to retain it.",
+    ),
     yes_option,
     carry_out_options,
     lock_option,

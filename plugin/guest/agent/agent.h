@@ -13,6 +13,7 @@
 #define CONTROL_PORT "org.devicevm.control"
 #define MODULES_FILE "/etc/devicevm/modules"
 #define BACKING_DIR "/dev/backing"
+#define MEMORY_DIR "/run/backing"
 
 enum { MAX_DEVICES = 64, MAX_NAME = 128, MAX_LINE = 64 * 1024, MAX_CONFIG = 1024 * 1024 };
 
@@ -38,8 +39,10 @@ json_t *log_tail(size_t lines);
 int port_open(const char *name, int flags);
 bool port_connected(int fd);
 
-/* storage.c: true once /dev/backing/SERIAL leads to the disk with that serial. */
-bool backing_ready(const char *serial);
+/* storage.c: true once /dev/backing/SERIAL leads to the disk with that serial, or, with a size,
+ * to a file of that many bytes in memory. Forgetting takes such a file's memory back. */
+bool backing_ready(const char *serial, int64_t size);
+void backing_forget(const char *serial, int64_t size);
 
 /* waiting.c: does a process of this session wait for the port open here as `port`? */
 enum waits { WAITS_AT_ALL, WAITS_TO_WRITE };

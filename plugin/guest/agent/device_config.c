@@ -58,6 +58,8 @@ static const char *check_key(const char *key, json_t *value)
 		return is_word(value, 128) ? NULL : "a port name expected";
 	if (!strcmp(key, "backing"))
 		return is_word(value, MAX_NAME) ? NULL : "a disk serial expected";
+	if (!strcmp(key, "backingSize"))
+		return json_is_integer(value) && json_integer_value(value) > 0 ? NULL : "a number of bytes expected";
 	if (!strcmp(key, "command"))
 		return is_command(value) ? NULL : "a list of 1 to 255 strings expected";
 	if (!strcmp(key, "onExit"))
@@ -136,6 +138,7 @@ bool device_init(struct device *device, json_t *config)
 	snprintf(device->name, sizeof device->name, "%s", json_string_value(json_object_get(config, "name")));
 	snprintf(device->port, sizeof device->port, "%s", port ? port : device->name);
 	snprintf(device->backing, sizeof device->backing, "%s", backing ? backing : "");
+	device->backing_size = json_integer_value(json_object_get(config, "backingSize"));
 	device->death_powers_off = on_exit && !strcmp(on_exit, "poweroff");
 	device->argv = make_argv(json_object_get(config, "command"));
 	device->envp = make_envp(json_object_get(config, "environment"));

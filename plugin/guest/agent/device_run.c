@@ -60,7 +60,7 @@ static int64_t start(struct device *device, unsigned slot, int64_t now)
  * of the peer before. */
 static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
 {
-	bool disk = !device->backing[0] || backing_ready(device->backing);
+	bool disk = !device->backing[0] || backing_ready(device->backing, device->backing_size);
 
 	if (!device->started)
 		device->started = now;

@@ -105,6 +105,8 @@ static void forget(unsigned slot)
 
 	if (device->remove_id)
 		control_reply(device->remove_id, NULL, NULL);
+	if (!replacement)
+		backing_forget(device->backing, device->backing_size);
 	device_free(device);
 	table[slot] = NULL;
 	if (replacement)

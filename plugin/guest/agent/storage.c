@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Disks that the host gave the device VM to keep data on, found by serial number. */
+/* Where a device's data is: on a disk that the host gave, found by serial number, or in memory. */
 #define _GNU_SOURCE
 #include "agent.h"
 
@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -66,15 +67,62 @@ static bool find_disk(const char *serial, char *path, size_t size)
 	return found;
 }
 
-bool backing_ready(const char *serial)
+static bool link_backing(const char *serial, const char *target)
 {
-	char disk[300], link[128];
+	char link[MAX_NAME + sizeof BACKING_DIR + 1];
 
-	load_drivers_once();
-	if (!find_disk(serial, disk, sizeof disk))
-		return false;
 	mkdir(BACKING_DIR, 0755);
 	snprintf(link, sizeof link, BACKING_DIR "/%s", serial);
 	unlink(link);
-	return symlink(disk, link) == 0;
+	return symlink(target, link) == 0;
+}
+
+/* A file system of its own, for others hold no more than half of the memory. */
+static void memory_path(const char *serial, char *path, size_t size)
+{
+	static bool mounted;
+
+	if (!mounted) {
+		mkdir(MEMORY_DIR, 0700);
+		if (mount("tmpfs", MEMORY_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "mode=0700,size=100%") < 0)
+			log_message("cannot mount " MEMORY_DIR ": %s", strerror(errno));
+	}
+	mounted = true;
+	snprintf(path, size, MEMORY_DIR "/%s", serial);
+}
+
+/* Content that is there already stays: an emulator that starts anew finds what it has acknowledged. */
+static bool memory_ready(const char *serial, int64_t size)
+{
+	char path[MAX_NAME + sizeof MEMORY_DIR + 1];
+	struct stat now;
+	bool right;
+	int fd;
+
+	memory_path(serial, path, sizeof path);
+	fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	right = fd >= 0 && fstat(fd, &now) == 0 && (now.st_size >= size || ftruncate(fd, size) == 0);
+	if (fd >= 0)
+		close(fd);
+	return right && link_backing(serial, path);
+}
+
+bool backing_ready(const char *serial, int64_t size)
+{
+	char disk[300];
+
+	if (size)
+		return memory_ready(serial, size);
+	load_drivers_once();
+	return find_disk(serial, disk, sizeof disk) && link_backing(serial, disk);
+}
+
+void backing_forget(const char *serial, int64_t size)
+{
+	char path[MAX_NAME + sizeof MEMORY_DIR + 1];
+
+	if (!size)
+		return;
+	memory_path(serial, path, sizeof path);
+	unlink(path);
 }

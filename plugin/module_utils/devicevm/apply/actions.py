@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from ..errors import DevicevmError
+from ..guest.boot_config import device_config
 from ..guest.control import Control
 from ..planner.difference import compare_emulators
-from ..planner.domain import DomainSpec, Emulator
+from ..planner.domain import DomainSpec
 from ..planner.plan import Action, Plan, Step, Subject
 from ..vmm.driver import Driver
 from ..vmm.supports import GUESTS
@@ -132,22 +133,9 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
             context.driver.detach_emulator(new.name, emulator)
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
-            control.add(device_of(emulator))
+            control.add(device_config(emulator))
     wait_ready(context.driver, new, time.monotonic() + context.timeout)
     context.driver.mark(new)
-
-
-def device_of(emulator: Emulator) -> dict[str, object]:
-    """An emulator in the words of the guest's supervisor (docs/images.md)."""
-    device: dict[str, object] = {
-        "name": emulator.id,
-        "port": emulator.channel.port,
-        "command": list(emulator.command),
-        "onExit": emulator.on_exit,
-    }
-    if emulator.serial:
-        device["backing"] = emulator.serial
-    return device
 
 
 def _create_store(context: Context, step: Step) -> None:

@@ -35,21 +35,31 @@ def _disk(bus: str, prefix: str, attachment: Attachment, number: int) -> list[El
 
 DISKS = (
     Frontend(
-        name="virtio-blk", protocol="nbd", live=True, reconnects=False, elements=partial(_disk, "virtio", "vd"), numbering="vd", ports=1
+        name="virtio-blk",
+        protocol="nbd",
+        live=True,
+        reconnects=False,
+        elements=partial(_disk, "virtio", "vd"),
+        numbering="vd",
+        ports=1,
     ),
     Frontend(
         name="virtio-scsi",
         protocol="nbd",
-        live=True, reconnects=False,
+        live=True,
+        reconnects=False,
         elements=partial(_disk, "scsi", "sd"),
         numbering="sd",
         controllers=(("scsi", "virtio-scsi"),),
     ),
-    Frontend(name="sata", protocol="nbd", live=False, reconnects=False, elements=partial(_disk, "sata", "sd"), numbering="sd"),
+    Frontend(
+        name="sata", protocol="nbd", live=False, reconnects=False, elements=partial(_disk, "sata", "sd"), numbering="sd"
+    ),
     Frontend(
         name="usb",
         protocol="nbd",
-        live=True, reconnects=False,
+        live=True,
+        reconnects=False,
         elements=partial(_disk, "usb", "sd"),
         numbering="sd",
         controllers=(("usb", "qemu-xhci"),),

@@ -17,4 +17,6 @@ def _rng(attachment: Attachment, number: int) -> list[Element]:
     return [rng]
 
 
-RNGS = (Frontend(name="virtio-rng", protocol="egd", live=True, reconnects=False, elements=_rng, numbering="rng", ports=1),)
+RNGS = (
+    Frontend(name="virtio-rng", protocol="egd", live=True, reconnects=False, elements=_rng, numbering="rng", ports=1),
+)

@@ -26,7 +26,8 @@ SERIALS = (
     Frontend(
         name="isa-serial",
         protocol="bytes",
-        live=False, reconnects=True,
+        live=False,
+        reconnects=True,
         elements=partial(_serial, "isa-serial"),
         numbering="isa",
         first=1,
@@ -37,7 +38,8 @@ SERIALS = (
     Frontend(
         name="pci-serial",
         protocol="bytes",
-        live=True, reconnects=True,
+        live=True,
+        reconnects=True,
         elements=partial(_serial, "pci-serial"),
         numbering="serial",
         first=ISA_PORTS,
@@ -46,7 +48,8 @@ SERIALS = (
     Frontend(
         name="usb-serial",
         protocol="bytes",
-        live=True, reconnects=True,
+        live=True,
+        reconnects=True,
         elements=partial(_serial, "usb-serial"),
         numbering="serial",
         first=ISA_PORTS,

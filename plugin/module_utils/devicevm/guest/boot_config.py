@@ -6,14 +6,30 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+from ..planner.domain import Emulator
 from ..record import canonical_json
 
 FW_CFG_NAME = "opt/org.devicevm/config"
 CONTROL_PORT = "org.devicevm.control"
 
 
+def device_config(emulator: Emulator) -> dict[str, Any]:
+    """An emulator in the agent's words: an item of its boot configuration, and what `Control.add` takes."""
+    config: dict[str, Any] = {
+        "name": emulator.id,
+        "port": emulator.channel.port,
+        "command": list(emulator.command),
+        "onExit": emulator.on_exit,
+    }
+    if emulator.serial:
+        config["backing"] = emulator.serial
+    if emulator.serial and not emulator.store:
+        config["backingSize"] = emulator.size
+    return config
+
+
 def boot_config(devices: Sequence[dict[str, Any]]) -> str:
-    """The text of the fw_cfg item for `devices`, each as `Control.add` takes it.
+    """The text of the fw_cfg item for `devices`, each as `device_config` makes it.
 
     Base64 of JSON: libvirt (seen in 9.0) hands the text of a fwcfg entry to QEMU with quotes turned
     into XML entities and commas not doubled, which QEMU then takes for further options.

@@ -139,7 +139,7 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     """What the planner will do with the template must work now, while there is a line to point at."""
     built = build_device(device, class_, document.folder)
     program = build_program(class_.spec["program"])
-    values = template_values(built, "0" if built.store else "")
+    values = template_values(built, "0" if built.store or built.memory else "")
     try:
         if not expand(program.command, values):
             yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")

@@ -35,8 +35,8 @@ class Channel:
 class Emulator:
     """One device that a device VM emulates, for `client`'s device `name`.
 
-    `command` is complete (no template left). `serial` identifies the backing disk inside the
-    device VM; `store` is what it is on the host.
+    `command` is complete (no template left). `serial` names what backs a device with content inside
+    the device VM: a disk, which is `store` on the host, or without a store `size` bytes of memory.
     """
 
     client: str

@@ -59,7 +59,9 @@ def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Chan
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Emulator:
     """What the device VM has to run for a device: the class's program with every blank filled in."""
     device, program = want.device, want.class_.program
-    serial = naming.backing_serial(owner, want.client.name, device.name) if device.store else ""
+    # What backs a device without a store is in the device VM's memory: it goes with that VM.
+    backed = device.store is not None or device.memory > 0
+    serial = naming.backing_serial(owner, want.client.name, device.name) if backed else ""
     values = template_values(device, serial)
     (ready,) = expand((program.ready,), values)
     return Emulator(
@@ -74,5 +76,6 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Emu
         on_exit=program.on_exit,
         store=device.store,
         serial=serial,
+        size=device.store.size if device.store else device.memory,
         memory=want.memory,
     )

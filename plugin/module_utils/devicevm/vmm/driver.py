@@ -1,4 +1,6 @@
-"""What devicevm needs of a VMM (what it may be able to do: supports.py): one interface, one conformance suite (tests/conformance).
+"""What devicevm needs of a VMM: one interface, one conformance suite (tests/conformance).
+
+What a driver may be able to do beyond that is in supports.py.
 
 A driver is dumb: the planner has decided, the driver asks the VMM. Each method does one thing,
 is idempotent where it says so, and raises VmmError with the VMM's own words.

@@ -74,6 +74,6 @@ def _write_note(file: int) -> None:
 def _holder(file: int) -> str:
     try:
         note = json.loads(os.pread(file, MAX_NOTE, 0))
-        return f"process {int(note['pid'])} ({str(note['command'])}) since {str(note['since'])}"
+        return f"process {int(note['pid'])} ({note['command']!s}) since {note['since']!s}"
     except (ValueError, KeyError, TypeError):
         return "another process"

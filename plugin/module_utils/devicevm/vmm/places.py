@@ -49,7 +49,7 @@ def places_of(uri: str, images: Path | None = None) -> Places:
     short = hashlib.sha256((str(root) if root else normal).encode()).hexdigest()[:8]
     privileged = os.getuid() == 0
     # QEMU of the system's libvirt runs as another user, whom no XDG directory lets in.
-    own = Path("/tmp") / f"devicevm-{os.getuid()}" if parts.path == "/system" else _user_runtime()
+    own = _last_resort() if parts.path == "/system" else _user_runtime()
     runtime = (Path("/run/devicevm") if privileged else own) / short
     state = (Path("/var/lib/devicevm") if privileged else _user_state()) / "vmm" / short
     return Places(
@@ -109,7 +109,7 @@ def make_runtime(places: Places, qemu_user: tuple[int, int] | None) -> None:
     if owner and (made.st_uid, made.st_gid) != owner:
         os.chown(places.runtime, *owner)
     if made.st_mode & 0o777 != 0o711:
-        os.chmod(places.runtime, 0o711)
+        os.chmod(places.runtime, 0o711)  # noqa: S103 - sockets are reached through it
 
 
 def _make_private(path: Path) -> os.stat_result:
@@ -131,8 +131,12 @@ def _user_runtime() -> Path:
         usable = candidate and os.path.isabs(candidate) and os.access(candidate, os.W_OK)
         if usable and len(str(path).encode()) + 9 <= MAX_RUNTIME_DIR:
             return path
-    # Not $TMPDIR: it may be long, and differ between two runs.
-    return Path("/tmp") / f"devicevm-{uid}"
+    return _last_resort()
+
+
+def _last_resort() -> Path:
+    # Not $TMPDIR: it may be long, and differ between two runs. _make_private sees that it is the user's own.
+    return Path("/tmp") / f"devicevm-{os.getuid()}"  # noqa: S108
 
 
 def _user_state() -> Path:

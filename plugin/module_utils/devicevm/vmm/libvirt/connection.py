@@ -52,7 +52,7 @@ def _run_event_loop(libvirt: Any) -> None:
 
     The embedded driver starts no domain without it; the others need it to notice a dead connection.
     """
-    global _loop
+    global _loop  # noqa: PLW0603 - libvirt's event loop is one per process
     with _loop_lock:
         if _loop is not None:
             return

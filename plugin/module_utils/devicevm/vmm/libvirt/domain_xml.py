@@ -17,19 +17,26 @@ DOMAIN_TYPES = {"tcg": "qemu", "kvm": "kvm", "test": "test"}
 """Accelerator (inventory) -> the domain's type in libvirt's words."""
 
 
+HEAD = 4
+"""Elements before `<metadata>`: name, UUID, title and description, which is where people look for it."""
+
+
 def domain_xml(spec: DomainSpec, state: str) -> Element:
     """The whole `<domain>`: what devicevm asks for, the user's own fragment merged into it.
 
     `state` is the VMM's state directory on the host (places.py): boot configurations and overlays are in it.
     """
     domain = base_xml(spec, state)
+    kept = element("metadata")
+    kept.append(metadata.qualified(spec))
+    domain.insert(HEAD, kept)
     if spec.domain_xml:
         fragment.merge(domain, fragment.parse_fragment(spec.domain_xml, spec.name))
     return domain
 
 
 def base_xml(spec: DomainSpec, state: str) -> Element:
-    """The `<domain>` without the user's fragment."""
+    """The `<domain>` without the user's fragment and without metadata: what drift is measured by."""
     if spec.accelerator not in DOMAIN_TYPES:
         raise DevicevmError(
             f"{spec.name}: accelerator {spec.accelerator!r} is unknown to this driver",
@@ -40,7 +47,6 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
     add(domain, "uuid", spec.uuid)
     add(domain, "title", title.title(spec))
     add(domain, "description", title.description(spec))
-    add(domain, "metadata").append(metadata.qualified(spec))
     add(domain, "memory", str(-(-spec.memory // 1024)), unit="KiB")
     add(domain, "vcpu", str(spec.vcpus), placement="static")
     _add_placement(domain, spec.placement)

@@ -24,10 +24,10 @@ from .metadata import NAMESPACE, PREFIX, find, unqualified
 if TYPE_CHECKING:
     import libvirt
 
+
 class LibvirtDriver(Driver):
     """One libvirt connection. `accelerator` is what the user wants: auto, kvm or tcg."""
 
-    supports: tuple[str, ...] = ()
     undefine_flags: tuple[str, ...] = ()
     """Names of libvirt's constants: what goes with a domain when it is forgotten."""
 
@@ -37,6 +37,11 @@ class LibvirtDriver(Driver):
         self._closed = False
         self.libvirt = binding()
         self.connection: libvirt.virConnect = open_connection(places, wait=wait)
+
+    @property
+    def supports(self) -> tuple[str, ...]:
+        """What this driver can do, in the words of supports.py."""
+        return ()
 
     def host(self) -> Host:
         return inventory.host(self)

@@ -6,6 +6,7 @@ the directory, and patience until running domains are known again.
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import grp
 import os
@@ -50,7 +51,7 @@ def connect(uri: str, root: Path, wait: float) -> libvirt.virConnect:
 
     Another process that has the directory open is waited for, at most `wait` seconds. To be given back to `close`.
     """
-    global _openings
+    global _openings  # noqa: PLW0603 - libvirt's table of drivers is one per process
     if root in _opened:
         _opened[root].users += 1
         return _opened[root].connection
@@ -71,6 +72,13 @@ def close(root: Path) -> None:
     if opened.users == 0 and _openings < MAX_OPENINGS:
         del _opened[root]
         opened.connection.close()
+
+
+@atexit.register
+def _close_kept() -> None:
+    """At exit, before the interpreter takes the binding apart: connections still open would complain."""
+    while _opened:
+        _opened.popitem()[1].connection.close()
 
 
 def _prepare(root: Path, wait: float) -> tuple[str, ...]:
@@ -110,7 +118,7 @@ def _wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) ->
 
 
 def holder(root: Path) -> int:
-    """The process that has the state directory open; 0 for none. 
+    """The process that has the state directory open; 0 for none.
 
     Not for a directory that this process has open itself: closing the file would drop its own lock.
     """

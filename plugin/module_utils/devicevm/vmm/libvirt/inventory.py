@@ -70,7 +70,9 @@ def _accelerator(driver: LibvirtDriver, offered: tuple[str, ...], images: tuple[
         offered = tuple(name for name in offered if name != "kvm") or offered
     version = _version(driver.connection.getVersion())
     cache = driver.places.state / "accelerator.json"
-    return choose_accelerator(driver.accelerator, offered, lambda name: _boots(name, images), cache, verdict_key(version))
+    return choose_accelerator(
+        driver.accelerator, offered, lambda name: _boots(name, images), cache, verdict_key(version)
+    )
 
 
 def _boots(accelerator: str, images: tuple[ImageFacts, ...]) -> bool:

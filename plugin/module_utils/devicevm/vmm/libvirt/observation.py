@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from ...errors import DevicevmError
-from ...planner.domain import DomainSpec, ObservedDomain, Role
+from ...planner.domain import DomainSpec, ObservedDomain
 from . import fragment
 from .connection import binding
 from .domain_xml import base_xml

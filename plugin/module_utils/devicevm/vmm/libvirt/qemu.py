@@ -26,7 +26,7 @@ class QemuDriver(LibvirtDriver):
     )
 
     @property
-    def supports(self) -> tuple[str, ...]:  # type: ignore[override]
+    def supports(self) -> tuple[str, ...]:
         return (GUESTS, LIVE_DEVICES, STORES, *(() if self.places.embed_root else (VOLUMES,)))
 
     def prepare(self, spec: DomainSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...manifest.topology import Store
-from ...planner.domain import Emulator
+from ...planner.domain import DomainSpec, Emulator
 from ..driver import VmmError
 from ..supports import VOLUMES
 from .driver import LibvirtDriver
@@ -13,7 +13,10 @@ class TestDriver(LibvirtDriver):
     """Domains have states and XML but run nothing. Files of the host are left alone."""
 
     __test__ = False  # pytest: the name is no test's
-    supports = (VOLUMES,)
+
+    @property
+    def supports(self) -> tuple[str, ...]:
+        return (VOLUMES,)
 
     def attach_emulator(self, name: str, emulator: Emulator) -> None:
         raise VmmError(f"cannot attach {emulator.id} to {name}: libvirt's test driver has no live devices")
@@ -28,5 +31,5 @@ class TestDriver(LibvirtDriver):
         if store.kind == "volume":
             super().delete_store(store)
 
-    def console_tail(self, spec: object, lines: int) -> tuple[str, ...]:
+    def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
         return ()
