@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 def always(default: T) -> T:
     """A field's default for what a document must say even when it is the default: its kind and version."""
-    return typing.cast(T, dataclasses.field(default=default, metadata={"always": True}))
+    return dataclasses.field(default=default, metadata={"always": True})
 
 
 def camel(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
@@ -39,6 +40,8 @@ class _Run:
         self.context, self.progress, self.outcome, self.pool = context, progress, outcome, pool
         self.waiting = {step.id: step for step in context.plan.steps}
         self.running: dict[Future[float], Step] = {}
+        # Steps begin in worker threads and end in this one; who listens hears one thing at a time.
+        self.telling = threading.Lock()
 
     def go(self) -> None:
         """Start what can start, collect what is done, until nothing is left."""
@@ -55,10 +58,11 @@ class _Run:
         done = set(self.outcome.done)
         for step in [step for step in self.waiting.values() if done >= set(step.after) & known]:
             del self.waiting[step.id]
-            self.progress.started(step)
             self.running[self.pool.submit(self._timed, step)] = step
 
     def _timed(self, step: Step) -> float:
+        with self.telling:
+            self.progress.started(step)
         begun = time.monotonic()
         perform(self.context, step)
         return time.monotonic() - begun
@@ -69,10 +73,12 @@ class _Run:
         except DevicevmError as error:
             self.outcome.failed.append(step.id)
             self.outcome.errors[step.id] = error
-            self.progress.failed(step, error)
+            with self.telling:
+                self.progress.failed(step, error)
             return
         self.outcome.done.append(step.id)
-        self.progress.done(step, seconds)
+        with self.telling:
+            self.progress.done(step, seconds)
 
 
 def _put_back(context: Context, progress: Progress, outcome: Outcome) -> None:

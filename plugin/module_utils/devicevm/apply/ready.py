@@ -27,7 +27,8 @@ class NotReady(DevicevmError):
 def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     """Return once every emulator in the running device VM `spec` has answered its probe.
 
-    One that has its client connected is not probed: a channel has one peer, and it is not us. `deadline` is a `time.monotonic()` value. NotReady tells which did not answer, why, and what
+    One that has its client connected is not probed: a channel has one peer, and it is not us.
+    `deadline` is a `time.monotonic()` value. NotReady tells which did not answer, why, and what
     the guest last wrote to its console.
     """
     try:

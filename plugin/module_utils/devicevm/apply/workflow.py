@@ -14,7 +14,8 @@ from ..planner.planner import Intent, make_plan
 from ..planner.specify import state_digest
 from ..vmm.driver import Driver
 from .actions import make_context
-from .executor import Outcome, execute
+from .executor import execute
+from .outcome import Outcome
 from .progress import Progress
 
 DEFAULT_TIMEOUT = 60.0

@@ -79,7 +79,8 @@ class Changes:
             return spec.emulators, f"its device VM {spec.name} does not run"
         if not self._can_change_live(running, spec):
             return spec.emulators, f"its device VM {spec.name} is restarted"
-        return compare_emulators(running, spec).changed, f"what emulates it in {spec.name} changes"
+        changes = compare_emulators(running, spec)
+        return changes.changed, f"what emulates it in {spec.name} changes: {'; '.join(changes.fields.values())}"
 
     def _running(self, name: str) -> DomainSpec | None:
         """What a domain runs now; None when it does not run or is not there."""

@@ -2,35 +2,49 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 
 from .domain import DomainSpec, Emulator
 
 # Two values are worth showing while they fit a line of a plan.
-_SHORT = 80
+_SHORT = 160
 
 
 @dataclass(frozen=True)
 class EmulatorChanges:
-    """The emulators that a device VM gets, loses, and runs otherwise (as they are to be)."""
+    """The emulators that a device VM gets, loses, and runs otherwise (as they are to be).
+
+    `fields` tells for each changed one, by id, in what it changes.
+    """
 
     added: tuple[Emulator, ...]
     removed: tuple[Emulator, ...]
     changed: tuple[Emulator, ...]
+    fields: dict[str, str]
 
     def __str__(self) -> str:
-        groups = (("adds", self.added), ("removes", self.removed), ("changes", self.changed))
-        return "; ".join(f"{verb} {_names(emulators)}" for verb, emulators in groups if emulators)
+        words = [
+            f"{verb} {_names(emulators)}"
+            for verb, emulators in (("adds", self.added), ("removes", self.removed))
+            if emulators
+        ]
+        words += [
+            f"changes {emulator.client}/{emulator.name} ({self.fields[emulator.id]})" for emulator in self.changed
+        ]
+        return "; ".join(words)
 
 
 def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
     """What must happen to a device VM's emulators to get from `old` to `new`."""
     before = {emulator.id: emulator for emulator in old.emulators}
     after = {emulator.id: emulator for emulator in new.emulators}
+    changed = tuple(emulator for key, emulator in after.items() if key in before and before[key] != emulator)
     return EmulatorChanges(
         added=tuple(emulator for key, emulator in after.items() if key not in before),
         removed=tuple(emulator for key, emulator in before.items() if key not in after),
-        changed=tuple(emulator for key, emulator in after.items() if key in before and before[key] != emulator),
+        changed=changed,
+        fields={emulator.id: _changed_fields(before[emulator.id], emulator) for emulator in changed},
     )
 
 
@@ -43,10 +57,16 @@ def difference(old: DomainSpec | None, new: DomainSpec) -> str:
     """In which fields two specifications differ, with the values where they are short."""
     if old is None:
         return "its metadata cannot be read"
+    return _changed_fields(old, new)
+
+
+def _changed_fields(old: DomainSpec | Emulator, new: DomainSpec | Emulator) -> str:
     parts = []
     for name in new.__dataclass_fields__:
         before, after = getattr(old, name), getattr(new, name)
         if before != after:
+            if isinstance(after, tuple) and all(isinstance(item, str) for item in (*before, *after)):
+                before, after = shlex.join(before), shlex.join(after)
             short = isinstance(after, (int, str)) and len(str(before)) + len(str(after)) < _SHORT
             parts.append(f"{name} {before} -> {after}" if short else f"{name} changes")
     return ", ".join(parts)

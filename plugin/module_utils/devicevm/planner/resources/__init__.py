@@ -11,7 +11,9 @@ from ..ledger import Ledger
 from . import core, thread
 from .kind import Fit, Misfit, ResourceKind
 
-KINDS: dict[str, ResourceKind] = {kind.name: kind for kind in (thread.KIND, core.KIND)}
+_ALL: tuple[ResourceKind, ...] = (thread.KIND, core.KIND)
+
+KINDS: dict[str, ResourceKind] = {kind.name: kind for kind in _ALL}
 
 __all__ = ["KINDS", "Fit", "Misfit", "fit_alternatives"]
 

@@ -29,7 +29,9 @@ class Misfit:
 class ResourceKind(Protocol):
     """One kind of resource. Pure: it reads the book and writes nothing."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What manifests call it."""
 
     def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
         """Where the request can be served on this host, or why not."""
