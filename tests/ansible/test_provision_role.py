@@ -15,6 +15,8 @@ from stage_collection import REPO
 if TYPE_CHECKING:
     from conftest import TestVmm
 
+pytestmark = pytest.mark.slow
+
 EXAMPLE = REPO / "examples/ansible"
 ROLE = [{"hosts": "all", "gather_facts": False, "roles": ["devicevm.vmm.provision"]}]
 

@@ -14,7 +14,8 @@ from playing import TOPOLOGY, Played, Player, client, disk, one_task
 if TYPE_CHECKING:
     from conftest import TestVmm
 
-pytestmark = pytest.mark.libvirt
+# About a hundred runs of ansible-playbook at 1.5 s each.
+pytestmark = [pytest.mark.libvirt, pytest.mark.slow]
 
 LOCKED = """
 import sys, time

@@ -84,8 +84,9 @@ def vmm(request: pytest.FixtureRequest) -> Iterator[Vmm]:
 @pytest.fixture
 def driver(vmm: Vmm) -> Iterator[LibvirtDriver]:
     """A driver on a VMM without domains of devicevm's; the test's own domains are removed after it."""
-    with vmm.open() as opened:
-        yield opened
+    used = vmm.open()
+    yield used
+    used.close()
     with vmm.open() as opened:
         for seen in opened.observe():
             opened.stop(seen.name)

@@ -126,7 +126,8 @@ def test_a_second_apply_waits_for_the_first(lock_uri: str) -> None:
 
 
 def test_the_lock_of_a_killed_apply_is_free(lock_uri: str) -> None:
-    code = f"import time; from devicevm.vmm.lock import lock\nwith lock({lock_uri!r}): print(1, flush=True); time.sleep(60)"
+    head = "import time; from devicevm.vmm.lock import lock"
+    code = f"{head}\nwith lock({lock_uri!r}): print(1, flush=True); time.sleep(9)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -12,43 +13,29 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from devicevm.vmm.places import places_of
+from private_libvirtd import PATH, system_libvirtd
 
 SECONDS = 240
 
 
 @dataclass
 class Stage:
-    """A libvirt session daemon of its own in a folder of its own; nothing of it outlives `close`."""
+    """A libvirtd of its own in a folder of its own; nothing of it outlives `stage`."""
 
     folder: Path
-    environment: dict[str, str] = field(default_factory=dict)
-    uri: str = "qemu:///session"
+    uri: str
 
-    @classmethod
-    def make(cls) -> Stage:
-        """A new stage. The path is short: libvirt puts sockets deep below it."""
-        folder = Path(tempfile.mkdtemp(prefix="dvm-", dir="/tmp"))
-        stage = cls(folder)
-        # The guests' processes are ours here, so the folder can be closed to everybody else.
-        places = {
-            "XDG_RUNTIME_DIR": "run",
-            "XDG_CONFIG_HOME": "config",
-            "XDG_CACHE_HOME": "cache",
-            "XDG_STATE_HOME": "state",
-        }
-        for name in places.values():
-            (folder / name).mkdir(mode=0o700)
-        stage.environment = {
-            **{key: value for key, value in os.environ.items() if key not in ("LIBVIRT_DEFAULT_URI", "DEVICEVM_OWNER")},
-            **{key: str(folder / name) for key, name in places.items()},
-            "LIBVIRT_DEFAULT_URI": stage.uri,
-            "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
-            "NO_COLOR": "1",
-        }
-        return stage
+    @property
+    def environment(self) -> dict[str, str]:
+        """The real command's: as a user has it, but for the VMM."""
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("DEVICEVM_")}
+        return {**kept, "LIBVIRT_DEFAULT_URI": self.uri, "PATH": PATH, "NO_COLOR": "1"}
 
     def devicevm(
         self, *arguments: str | Path, ok: bool = True, timeout: float = SECONDS
@@ -101,43 +88,37 @@ class Stage:
         return sorted(self.virsh("list", "--all", "--name").split())
 
     def processes(self) -> list[int]:
-        """QEMU processes of this stage."""
+        """QEMU processes of this stage: those whose sockets and logs are in its places."""
+        ours = str(places_of(self.uri).runtime).encode()
         found = []
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                try:
+                with contextlib.suppress(OSError):
                     command = (entry / "cmdline").read_bytes()
-                except OSError:
-                    continue
-                if b"qemu-system" in command and str(self.folder).encode() in command:
-                    found.append(int(entry.name))
+                    if b"qemu-system" in command and ours in command:
+                        found.append(int(entry.name))
         return found
 
     def sockets(self) -> list[Path]:
         """devicevm's own sockets that are left."""
-        return sorted((self.folder / "run" / "devicevm").rglob("*.sock"))
-
-    def close(self) -> None:
-        """End what this stage started, by pid, and remove its folder."""
-        for pid in self.processes():
-            _end(pid)
-        for name in ("libvirtd", "virtlogd", "virtqemud"):
-            for pid_file in self.folder.rglob(f"{name}.pid"):
-                if pid_file.read_text().strip().isdigit():
-                    _end(int(pid_file.read_text()))
-        shutil.rmtree(self.folder, ignore_errors=True)
+        return sorted(places_of(self.uri).runtime.rglob("*.sock"))
 
 
-def _end(pid: int) -> None:
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            return
-        for _ in range(50):
-            if not Path(f"/proc/{pid}").exists():
-                return
-            time.sleep(0.1)
+@contextlib.contextmanager
+def stage() -> Iterator[Stage]:
+    """A new stage; what its VMM still runs in the end is ended, by pid."""
+    # Short, for libvirt puts sockets below it, and open, for QEMU runs as another user.
+    folder = Path(tempfile.mkdtemp(prefix="dvm-", dir="/tmp"))
+    folder.chmod(0o755)
+    try:
+        with system_libvirtd(folder) as uri:
+            made = Stage(folder, uri)
+            yield made
+            for pid in made.processes():
+                os.kill(pid, signal.SIGKILL)
+            shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class Shell:

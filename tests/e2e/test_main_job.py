@@ -28,8 +28,8 @@ metadata: {{name: {name}}}
 spec:
   vm:
     vcpus: 1
-    memory: 256MiB
-    boot: {{guestImage: client}}
+    memory: 512MiB
+    boot: {{guestImage: test-client}}
     domainXML: "{port}"
   devices:
     - {{name: data, class: disk, frontend: {frontend}, parameters: {{size: 32MiB}}}}

@@ -88,7 +88,7 @@ def command_of(class_: str, parameters: dict[str, Any], serial: str = "s1") -> t
     }
     topology = topology_from_documents([document], **OWN)
     (device,), (found,) = topology.clients[0].devices, topology.classes
-    values = template_values(device, serial if device.store else "")
+    values = template_values(device, serial)
     (ready,) = expand((found.program.ready,), values)
     return expand(found.program.command, values), ready
 
@@ -99,7 +99,7 @@ NBDKIT = ("nbdkit", "--single", "--foreground")
 @pytest.mark.parametrize(
     ("class_", "parameters", "command", "ready"),
     [
-        ("disk", {"size": "1MiB"}, (*NBDKIT, "memory", "1048576"), "nbd"),
+        ("disk", {"size": "1MiB"}, (*NBDKIT, "file", "/dev/backing/s1"), "nbd"),
         (
             "disk",
             {"size": "1MiB", "store": {"file": "/x"}},

@@ -183,7 +183,9 @@ def compare(kind: type, below: dict[str, Any], schema: dict[str, Any], seen: set
     seen.add(kind)
     fields = {camel(item.name): item for item in dataclasses.fields(kind)}
     assert set(below["properties"]) == set(fields), kind.__name__
-    needed = {name for name, item in fields.items() if item.default is item.default_factory or "always" in item.metadata}
+    needed = {
+        name for name, item in fields.items() if item.default is item.default_factory or "always" in item.metadata
+    }
     assert set(below.get("required", ())) == needed, kind.__name__
     hints = typing.get_type_hints(kind)
     for name, item in fields.items():

@@ -134,6 +134,8 @@ class ObservedDomain:
     spec: DomainSpec | None
     active_spec: DomainSpec | None = None
     drift: tuple[str, ...] = ()
+    live_drift: tuple[str, ...] = ()
+    """What differs from `active_spec` in the running domain: only a restart would put it right."""
     broken: str = ""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""

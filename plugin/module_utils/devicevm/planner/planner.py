@@ -64,6 +64,11 @@ def make_plan(
             unplaced += _unplaced(component.clients, by_client, placed.refusals)
     desired += kept_device_vms(units)
     warnings += [f"{domain.name} is left as it is: {domain.broken}" for domain in undeclared if domain.broken]
+    warnings += [
+        f"{domain.name} was changed while it runs, until it is restarted: {'; '.join(domain.live_drift)}"
+        for domain in mine.values()
+        if domain.live_drift
+    ]
 
     changes = Changes(mine, _live(hosts), intent.delete_data)
     unplaced_clients = {item.client for item in unplaced}

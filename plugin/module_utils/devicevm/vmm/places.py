@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from ..errors import DevicevmError
+from ..guest.store import default_store
 
-DEFAULT_IMAGES = Path("/var/lib/devicevm/images")
 MAX_RUNTIME_DIR = 60
 """Bytes of the runtime directory: leaves 39 of a socket path's 99 (channel/registry.py) for the name."""
 
@@ -29,11 +29,6 @@ class Places:
     images: Path
     embed_root: Path | None = None
     system: bool = False
-
-    @property
-    def configs(self) -> Path:
-        """Boot configurations of device VMs, which QEMU reads at their start."""
-        return self.state / "config"
 
     @property
     def overlays(self) -> Path:
@@ -56,10 +51,15 @@ def places_of(uri: str, images: Path | None = None) -> Places:
         uri=normal,
         runtime=runtime,
         state=root / "devicevm" if root else state,
-        images=images or (DEFAULT_IMAGES if privileged else _user_state() / "images"),
+        images=images or default_store(),
         embed_root=root,
         system=parts.path == "/system" or (root is not None and privileged),
     )
+
+
+def verdicts() -> Path:
+    """Where it is kept which accelerators work: the host's affair, whatever VMMs there are on it."""
+    return (Path("/var/lib/devicevm") if os.getuid() == 0 else _user_state()) / "accelerator.json"
 
 
 def normal_uri(uri: str) -> str:

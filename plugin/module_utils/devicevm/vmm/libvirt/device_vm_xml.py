@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from ...channel.registry import channel_kind, check_address
 from ...channel.stream import server_element
 from ...errors import DevicevmError
 from ...frontend.disk import letters
+from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config
 from ...planner.domain import DomainSpec, Emulator
 from .element import add, element
-
-CONTROL_PORT = "org.devicevm.control"
-CONFIG_ENTRY = "opt/org.devicevm/config"
-"""fw_cfg entry with the boot configuration; the guest reads it below /sys/firmware/qemu_fw_cfg/by_name."""
 
 QBOOT = "/usr/share/qemu/qboot.rom"
 X86 = ("x86_64", "i686")
@@ -23,7 +18,7 @@ PORTS = 31
 """Ports of a virtio-serial controller; QEMU keeps port 0 to itself."""
 
 
-def add_machine(domain: Element, spec: DomainSpec, configs: str) -> None:
+def add_machine(domain: Element, spec: DomainSpec) -> None:
     """Firmware, kernel and boot configuration.
 
     There is no `<acpi/>`: a PC without it, with qboot and a PVH kernel, boots in half the time. So the guest
@@ -38,18 +33,8 @@ def add_machine(domain: Element, spec: DomainSpec, configs: str) -> None:
         add(add(domain, "features"), "apic")
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
-    # By file: libvirt 9.0 hands the text of an entry to QEMU XML-escaped and with its commas unescaped.
-    add(add(domain, "sysinfo", type="fwcfg"), "entry", name=CONFIG_ENTRY, file=config_path(spec, configs))
-
-
-def config_path(spec: DomainSpec, configs: str) -> str:
-    """The file with the device VM's boot configuration."""
-    return f"{configs}/{spec.name}.json"
-
-
-def config_text(spec: DomainSpec) -> str:
-    """What is in that file."""
-    return json.dumps(boot_config(spec), sort_keys=True, separators=(",", ":")) + "\n"
+    config = boot_config([device_config(emulator) for emulator in spec.emulators])
+    add(add(domain, "sysinfo", type="fwcfg"), "entry", config, name=FW_CFG_NAME)
 
 
 def add_kernel(system: Element, spec: DomainSpec) -> None:
@@ -58,24 +43,6 @@ def add_kernel(system: Element, spec: DomainSpec) -> None:
     for tag, text in (("kernel", boot.kernel), ("initrd", boot.initrd), ("cmdline", boot.command_line)):
         if text:
             add(system, tag, text)
-
-
-def boot_config(spec: DomainSpec) -> dict[str, Any]:
-    """What the guest is to run, as plain data: `{"devices": [{name, port, command, onExit, backing?}]}`."""
-    return {"devices": [device_config(emulator) for emulator in spec.emulators]}
-
-
-def device_config(emulator: Emulator) -> dict[str, Any]:
-    """One device of the boot configuration. `backing` is the serial number of the disk that holds its data."""
-    config: dict[str, Any] = {
-        "name": emulator.id,
-        "port": emulator.channel.port,
-        "command": list(emulator.command),
-        "onExit": emulator.on_exit,
-    }
-    if emulator.store:
-        config["backing"] = emulator.serial
-    return config
 
 
 def add_devices(devices: Element, spec: DomainSpec) -> None:

@@ -24,7 +24,7 @@ HEAD = 4
 def domain_xml(spec: DomainSpec, state: str) -> Element:
     """The whole `<domain>`: what devicevm asks for, the user's own fragment merged into it.
 
-    `state` is the VMM's state directory on the host (places.py): boot configurations and overlays are in it.
+    `state` is the VMM's state directory on the host (places.py): overlays are in it.
     """
     domain = base_xml(spec, state)
     kept = element("metadata")
@@ -51,7 +51,7 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
     add(domain, "vcpu", str(spec.vcpus), placement="static")
     _add_placement(domain, spec.placement)
     if spec.role is Role.DEVICE_VM:
-        device_vm_xml.add_machine(domain, spec, f"{state}/config")
+        device_vm_xml.add_machine(domain, spec)
         device_vm_xml.add_devices(add(domain, "devices"), spec)
     else:
         client_xml.add_machine(domain, spec)

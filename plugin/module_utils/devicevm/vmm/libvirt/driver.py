@@ -19,7 +19,7 @@ from . import files, hotplug, inventory, observation, volumes
 from .connection import binding, close_connection, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
-from .metadata import NAMESPACE, PREFIX, find, unqualified
+from .metadata import NAMESPACE, PREFIX, find, ready_mark
 
 if TYPE_CHECKING:
     import libvirt
@@ -130,7 +130,7 @@ class LibvirtDriver(Driver):
         with vmm_words(f"cannot write the metadata of {spec.name}"):
             domain.setMetadata(
                 self.libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-                to_text(unqualified(spec)),
+                to_text(ready_mark(spec)),
                 PREFIX,
                 NAMESPACE,
                 self.libvirt.VIR_DOMAIN_AFFECT_LIVE,

@@ -1,4 +1,4 @@
-"""What a domain has on its host beside libvirt: boot configuration, overlay, sockets, console log."""
+"""What a domain has on its host beside libvirt: overlay, sockets, console log."""
 
 from __future__ import annotations
 
@@ -11,26 +11,8 @@ from xml.etree.ElementTree import Element
 
 from ...errors import DevicevmError
 from ...manifest.topology import Store
-from ...planner.domain import DomainSpec
 from .. import stores
 from ..places import Places
-from .device_vm_xml import config_path, config_text
-
-
-def write_config(spec: DomainSpec, places: Places) -> None:
-    """Write a device VM's boot configuration, whole or not at all: QEMU reads it when the device VM starts."""
-    for directory in (places.state, places.configs):
-        directory.mkdir(mode=0o711, parents=True, exist_ok=True)
-    path = Path(config_path(spec, str(places.configs)))
-    text = config_text(spec)
-    with contextlib.suppress(FileNotFoundError):
-        if path.read_text(encoding="utf-8") == text:
-            return
-    # A new file in place of the old: libvirt may have given the old one to QEMU's user.
-    half = path.with_suffix(".new")
-    half.write_text(text, encoding="utf-8")
-    half.chmod(0o644)
-    half.rename(path)
 
 
 def ensure_store(store: Store) -> bool:
@@ -59,8 +41,7 @@ def remove(domain: Element, name: str, places: Places) -> None:
     for log in domain.iterfind("devices/serial/log"):
         _remove_inside(log.get("file", ""), places.runtime, stat.S_ISREG)
     if "/" not in name:
-        for directory, suffix in ((places.configs, "json"), (places.overlays, "qcow2")):
-            _remove_inside(f"{directory}/{name}.{suffix}", directory, stat.S_ISREG)
+        _remove_inside(f"{places.overlays}/{name}.qcow2", places.overlays, stat.S_ISREG)
 
 
 def remove_socket(address: str, places: Places) -> None:

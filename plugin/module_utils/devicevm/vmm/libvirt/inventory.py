@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...guest.boot_config import CONTROL_PORT
 from ...inventory.capabilities import parse_capabilities
 from ...inventory.host import Host, ImageFacts, Vmm
 from ...inventory.offline import host_from_documents, offered_accelerators
 from ..accelerator import ProbeGuest, boots_with, choose_accelerator, verdict_key
 from ..images import images_in
+from ..places import verdicts
 from .connection import binding, vmm_words
-from .device_vm_xml import CONTROL_PORT
 from .domain_xml import DOMAIN_TYPES
 
 if TYPE_CHECKING:
@@ -69,9 +70,8 @@ def _accelerator(driver: LibvirtDriver, offered: tuple[str, ...], images: tuple[
     if driver.accelerator == "auto" and not images:
         offered = tuple(name for name in offered if name != "kvm") or offered
     version = _version(driver.connection.getVersion())
-    cache = driver.places.state / "accelerator.json"
     return choose_accelerator(
-        driver.accelerator, offered, lambda name: _boots(name, images), cache, verdict_key(version)
+        driver.accelerator, offered, lambda name: _boots(name, images), verdicts(), verdict_key(version)
     )
 
 

@@ -74,6 +74,19 @@ def unqualified(spec: DomainSpec) -> Element:
     return tree
 
 
+def ready_mark(spec: DomainSpec) -> Element:
+    """The element for a running domain that has been seen to answer, without namespace. A start begins without it:
+    the definition that a domain starts from does not say `ready`."""
+    tree = unqualified(spec)
+    tree.set("ready", "yes")
+    return tree
+
+
+def is_ready(tree: Element) -> bool:
+    """Whether a running domain's metadata says that it has been seen to answer."""
+    return tree.get("ready") == "yes"
+
+
 def read(tree: Element, name: str, uuid: str) -> Kept:
     """What the metadata element of the domain `name` says. Never raises: the domain's XML is anybody's to edit."""
     owner, role = tree.get("owner", ""), tree.get("role", "")

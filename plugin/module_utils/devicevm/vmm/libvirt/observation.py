@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from ...errors import DevicevmError
-from ...planner.domain import DomainSpec, ObservedDomain
+from ...planner.domain import DomainSpec, ObservedDomain, Role
 from . import fragment
 from .connection import binding
 from .domain_xml import base_xml
 from .drift import drift
 from .element import parse
-from .metadata import NAMESPACE, Kept, find, read
+from .metadata import NAMESPACE, Kept, find, is_ready, read
 
 if TYPE_CHECKING:
     import libvirt
@@ -38,12 +38,14 @@ def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> Obse
     if ours is None:
         return None
     kept = read(ours, name, uuid)
-    active_spec, changes = None, _drift(kept.spec, tree, state)
+    active_spec, ready = None, True
+    live_drift: tuple[str, ...] = ()
     if live:
         running = parse(live, f"the live XML of domain {name}")
         held = find(running)
         active_spec = read(held, name, uuid).spec if held is not None else None
-        changes += tuple(f"running: {text}" for text in _drift(active_spec, running, state, live=True))
+        live_drift = _drift(active_spec, running, state, live=True)
+        ready = kept.role is not Role.DEVICE_VM or (held is not None and is_ready(held))
     return ObservedDomain(
         name=name,
         uuid=uuid,
@@ -52,8 +54,10 @@ def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> Obse
         active=bool(live),
         spec=kept.spec,
         active_spec=active_spec,
-        drift=changes,
+        drift=_drift(kept.spec, tree, state),
+        live_drift=live_drift,
         broken=kept.broken,
+        ready=ready,
     )
 
 

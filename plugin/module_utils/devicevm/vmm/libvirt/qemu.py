@@ -9,7 +9,7 @@ from ...errors import DevicevmError
 from ...planner.domain import DomainSpec, Role
 from ..overlay import ensure_overlay
 from ..supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
-from . import embed, files
+from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words
 from .driver import LibvirtDriver
@@ -34,7 +34,6 @@ class QemuDriver(LibvirtDriver):
         if spec.role is Role.DEVICE_VM:
             if not spec.boot.kernel:
                 raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
-            files.write_config(spec, self.places)
         elif spec.boot.image:
             ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
 
