@@ -23,12 +23,12 @@ from .stage import Stage, say
 
 SIZE = 64 * 2**20
 TARGET = 2.5
-SECONDS = 4
+SECONDS = 2
 TEXT = f"""\
 One client with three virtio disks of {SIZE // 2**20} MiB, and fio on one after the other: (a) a disk of class `disk`
 in its device VM, as devicevm makes it, (b) nbdkit's memory plugin on the host, on a unix socket, configured the same in
-the client, (c) QEMU's own virtio-blk on a raw file in a tmpfs. Direct I/O, libaio, {SECONDS} seconds a job after half a
-second to warm up. Latency is fio's mean completion latency; the ratio of rates is a to b as well, so there more is
+the client, (c) QEMU's own virtio-blk on a raw file in a tmpfs. Direct I/O, libaio, {SECONDS} seconds a job after 0.3 s
+to warm up. Latency is fio's mean completion latency; the ratio of rates is a to b as well, so there more is
 better."""
 MANIFEST = """\
 apiVersion: devicevm/v1
@@ -58,7 +58,7 @@ class Job:
     def command(self, device: str) -> str:
         """The fio command on one disk."""
         options = f"--rw={self.mode} --bs={self.block} --iodepth={self.depth} --filename={device}"
-        fixed = f"--name=j --ioengine=libaio --direct=1 --time_based --runtime={SECONDS} --ramp_time=0.5"
+        fixed = f"--name=j --ioengine=libaio --direct=1 --time_based --runtime={SECONDS} --ramp_time=0.3"
         return f"fio {fixed} {options} --randrepeat=0 --output-format=json --output=/tmp/fio.json && cat /tmp/fio.json"
 
     def figure(self, found: dict[str, Any]) -> float:

@@ -19,7 +19,8 @@ done
 if test -e /dev/kvm; then
   mknod -m 666 "$1/kvm" c 10 232 && mount --bind "$1/kvm" /dev/kvm || exit 1
 fi
-virtlogd &
+virtlogd -p "$1/virtlogd.pid" &
+while test ! -S /run/libvirt/virtlogd-sock; do sleep 0.05; done
 exec libvirtd -f "$1/libvirtd.conf" -p "$1/libvirtd.pid"
 """
 
@@ -40,7 +41,7 @@ def why_not() -> str:
 
 @contextlib.contextmanager
 def system_libvirtd(work: Path) -> Iterator[str]:
-    """The URI of a system libvirtd with `work` (short, readable for QEMU's user) as its folder; NoLibvirtd says why not."""
+    """The URI of a system libvirtd in the folder `work` (short, readable for all); NoLibvirtd says why not."""
     if reason := why_not():
         raise NoLibvirtd(reason)
     (work / "libvirtd.conf").write_text(f'unix_sock_dir = "{work}"\nauth_unix_rw = "none"\n')

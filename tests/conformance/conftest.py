@@ -31,7 +31,8 @@ done
 if test -e /dev/kvm; then
   mknod -m 666 "$1/kvm" c 10 232 && mount --bind "$1/kvm" /dev/kvm || exit 1
 fi
-virtlogd &
+virtlogd -p "$1/virtlogd.pid" &
+while test ! -S /run/libvirt/virtlogd-sock; do sleep 0.05; done
 exec libvirtd -f "$1/libvirtd.conf" -p "$1/libvirtd.pid"
 """
 

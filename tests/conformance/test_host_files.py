@@ -99,7 +99,7 @@ def lock_uri() -> Iterator[str]:
 def test_a_second_apply_says_who_holds_the_lock(lock_uri: str) -> None:
     with (
         lock(lock_uri),
-        pytest.raises(DevicevmError, match=rf"is locked by process {os.getpid()} \(.*pytest.*\) since 20"),
+        pytest.raises(DevicevmError, match=rf"is locked by process {os.getpid()} \(.*test.*\) since 20"),
         lock(lock_uri),
     ):
         pass

@@ -6,6 +6,7 @@ DEVICEVM_REGENERATE=1 writes the XML anew, for review by diff.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -19,10 +20,10 @@ from devicevm.channel.registry import MAX_ADDRESS
 from devicevm.errors import DevicevmError
 from devicevm.frontend.frontend import MAX_SERIAL, serial_number
 from devicevm.frontend.registry import FRONTENDS
+from devicevm.guest.boot_config import device_config
 from devicevm.manifest.topology import Boot
 from devicevm.planner.domain import DomainSpec
 from devicevm.record import from_data
-from devicevm.vmm.libvirt.device_vm_xml import boot_config
 from devicevm.vmm.libvirt.domain_xml import domain_xml
 from devicevm.vmm.libvirt.drift import drift
 from devicevm.vmm.libvirt.element import to_text
@@ -73,15 +74,17 @@ def test_every_front_end_is_in_a_golden() -> None:
 
 
 def test_the_boot_configuration_names_only_what_the_guest_needs() -> None:
-    config = boot_config(spec("device-vm-stores"))
-    assert config["devices"][0] == {
+    stored = spec("device-vm-stores")
+    assert device_config(stored.emulators[0]) == {
         "name": "a.f",
         "port": "a.f",
         "command": ["nbdkit", "file", "${backing}"],
         "onExit": "restart",
         "backing": "0123456789abcdef",
     }
-    assert "backing" not in boot_config(spec("device-vm"))["devices"][0]
+    assert "backing" not in device_config(spec("device-vm").emulators[0])
+    entry = domain_xml(stored, "/state").findtext("sysinfo/entry") or ""
+    assert json.loads(base64.b64decode(entry)) == {"devices": [device_config(item) for item in stored.emulators]}
 
 
 def test_long_disk_names_stay_distinct_within_a_serial_number() -> None:
