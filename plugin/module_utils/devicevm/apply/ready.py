@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..errors import DevicevmError
-from ..guest.control import Control, DeviceState
+from ..guest.control import Control, DeviceState, DeviceStatus
 from ..guest.probe import PROBES, probe_bytes
 from ..planner.domain import DomainSpec, Emulator
 from ..vmm.driver import Driver
@@ -46,18 +47,31 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
 
 def _wait_running(driver: Driver, spec: DomainSpec, deadline: float) -> frozenset[str]:
     """Wait until the guest's own supervisor sees every emulator waiting for its peer; those that have one."""
-    wanted = {emulator.id for emulator in spec.emulators}
-    with _patiently(driver, spec, deadline, lambda: Control(spec.control, timeout=_left(deadline))) as control:
+    with contextlib.ExitStack() as stack:
+        control: Control | None = None
         while True:
-            devices = control.status().devices
-            states = {device.name: device.state for device in devices}
-            failed = sorted(name for name in wanted if states.get(name) is DeviceState.FAILED)
-            if failed:
-                raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up")
-            waiting = sorted(name for name in wanted if states.get(name) not in _GOOD)
-            if not waiting:
-                return frozenset(device.name for device in devices if device.connected)
-            _pause(driver, spec, deadline, f"{', '.join(waiting)} did not come up")
+            try:
+                # One connection for all questions: a port that is opened anew time and again may lose some.
+                control = control or stack.enter_context(Control(spec.control, timeout=_left(deadline)))
+                devices = control.status().devices
+            except DevicevmError as error:
+                control = None
+                _pause(driver, spec, deadline, error.message)
+                continue
+            if missing := _missing(spec, devices):
+                _pause(driver, spec, deadline, f"{', '.join(missing)} did not come up")
+                continue
+            return frozenset(device.name for device in devices if device.connected)
+
+
+def _missing(spec: DomainSpec, devices: tuple[DeviceStatus, ...]) -> list[str]:
+    """The emulators that do not wait for a peer yet; DevicevmError when one never will."""
+    states = {device.name: device.state for device in devices}
+    wanted = sorted(emulator.id for emulator in spec.emulators)
+    failed = [name for name in wanted if states.get(name) is DeviceState.FAILED]
+    if failed:
+        raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up")
+    return [name for name in wanted if states.get(name) not in _GOOD]
 
 
 def _wait_answer(driver: Driver, spec: DomainSpec, emulator: Emulator, deadline: float) -> None:
