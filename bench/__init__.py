@@ -1,1 +1,1 @@
-"""What devicevm costs, measured against the same work done with nothing in between: `make bench`, docs/benchmarks.md."""
+"""What devicevm costs, against the same work with nothing in between: `make bench`, docs/benchmarks.md."""

@@ -145,7 +145,7 @@ def fragment_of(port: Path, nbd: Path, raw: Path) -> Element:
 @contextlib.contextmanager
 def tmpfs_file(size: int) -> Iterator[Path]:
     """A raw file in memory."""
-    handle, name = tempfile.mkstemp(prefix="dvb-", suffix=".raw", dir="/dev/shm")  # noqa: S108
+    handle, name = tempfile.mkstemp(prefix="dvb-", suffix=".raw", dir="/dev/shm")
     try:
         os.ftruncate(handle, size)
         os.close(handle)

@@ -80,9 +80,11 @@ class Result:
     """The load average of the machine before it began: what others did."""
 
 
-def take_turns(runs: int, sides: Sequence[Callable[[], Figures]], say: Callable[[str], None]) -> list[list[Figures]]:
-    """The figures of each side, one a run; before that each side runs once for nothing, to warm caches."""
-    for side in sides:
+def take_turns(
+    runs: int, sides: Sequence[Callable[[], Figures]], say: Callable[[str], None], *, warm: bool = True
+) -> list[list[Figures]]:
+    """The figures of each side, one a run; with `warm` each side runs once before that for nothing, to fill caches."""
+    for side in sides if warm else ():
         side()
     found: list[list[Figures]] = [[] for _ in sides]
     for run in range(runs):

@@ -12,12 +12,19 @@ class Shell:
     """`path`: the host's end of the port org.devicevm.shell. `timeout` in seconds, for the guest to be there."""
 
     def __init__(self, path: Path, timeout: float = 120) -> None:
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(timeout)
-        self._socket.connect(str(path))
         self._count = 0
         self._rest = b""
-        self.run("true", timeout)
+        deadline = time.monotonic() + timeout
+        while True:
+            self._socket = socket.socket(socket.AF_UNIX)
+            self._socket.connect(str(path))
+            try:
+                self.run("true", 20)
+                return
+            except TimeoutError:
+                self._socket.close()
+                if time.monotonic() > deadline:
+                    raise
 
     def run(self, command: str, timeout: float = 120) -> str:
         """What a command prints; RuntimeError when it fails."""

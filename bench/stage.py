@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import signal
@@ -126,7 +127,7 @@ class Stage:
 @contextlib.contextmanager
 def make_stage(images: Path, accelerator: str) -> Iterator[Stage]:
     """A stage that leaves nothing, whatever happens. The path is short: libvirt puts sockets deep below it."""
-    stage = Stage(Path(tempfile.mkdtemp(prefix="dvb-", dir="/tmp")), images, accelerator)  # noqa: S108
+    stage = Stage(Path(tempfile.mkdtemp(prefix="dvb-", dir="/tmp")), images, accelerator)
     try:
         yield stage
     finally:
@@ -162,7 +163,7 @@ def whole_apply(path: Path, driver: LibvirtDriver, progress: Progress) -> tuple[
     for error in outcome.errors.values():
         raise error
     names = ("read", "survey", "plan", "carry out")
-    spent = [after - before for before, after in zip(marks, marks[1:], strict=False)]
+    spent = [after - before for before, after in itertools.pairwise(marks)]
     return plan, {"all": marks[-1] - marks[0], **dict(zip(names, spent, strict=True))}
 
 

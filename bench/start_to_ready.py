@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import time
 from dataclasses import replace
@@ -91,7 +92,7 @@ def take_apart(stage: Stage, spec: DomainSpec) -> Figures:
         spent[f"probe {emulator.ready}"] = time.perf_counter() - begun
     marks.append(time.perf_counter())
     stage.driver.stop(spec.name)
-    figures = {name: after - before for name, before, after in zip(PARTS, marks, marks[1:], strict=False)}
+    figures = {name: after - before for name, (before, after) in zip(PARTS, itertools.pairwise(marks), strict=True)}
     return {"ready": marks[-1] - marks[0], **figures, "guest's clock at agent's first answer": guest, **spent}
 
 

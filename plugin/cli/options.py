@@ -110,7 +110,7 @@ yes_option = click.option("-y", "--yes", "--auto-approve", "yes", is_flag=True, 
 lock_option = click.option(
     "--lock-timeout",
     type=click.FloatRange(min=0),
-    default=30.0,
+    default=120.0,
     metavar="SECONDS",
     help="How long to wait while another command changes the same VMM.",
 )

@@ -30,7 +30,7 @@ options:
     description:
       - How many seconds to wait while another program changes the same VMM.
     type: float
-    default: 30
+    default: 120
 requirements:
   - python >= 3.10
   - python3-libvirt (libvirt's Python binding) for the interpreter that runs the module on the target

@@ -18,7 +18,7 @@ VMM_ARGUMENTS: dict[str, Any] = {
     "connect": {"type": "str", "default": ""},
     "images": {"type": "path"},
     "accelerator": {"type": "str", "choices": ["auto", "kvm", "tcg"], "default": "auto"},
-    "lock_timeout": {"type": "float", "default": 30.0},
+    "lock_timeout": {"type": "float", "default": 120.0},
 }
 """The options of the documentation fragment `vmm`."""
 

@@ -268,6 +268,7 @@ problems:
       type: str
 """
 
+import contextlib
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -328,11 +329,10 @@ class SystemLog(Progress):
 def converge(module: AnsibleModule) -> dict[str, Any]:
     """Open the VMM and do the task there; its result. Check mode only looks, and takes no lock."""
     uri = vmm_uri(module.params)
-    with open_vmm(uri, module.params) as driver:
-        if module.check_mode:
-            return converge_on(driver, module)
-        with lock(uri, module.params["lock_timeout"]):
-            return converge_on(driver, module)
+    held = contextlib.nullcontext() if module.check_mode else lock(uri, module.params["lock_timeout"])
+    # First the lock, as everybody does: an embedded VMM is one process's alone, and would be waited for in a circle.
+    with held, open_vmm(uri, module.params) as driver:
+        return converge_on(driver, module)
 
 
 def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def test_a_device_vm_that_does_not_come_up_is_undone_and_its_last_words_are_told
 def test_two_applies_at_once_do_not_double_book(stage: Stage) -> None:
     path = stage.folder / "two.yaml"
     path.write_text(TWO)
-    first = stage.start("apply", path)
-    second = stage.start("apply", path)
+    first = stage.start("apply", "--lock-timeout", "200", path)
+    second = stage.start("apply", "--lock-timeout", "200", path)
     codes = [process.wait(timeout=200) for process in (first, second)]
     assert codes == [0, 0]
     assert stage.domains() == ["a", "a-dvm", "b", "b-dvm"]
