@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,22 +17,9 @@ from devicevm.planner.domain import DomainSpec
 from devicevm.vmm.libvirt.driver import LibvirtDriver
 from devicevm.vmm.registry import open_driver
 from guests import client, device_vm, tiny_kernel
+from private_libvirtd import PATH, NoLibvirtd, daemon, system_libvirtd
 
 pytest.importorskip("libvirt", reason="python3-libvirt is not there for this Python")
-
-# libvirt's directories are the daemon's own. A /dev/kvm that QEMU's user cannot open would make libvirt probe QEMU anew
-# at each call (embed.py tells why), so the daemon sees one that everybody can.
-DAEMON = """
-for directory in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run/libvirt; do
-  mkdir -p $directory && mount -t tmpfs none $directory || exit 1
-done
-if test -e /dev/kvm; then
-  mknod -m 666 "$1/kvm" c 10 232 && mount --bind "$1/kvm" /dev/kvm || exit 1
-fi
-virtlogd -p "$1/virtlogd.pid" &
-while test ! -S /run/libvirt/virtlogd-sock; do sleep 0.05; done
-exec libvirtd -f "$1/libvirtd.conf" -p "$1/libvirtd.pid"
-"""
 
 
 @dataclass(frozen=True)
@@ -78,6 +63,8 @@ def vmm(request: pytest.FixtureRequest) -> Iterator[Vmm]:
     starts = {"test": _test, "embed": _embed, "session": _session, "system": _system}
     try:
         yield from starts[name](work)
+    except NoLibvirtd as reason:
+        pytest.skip(str(reason))
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -122,54 +109,17 @@ def _embed(work: Path) -> Iterator[Vmm]:
 def _session(work: Path) -> Iterator[Vmm]:
     if os.getuid() == 0:
         pytest.skip("root has no session: its libvirtd is the system's. Run the tests as another user for this one")
-    if not shutil.which("libvirtd", path=f"{os.environ['PATH']}:/usr/sbin"):
+    if not shutil.which("libvirtd", path=PATH):
         pytest.skip("libvirtd is not there")
     names = ("XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME")
     with pytest.MonkeyPatch.context() as patch:
         for name in names:
             patch.setenv(name, str(work / name[4:7].lower()))
             (work / name[4:7].lower()).mkdir(mode=0o700)
-        with _daemon(["libvirtd", "-p", str(work / "libvirtd.pid")], work / "run/libvirt/libvirt-sock", work):
+        with daemon(["libvirtd", "-p", str(work / "libvirtd.pid")], work / "run/libvirt/libvirt-sock", work / "log"):
             yield _make("session", "qemu:///session", "tcg", work)
 
 
 def _system(work: Path) -> Iterator[Vmm]:
-    if os.getuid() != 0:
-        pytest.skip("a libvirtd of the tests' own needs root")
-    if not (shutil.which("libvirtd") and shutil.which("virtlogd") and shutil.which("unshare")):
-        pytest.skip("libvirtd, virtlogd or unshare is not there")
-    settings = f'unix_sock_dir = "{work}"\nauth_unix_rw = "none"\n'
-    (work / "libvirtd.conf").write_text(settings)
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", DAEMON, "sh", str(work)]
-    with _daemon(command, work / "libvirt-sock", work):
-        yield _make("system", f"qemu:///system?socket={work}/libvirt-sock", "tcg", work)
-
-
-class _daemon:
-    """Runs a daemon until the end of the block, and all that it started with it, but no QEMU."""
-
-    def __init__(self, command: list[str], socket: Path, work: Path) -> None:
-        self.socket = socket
-        self.log = work / "daemon.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                env={**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
-            )
-
-    def __enter__(self) -> None:
-        end = time.monotonic() + 20
-        while not self.socket.exists():
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.__exit__()
-                pytest.skip(f"libvirtd does not start: {self.log.read_text()[-500:]}")
-            time.sleep(0.05)
-
-    def __exit__(self, *_: object) -> None:
-        # Its session holds virtlogd too; QEMU processes are in sessions of their own and ended by the tests.
-        if self.process.poll() is None:
-            os.killpg(self.process.pid, 15)
-        self.process.wait(30)
+    with system_libvirtd(work) as uri:
+        yield _make("system", uri, "tcg", work)

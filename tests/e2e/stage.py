@@ -45,6 +45,7 @@ class Stage:
             [sys.executable, "-m", "devicevm.cli", *map(str, arguments)],
             env=self.environment,
             cwd=self.folder,
+            check=False,
             capture_output=True,
             text=True,
             timeout=timeout,

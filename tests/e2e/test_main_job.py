@@ -145,7 +145,8 @@ def test_acknowledged_writes_are_on_the_backing_store_and_outlive_everything(sta
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "a.shell")
     shell.run(
-        "dd if=/dev/urandom of=/tmp/x bs=64k count=16 2>/dev/null; dd if=/tmp/x of=/dev/vda bs=64k oflag=direct 2>/dev/null"
+        "dd if=/dev/urandom of=/tmp/x bs=64k count=16 2>/dev/null;"
+        " dd if=/tmp/x of=/dev/vda bs=64k oflag=direct 2>/dev/null"
     )
     wanted = shell.run("md5sum /tmp/x").split()[0]
     # No flush, no warning: the device VM's process is gone from one moment to the next.

@@ -34,10 +34,19 @@ bool control_powering_off(void)
 	return powering_off;
 }
 
-static void forget_peer(void)
+/* What is left of a line that the last peer had half of would be nonsense to the next. Whole
+ * lines stay: the bytes of a peer can arrive before the word that it is there, and then the
+ * answer that nobody is there to take is the new peer's. One that is not, it knows by its id. */
+static void drop_half_line(void)
 {
-	input_used = output_used = output_sent = 0;
-	input_too_long = false;
+	char *end;
+
+	if (!output_sent || output[output_sent - 1] == '\n')
+		return;
+	end = memchr(output + output_sent, '\n', output_used - output_sent);
+	output_sent = end ? (size_t)(end + 1 - output) : output_used;
+	if (output_sent == output_used)
+		output_used = output_sent = 0;
 }
 
 static void flush_output(void)
@@ -203,16 +212,12 @@ void control_event(void)
 	ssize_t size;
 
 	flush_output();
-	while (!output_used && (size = read(port, data, sizeof data)) >= 0) {
-		if (size == 0) {
-			forget_peer();
-			return;
-		}
+	/* Half a line of a peer that has left is ended by the empty line that the next begins with. */
+	while (!output_used && (size = read(port, data, sizeof data)) > 0)
 		for (ssize_t i = 0; i < size; i++)
 			take_byte(data[i]);
-	}
 	if (!port_connected(port))
-		forget_peer();
+		drop_half_line();
 }
 
 /* When to come again, in ms of now_ms(): until the port is there, soon. */

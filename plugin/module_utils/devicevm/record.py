@@ -3,7 +3,7 @@
 Every document that leaves the process (plan, inventory, the specification kept in a
 domain's metadata) is a tree of frozen dataclasses. Field names become camelCase keys; fields
 that hold their default are left out, so documents stay short and old readers keep working; a
-field made with `always(...)` is never left out.
+field with the metadata `ALWAYS` is never left out.
 """
 
 from __future__ import annotations
@@ -21,10 +21,8 @@ from .errors import DevicevmError
 
 T = TypeVar("T")
 
-
-def always(default: T) -> T:
-    """A field's default for what a document must say even when it is the default: its kind and version."""
-    return dataclasses.field(default=default, metadata={"always": True})
+ALWAYS = {"always": True}
+"""Metadata of a field that a document must say even when it is the default: its kind and version."""
 
 
 def camel(name: str) -> str:

@@ -16,7 +16,9 @@ from ..record import canonical_json, digest, from_data
 from .packages import Package, Progress
 from .run import run_tool
 
-_URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
+# NAME_VERSION_ARCH.deb, with the epoch's colon as %3a
+_FILE = r"(?P<name>[^\s_]+)_(?P<version>[^\s_]+)_\S+"
+_URI = re.compile(rf"'(?P<uri>[^']+)' (?P<file>{_FILE}) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{{64}})")
 _LISTS_FRESH = 24 * 3600.0  # seconds
 _KERNELS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
 
@@ -119,9 +121,8 @@ def _parse_uri(line: str) -> Package:
     match = _URI.fullmatch(line.strip())
     if not match:
         raise DevicevmError(f"apt said what cannot be understood: {line[:200]}")
-    # NAME_VERSION_ARCH.deb, with the epoch's colon as %3a
-    name, version, _ = match["file"].split("_", 2)
-    return Package(name, unquote(version), match["sha256"], match["uri"], match["file"], int(match["size"]))
+    size, version = int(match["size"]), unquote(match["version"])
+    return Package(match["name"], version, match["sha256"], match["uri"], match["file"], size)
 
 
 def _read_answer(path: Path) -> tuple[Package, ...]:

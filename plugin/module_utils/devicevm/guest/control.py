@@ -11,6 +11,7 @@ import os
 import time
 from dataclasses import dataclass
 from enum import Enum
+from itertools import repeat
 from types import TracebackType
 from typing import Any
 
@@ -21,12 +22,6 @@ from .channel_socket import connect, remaining
 _MAX_LINE = 1024 * 1024  # bytes; the agent's own bound for a reply is half of it
 _MAX_FOREIGN = 64  # replies to somebody else's requests, left over in the port
 _MAX_TEXT = 4096
-_PATIENCE = 5.0  # seconds without a reply before the request is repeated on a new connection
-_PAUSE = 0.05  # seconds between two peers of one port
-
-
-class _Silence(DevicevmError):
-    """No reply in time."""
 
 
 class DeviceState(str, Enum):
@@ -136,30 +131,15 @@ class Control:
         deadline = time.monotonic() + self._timeout
         # The empty line ends what an earlier peer may have left unfinished.
         line = b"\n" + json.dumps({"id": self._id, **request}, separators=(",", ":")).encode() + b"\n"
-        while True:
-            self._send(line, deadline)
-            try:
-                reply = self._own_reply(min(deadline, time.monotonic() + _PATIENCE))
-                break
-            except _Silence:
-                if time.monotonic() >= deadline:
-                    raise
-                self._reconnect(deadline)
+        self._send(line, deadline)
+        reply = self._own_reply(deadline)
         if reply.pop("ok", None) is True:
             return reply
         reason = _printable(str(reply.get("error", "no reason given")))
         raise DevicevmError(f"the guest refused {request['op']}: {reason}")
 
-    def _reconnect(self, deadline: float) -> None:
-        """Soon after another peer has left, a port sometimes passes nothing on; every request may be repeated."""
-        self._socket.close()
-        self._buffer = b""
-        time.sleep(_PAUSE)
-        self._socket = connect(self._path, deadline)
-
     def _own_reply(self, deadline: float) -> dict[str, Any]:
-        for _ in range(_MAX_FOREIGN):
-            reply = self._reply(deadline)
+        for reply in map(self._reply, repeat(deadline, _MAX_FOREIGN)):
             if reply.pop("id", None) == self._id:
                 return reply
         raise DevicevmError(f"{self._path}: the guest answers what nobody asked")
@@ -193,7 +173,7 @@ class Control:
                 self._socket.settimeout(remaining(deadline))
                 piece = self._socket.recv(65536)
             except TimeoutError as error:
-                raise _Silence(
+                raise DevicevmError(
                     f"{self._path}: no reply within {self._timeout:g} s", hint="is the guest still booting?"
                 ) from error
             except OSError as error:
@@ -202,7 +182,7 @@ class Control:
                 raise DevicevmError(f"{self._path}: the device VM closed the connection")
             pieces.append(piece)
             size += len(piece)
-        line, _, self._buffer = b"".join(pieces).partition(b"\n")
+        line, self._buffer = b"".join(pieces).split(b"\n", 1)
         return line
 
 

@@ -99,8 +99,8 @@ class Modules:
         self._folder = tree.modules
         self._needs: dict[str, tuple[str, list[str]]] = {}
         for line in (self._folder / "modules.dep").read_text(encoding="utf-8").splitlines():
-            path, _, rest = line.partition(":")
-            self._needs[_module_name(path)] = (path, rest.split())
+            path, needed = line.split(":", 1)
+            self._needs[_module_name(path)] = (path, needed.split())
         builtin = (self._folder / "modules.builtin").read_text(encoding="utf-8")
         self._builtin = {_module_name(line) for line in builtin.splitlines()}
 

@@ -27,16 +27,12 @@ class PackageManager(Protocol):
 
     def kernel_package(self, flavour: str) -> str:
         """The package with the kernel `cloud` or `generic`."""
-        ...
 
     def resolve(self, names: Sequence[str], progress: Progress) -> tuple[Package, ...]:
         """`names` and all they depend on, sorted; DevicevmError for an unknown one."""
-        ...
 
     def fetch(self, packages: Sequence[Package], progress: Progress) -> tuple[Path, ...]:
         """The archives, verified, in the order of `packages`; downloads are kept."""
-        ...
 
     def unpack(self, archive: Path, target: Path) -> None:
         """Adds an archive's files to the directory `target`, which need not exist."""
-        ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Callable
+from itertools import repeat
 
 from ..errors import DevicevmError
 from .channel_socket import Stream
@@ -54,8 +55,8 @@ def _nbd_option(option: int, data: bytes = b"") -> bytes:
 
 def _nbd_size(stream: Stream) -> int:
     size = None
-    for _ in range(_NBD_MAX_REPLIES):
-        magic, option, kind, length = struct.unpack(">QIII", stream.exactly(20))
+    for head in map(stream.exactly, repeat(20, _NBD_MAX_REPLIES)):
+        magic, option, kind, length = struct.unpack(">QIII", head)
         if magic != _NBD_REPLY_MAGIC or option != _NBD_OPT_INFO or length > _NBD_MAX_REPLY:
             raise DevicevmError(f"{stream.path}: the NBD server's answer makes no sense")
         data = stream.exactly(length)

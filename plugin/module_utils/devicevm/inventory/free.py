@@ -182,9 +182,9 @@ def _cpu_use(cpu: Cpu, users: list[tuple[Holding, float]], reserved: bool) -> Cp
         socket=cpu.socket,
         node=cpu.node,
         reserved=reserved,
-        dedicated_to=tuple(one.domain for one, _ in users if one.dedicated),
-        pinned_by=tuple(one.domain for one, _ in users),
-        load=sum(load for _, load in users),
+        dedicated_to=tuple(one.domain for one, load in users if one.dedicated),
+        pinned_by=tuple(one.domain for one, load in users),
+        load=sum(load for one, load in users),
     )
 
 

@@ -90,7 +90,7 @@ def _sockets(raw: list[RawCpu], cores: dict[int, tuple[int, ...]]) -> dict[int, 
     # All CPUs of a core are in its first CPU's socket: a core in two sockets cannot be given away whole.
     keys = {cpu.id: keys[cores[cpu.id][0]] for cpu in raw}
     if all(socket >= 0 and cell == UNKNOWN for socket, cell in keys.values()):
-        return {cpu: socket for cpu, (socket, _) in keys.items()}
+        return {cpu: socket for cpu, (socket, cell) in keys.items()}
     numbers: dict[tuple[int, int], int] = {}
     return {cpu.id: numbers.setdefault(keys[cpu.id], len(numbers)) for cpu in raw}
 

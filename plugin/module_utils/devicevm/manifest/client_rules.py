@@ -64,8 +64,8 @@ def _boot_problems(document: Document, declared: Declared) -> Iterator[Problem]:
     place = ("spec", "vm", "boot")
     for key in ("kernel", "initrd", "image"):
         if key in boot:
-            for _, message, hint in relative_finding((), boot[key], document.folder):
-                yield document.problem((*place, key), message, hint)
+            for finding in relative_finding((*place, key), boot[key], document.folder):
+                yield document.problem(*finding)
     if "commandLine" in boot and not ("kernel" in boot or "guestImage" in boot):
         yield document.problem((*place, "commandLine"), "a command line needs a kernel", "give kernel or guestImage")
     if "device" in boot:

@@ -25,7 +25,8 @@ class Declared:
 
     def of(self, kind: str) -> list[Document]:
         """The sound documents of a kind, sorted by name."""
-        return [document for _, document in sorted(self.sound.get(kind, {}).items())]
+        sound = self.sound.get(kind, {})
+        return [sound[name] for name in sorted(sound)]
 
     def find(self, kind: str, name: str) -> Document | None:
         """The sound document of that kind and name."""

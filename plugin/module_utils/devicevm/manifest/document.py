@@ -83,7 +83,7 @@ class Document:
 
     def where(self, place: Place) -> str:
         """`file:line` of a part, to point at it from another problem."""
-        line, _ = self._where(place, True)
+        line = self._where(place, True)[0]
         return f"{self.source}:{line}" if line else self.source
 
     def written(self, place: Place) -> str:

@@ -39,8 +39,7 @@ def read_topology(paths: Paths, *, schemas: Path, classes: Path, stdin: BinaryIO
 def check(paths: Paths, *, schemas: Path, classes: Path, stdin: BinaryIO | None = None) -> list[Problem]:
     """Every problem of the manifests at `paths`, sorted by place; none when they can be used."""
     documents, problems = _read(paths, stdin)
-    _, found = _judge(documents, problems, schemas, classes)
-    return found
+    return _judge(documents, problems, schemas, classes)[1]
 
 
 def topology_from_documents(
@@ -118,5 +117,5 @@ def _checked(documents: list[Document], schemas: Path) -> list[tuple[Document, l
 def _news(checked: list[tuple[Document, list[Problem]]], reported: list[Problem]) -> Iterator[Problem]:
     """What schemas said, but for values that could not even be read: that their stand-in is wrong is no news."""
     known = {(problem.source, problem.line, problem.column) for problem in reported if problem.line}
-    for _, problems in checked:
-        yield from (item for item in problems if (item.source, item.line, item.column) not in known)
+    said = (item for document, problems in checked for item in problems)
+    yield from (item for item in said if (item.source, item.line, item.column) not in known)

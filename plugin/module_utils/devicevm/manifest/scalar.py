@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 import re
 
-Scalar = str | int | float | bool | None
-
 MAX_INTEGER = 2**63 - 1
 """What every JSON reader, libvirt and C program downstream can hold."""
 
@@ -27,7 +25,7 @@ class BadScalar(ValueError):
     """The scalar has no meaning here; the arguments are the message and the hint."""
 
 
-def resolve(text: str) -> Scalar:
+def resolve(text: str) -> str | int | float | bool | None:
     """The value of a plain scalar; BadScalar for one that has no place in JSON or means two things.
 
     `yes`, `on`... are booleans as everywhere in Kubernetes' world; dates, times and sexagesimal

@@ -191,7 +191,7 @@ class _Composer:
                 key, "merge keys (<<) are not supported", "write the keys out; an alias for a whole value works"
             )
         elif name in frame.node.value:
-            line, _ = frame.node.keys[name]
+            line = frame.node.keys[name][0]
             self._problem(key, f"key {shown(name)} is already given in line {line}", "remove one of the two")
         else:
             frame.node.value[name] = value

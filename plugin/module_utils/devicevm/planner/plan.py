@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .. import API_VERSION
 from ..manifest.topology import Store
-from ..record import always, digest
+from ..record import ALWAYS, digest
 from .domain import DomainSpec
 
 
@@ -113,8 +113,8 @@ class Plan:
     previous: tuple[DomainSpec, ...] = ()
     """What the domains that a step updates were before: the way back when the step fails."""
     warnings: tuple[str, ...] = ()
-    api_version: str = always(API_VERSION)
-    kind: str = always("Plan")
+    api_version: str = field(default=API_VERSION, metadata=ALWAYS)
+    kind: str = field(default="Plan", metadata=ALWAYS)
 
     @property
     def changes(self) -> int:

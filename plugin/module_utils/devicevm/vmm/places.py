@@ -65,10 +65,10 @@ def verdicts() -> Path:
 def normal_uri(uri: str) -> str:
     """The URI without what makes no difference; a remote one is refused."""
     parts = urlsplit(uri)
-    driver, _, transport = parts.scheme.partition("+")
+    driver, *transport = parts.scheme.split("+")
     if driver not in ("qemu", "test"):
         raise DevicevmError(f"{uri!r} is no VMM that devicevm knows", hint="use qemu:///system or qemu:///session")
-    if parts.netloc or transport not in ("", "unix"):
+    if parts.netloc or transport not in ([], ["unix"]):
         raise DevicevmError(
             f"{uri!r} is on another host, and devicevm works on the host it runs on",
             hint="run it there: the Ansible role `host` of this collection does",

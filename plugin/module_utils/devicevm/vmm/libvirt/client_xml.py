@@ -38,7 +38,7 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
 def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
     """Controllers, console, the image's disk, and a front end for each attachment."""
     chosen = [(attachment, _frontend(spec, attachment)) for attachment in spec.attachments]
-    _add_controllers(devices, spec, [frontend for _, frontend in chosen])
+    _add_controllers(devices, spec, [frontend for attachment, frontend in chosen])
     add_console(devices, spec)
     counters: Counter[str] = Counter()
     if spec.boot.image:
@@ -82,7 +82,7 @@ def _frontend(spec: DomainSpec, attachment: Attachment) -> Frontend:
 
 def _add_controllers(devices: Element, spec: DomainSpec, frontends: list[Frontend]) -> None:
     needed = dict.fromkeys(pair for frontend in frontends for pair in frontend.controllers)
-    if not any(kind == "usb" for kind, _ in needed):
+    if "usb" not in (kind for kind, model in needed):
         add(devices, "controller", type="usb", index="0", model="none")
     if spec.machine == "q35" or spec.machine.startswith("pc-q35-"):
         ports = sum(frontend.ports for frontend in frontends) + len(needed) + bool(spec.boot.image)

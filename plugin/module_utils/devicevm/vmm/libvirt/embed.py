@@ -126,12 +126,12 @@ def holder(root: Path) -> int:
         with open(root / "run" / "qemu" / "driver.pid", "rb") as file:
             # struct flock on Linux: short type, short whence, off_t start, off_t len, pid_t pid.
             asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, pid = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+            answer = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
     except FileNotFoundError:
         return 0
     except OSError as error:
         raise VmmError(f"the embedded VMM's directory {root} cannot be used: {error.strerror}") from error
-    return 0 if kind == fcntl.F_UNLCK else int(pid)
+    return 0 if answer[0] == fcntl.F_UNLCK else int(answer[-1])
 
 
 def describe_process(pid: int) -> str:

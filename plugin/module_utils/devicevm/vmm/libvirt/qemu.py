@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -48,7 +49,7 @@ def _base_label(capabilities: str) -> tuple[int, int] | None:
     """QEMU's (uid, gid): `<secmodel><model>dac</model><baselabel type='qemu'>+64055:+107</baselabel>`."""
     for model in ET.fromstring(capabilities).iterfind("host/secmodel"):
         if model.findtext("model") == "dac":
-            uid, _, gid = model.findtext("baselabel", "").replace("+", "").partition(":")
-            if uid.isdecimal() and gid.isdecimal():
-                return int(uid), int(gid)
+            label = re.fullmatch(r"\+?([0-9]+):\+?([0-9]+)", model.findtext("baselabel", ""))
+            if label:
+                return int(label[1]), int(label[2])
     return None
