@@ -21,6 +21,7 @@ from devicevm.apply.workflow import Options, carry_out, plan_on, survey
 from devicevm.cli.data import data
 from devicevm.cli.imagebuild import build_one, recipes_of
 from devicevm.cli.remains import remains_of
+from devicevm.domain import DomainSpec
 from devicevm.guest.apt import AptPackages
 from devicevm.guest.build import build_image
 from devicevm.guest.image import Image
@@ -28,7 +29,6 @@ from devicevm.guest.recipe import parse_recipe
 from devicevm.guest.store import ImageStore
 from devicevm.manifest.read import read_images, read_topology
 from devicevm.manifest.topology import Topology
-from devicevm.planner.domain import DomainSpec
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent, make_plan
 from devicevm.vmm.libvirt.driver import LibvirtDriver

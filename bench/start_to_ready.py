@@ -9,10 +9,10 @@ from dataclasses import replace
 from xml.etree import ElementTree
 
 from devicevm.apply.ready import wait_ready
+from devicevm.domain import DomainSpec, Role
 from devicevm.errors import DevicevmError
 from devicevm.guest.control import Control, DeviceState
 from devicevm.guest.probe import PROBES
-from devicevm.planner.domain import DomainSpec, Role
 
 from .measuring import Comparison, Figures, Result, parts_of, series, take_turns
 from .stage import Stage, say

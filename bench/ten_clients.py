@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from devicevm.apply.progress import Progress
 from devicevm.apply.workflow import Options
-from devicevm.planner.domain import DomainSpec, Role
+from devicevm.domain import DomainSpec, Role
 from devicevm.planner.plan import Plan, Step
 
 from .measuring import Comparison, Figures, Result, parts_of, series, take_turns

@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 # libvirt's directories are the daemon's own. A /dev/kvm that QEMU's user cannot open would make libvirt probe QEMU anew
 # at each call (vmm/libvirt/embed.py tells why), so the daemon sees one that everybody can.
@@ -51,13 +52,14 @@ def system_libvirtd(work: Path) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def daemon(command: list[str], socket: Path, log: Path) -> Iterator[None]:
+def daemon(
+    command: list[str], socket: Path, log: Path, *, environment: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[None]:
     """Run a daemon until the end of the block, and all that it started with it, but no QEMU: those are in
-    sessions of their own."""
+    sessions of their own. `options` are Popen's, such as the user that it runs as."""
+    env = {**os.environ, "PATH": PATH, **(environment or {})}
     with log.open("wb") as file:
-        process = subprocess.Popen(
-            command, stdout=file, stderr=file, start_new_session=True, env={**os.environ, "PATH": PATH}
-        )
+        process = subprocess.Popen(command, stdout=file, stderr=file, start_new_session=True, env=env, **options)
     try:
         end = time.monotonic() + 20
         while not socket.exists():

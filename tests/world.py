@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from devicevm.domain import DomainSpec, ObservedDomain
 from devicevm.inventory.host import Cpu, Holding, Host, ImageFacts, Node, Vmm
+from devicevm.inventory.supports import GUESTS, LIVE_DEVICES, STORES
 from devicevm.manifest.topology import (
     Boot,
     ClassMemory,
@@ -17,10 +19,8 @@ from devicevm.manifest.topology import (
     ResourceRequest,
     Topology,
 )
-from devicevm.planner.domain import DomainSpec, ObservedDomain
 from devicevm.planner.plan import Action, Plan, Subject
 from devicevm.planner.planner import Intent, make_plan
-from devicevm.vmm.supports import GUESTS, LIVE_DEVICES, STORES
 
 MIB = 2**20
 GIB = 2**30

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..apply.workflow import Options, plan_on
+from ..domain import DomainSpec
 from ..errors import DevicevmError
 from ..guest.store import ImageStore
 from ..health import check_health
 from ..manifest.topology import Client, Topology
-from ..planner.domain import DomainSpec
 from ..planner.planner import Intent
 from ..vmm.driver import Driver
 from . import output

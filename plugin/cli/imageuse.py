@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..domain import DomainSpec, ObservedDomain
 from ..errors import DevicevmError
 from ..guest.image import Image
 from ..guest.store import ImageStore
-from ..planner.domain import DomainSpec, ObservedDomain
 
 
 def is_current(store: ImageStore, image: Image) -> bool:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from ..domain import DomainSpec, ObservedDomain
 from ..errors import DevicevmError
 from ..guest.store import default_store
-from ..planner.domain import DomainSpec, ObservedDomain
 from ..vmm.driver import Driver
 from ..vmm.lock import lock
 from ..vmm.registry import default_uri, open_driver

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..apply.workflow import survey
+from ..domain import ObservedDomain
 from ..inventory.host import Host
 from ..manifest.topology import Topology
-from ..planner.domain import ObservedDomain
 from ..planner.plan import Plan
 from ..planner.planner import Intent, make_plan
 from .documents import read_inventories

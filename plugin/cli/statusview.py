@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ..domain import Role
 from ..health import DeviceHealth, DomainHealth, Health
 from ..inventory.cpuset import format_cpuset
-from ..planner.domain import Role
 from . import output
 
 

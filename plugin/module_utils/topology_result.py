@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .devicevm.apply.outcome import Outcome
-from .devicevm.planner.domain import DomainSpec, ObservedDomain
+from .devicevm.domain import DomainSpec, ObservedDomain
 from .devicevm.planner.plan import Action, Effect, Plan, Step, Subject
 from .devicevm.record import to_data
 

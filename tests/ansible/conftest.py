@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import pwd
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from devicevm.vmm.places import places_of
 from playing import BIN, Player
+from private_libvirtd import PATH, daemon
 from stage_collection import stage
 
 if TYPE_CHECKING:
@@ -73,48 +72,26 @@ class TestVmm:
 def _daemon() -> Iterator[TestVmm]:
     """A libvirtd that has none of the system's files: its state lasts as long as the connection that is held here."""
     libvirt = pytest.importorskip("libvirt")
-    program = shutil.which("libvirtd", path=f"{os.environ['PATH']}:/usr/sbin")
-    if not program:
+    if not shutil.which("libvirtd", path=PATH):
         pytest.skip("libvirtd is not installed")
     folder = Path(tempfile.mkdtemp(prefix="dvm-test-"))
-    process = _start(program, folder)
-    uri = f"test+unix:///default?socket={folder}/libvirt-sock"
-    try:
-        yield TestVmm(uri, _connect(libvirt, uri, process, folder))
-    finally:
-        process.terminate()
-        process.wait(30)
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
-
-
-def _start(program: str, folder: Path) -> subprocess.Popen[bytes]:
+    (folder / "conf").write_text(f'unix_sock_dir = "{folder}"\nauth_unix_rw = "none"\n')
     # root's libvirtd would take the system's places; any other user's takes that user's.
     user: dict[str, Any] = {}
     if os.getuid() == 0:
         nobody = pwd.getpwnam("nobody")
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
         user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-    (folder / "conf").write_text(f'unix_sock_dir = "{folder}"\nauth_unix_rw = "none"\n')
-    homes = dict.fromkeys(("HOME", *(f"XDG_{name}_HOME" for name in ("CONFIG", "CACHE", "DATA", "STATE"))), str(folder))
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            [program, "--config", str(folder / "conf"), "--pid-file", str(folder / "pid")],
-            env={**os.environ, **homes, "XDG_RUNTIME_DIR": str(folder)},
-            stdout=log,
-            stderr=log,
-            **user,
-        )
-
-
-def _connect(libvirt: Any, uri: str, process: subprocess.Popen[bytes], folder: Path) -> Any:
-    end = time.monotonic() + 30
-    while True:
-        with contextlib.suppress(libvirt.libvirtError):
-            return libvirt.open(uri)
-        if process.poll() is not None or time.monotonic() > end:
-            pytest.fail(f"libvirtd does not answer:\n{(folder / 'log').read_text()}", pytrace=False)
-        time.sleep(0.1)
+    homes = ("HOME", "XDG_RUNTIME_DIR", *(f"XDG_{name}_HOME" for name in ("CONFIG", "CACHE", "DATA", "STATE")))
+    command = ["libvirtd", "--config", str(folder / "conf"), "--pid-file", str(folder / "pid")]
+    socket = folder / "libvirt-sock"
+    uri = f"test+unix:///default?socket={socket}"
+    try:
+        with daemon(command, socket, folder / "log", environment=dict.fromkeys(homes, str(folder)), **user):
+            yield TestVmm(uri, libvirt.open(uri))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
 
 
 @pytest.fixture

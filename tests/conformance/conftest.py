@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from devicevm.planner.domain import DomainSpec
+from devicevm.domain import DomainSpec
 from devicevm.vmm.libvirt.driver import LibvirtDriver
 from devicevm.vmm.registry import open_driver
 from guests import client, device_vm, tiny_kernel

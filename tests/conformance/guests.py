@@ -6,9 +6,9 @@ import struct
 import uuid
 from pathlib import Path
 
+from devicevm.domain import Attachment, Channel, CpuPlacement, DomainSpec, Emulator, Role
 from devicevm.manifest.topology import Boot, Store
 from devicevm.planner import naming
-from devicevm.planner.domain import Attachment, Channel, CpuPlacement, DomainSpec, Emulator, Role
 
 GREETING = b"hello from a guest\r\n"
 MIB = 2**20

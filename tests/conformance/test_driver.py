@@ -16,11 +16,11 @@ import pytest
 from conftest import Domains, Vmm
 from devicevm.channel.registry import MAX_ADDRESS
 from devicevm.errors import DevicevmError
+from devicevm.inventory.supports import GUESTS, LIVE_DEVICES
 from devicevm.manifest.topology import Store
 from devicevm.vmm.driver import VmmError
 from devicevm.vmm.libvirt.driver import LibvirtDriver
 from devicevm.vmm.libvirt.metadata import NAMESPACE, PREFIX
-from devicevm.vmm.supports import GUESTS, LIVE_DEVICES
 from guests import GREETING, MIB, OWNER, client, device_vm, emulator
 
 pytestmark = pytest.mark.libvirt

@@ -230,6 +230,8 @@ def running(program: Path, *arguments: str) -> Peer:
     """The program on the connection, as on a port."""
 
     def peer(connection: socket.socket) -> None:
+        # A port blocks; a socket with a timeout does not, whoever reads it.
+        connection.setblocking(True)
         subprocess.run([program, *arguments], stdin=connection, stdout=connection, timeout=10, check=False)
 
     return peer

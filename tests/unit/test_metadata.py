@@ -7,8 +7,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from devicevm.domain import Attachment, Channel, CpuPlacement, DomainSpec, Emulator, Role
 from devicevm.manifest.topology import Boot, Store
-from devicevm.planner.domain import Attachment, Channel, CpuPlacement, DomainSpec, Emulator, Role
 from devicevm.record import digest, from_data
 from devicevm.vmm.libvirt.element import to_text
 from devicevm.vmm.libvirt.metadata import NAMESPACE, Kept, qualified, read, unqualified

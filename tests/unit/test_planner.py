@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from devicevm.domain import Role
 from devicevm.inventory.host import Holding
+from devicevm.inventory.supports import GUESTS
 from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Serves, ShareScope, Store
-from devicevm.planner.domain import Role
 from devicevm.planner.plan import Action, Effect, Plan
 from devicevm.planner.planner import Intent
-from devicevm.vmm.supports import GUESTS
 from world import (
     DISK,
     GIB,

@@ -17,12 +17,12 @@ from xml.etree import ElementTree
 
 import pytest
 from devicevm.channel.registry import MAX_ADDRESS
+from devicevm.domain import DomainSpec
 from devicevm.errors import DevicevmError
 from devicevm.frontend.frontend import MAX_SERIAL, serial_number
 from devicevm.frontend.registry import FRONTENDS
 from devicevm.guest.boot_config import device_config
 from devicevm.manifest.topology import Boot
-from devicevm.planner.domain import DomainSpec
 from devicevm.record import from_data
 from devicevm.vmm.libvirt.domain_xml import domain_xml
 from devicevm.vmm.libvirt.drift import drift

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import click
 
+from ...domain import ObservedDomain
 from ...errors import DevicevmError
 from ...guest.image import Image
 from ...guest.store import ImageStore, default_store
-from ...planner.domain import ObservedDomain
 from .. import output
 from ..data import image_recipes
 from ..imagebuild import build_one, recipes_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
 from ...guest.control import Control
-from ...planner.domain import DomainSpec, Role
 from .. import output
 from ..opening import find_domain, open_vmm, specification
 from ..options import Vmm, command, compose, format_option, vmm_options

@@ -5,9 +5,9 @@ from __future__ import annotations
 import click
 
 from ...apply.workflow import survey
+from ...domain import DomainSpec, ObservedDomain
 from ...errors import DevicevmError
 from ...manifest.topology import Topology
-from ...planner.domain import DomainSpec, ObservedDomain
 from ...planner.plan import Plan
 from ...planner.planner import Intent, make_plan
 from .. import output

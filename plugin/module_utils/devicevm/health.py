@@ -8,11 +8,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from .domain import DomainSpec, ObservedDomain, Role
 from .errors import DevicevmError
 from .guest.control import Control, DeviceState
-from .planner.domain import DomainSpec, ObservedDomain, Role
+from .inventory.supports import GUESTS
 from .vmm.driver import Driver
-from .vmm.supports import GUESTS
 
 _SECONDS = 3.0
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ..domain import DomainSpec
 from ..errors import DevicevmError
 from ..guest.boot_config import device_config
 from ..guest.control import Control
+from ..inventory.supports import GUESTS
 from ..planner.difference import compare_emulators
-from ..planner.domain import DomainSpec
 from ..planner.plan import Action, Plan, Step, Subject
 from ..vmm.driver import Driver
-from ..vmm.supports import GUESTS
 from .ready import wait_ready
 
 

@@ -7,10 +7,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
 from ..guest.control import Control, DeviceState, DeviceStatus
 from ..guest.probe import PROBES, probe_bytes
-from ..planner.domain import DomainSpec, Emulator
 from ..vmm.driver import Driver
 
 T = TypeVar("T")

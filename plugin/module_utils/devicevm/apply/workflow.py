@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from ..domain import ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..manifest.topology import Topology
-from ..planner.domain import ObservedDomain
 from ..planner.plan import Plan
 from ..planner.planner import Intent, make_plan
 from ..planner.specify import state_digest

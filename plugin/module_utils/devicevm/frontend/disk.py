@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from xml.etree.ElementTree import Element, SubElement
 
-from ..planner.domain import Attachment
+from ..domain import Attachment
 from .frontend import Frontend, alias, serial_number
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
-from ..planner.domain import Attachment
+from ..domain import Attachment
 from ..record import digest
 
 MAX_SERIAL = 20

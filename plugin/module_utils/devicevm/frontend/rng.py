@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element, SubElement
 
 from ..channel.stream import connect_source
-from ..planner.domain import Attachment
+from ..domain import Attachment
 from .frontend import Frontend, alias
 
 

@@ -6,7 +6,7 @@ from functools import partial
 from xml.etree.ElementTree import Element, SubElement
 
 from ..channel.stream import connect_source
-from ..planner.domain import Attachment
+from ..domain import Attachment
 from .frontend import Frontend, alias
 
 ISA_PORTS = 4

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from ..planner.domain import Emulator
+from ..domain import Emulator
 from ..record import canonical_json
 
 FW_CFG_NAME = "opt/org.devicevm/config"

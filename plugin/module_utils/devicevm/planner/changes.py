@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..domain import DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Store
 from .difference import compare_emulators, difference, same_but_for_emulators, served
-from .domain import DomainSpec, Emulator, ObservedDomain, Role
 from .plan import Action, Effect, Phase, Step, Subject
 
 _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 
-from .domain import DomainSpec, Emulator
+from ..domain import DomainSpec, Emulator
 
 # Two values are worth showing while they fit a line of a plan.
 _SHORT = 160

@@ -11,9 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from itertools import count
 
+from ..domain import DomainSpec, Emulator
 from ..manifest.topology import DeviceVM, ResourceRequest, ShareScope
 from . import naming
-from .domain import DomainSpec, Emulator
 from .requests import Want
 
 MEBIBYTE = 2**20

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from ..domain import CpuPlacement
 from ..inventory.free import CpuUse, Free, describe_memory, free
 from ..inventory.host import Holding, Host
 from ..manifest.topology import HostPolicy
-from .domain import CpuPlacement
 
 
 @dataclass(frozen=True)

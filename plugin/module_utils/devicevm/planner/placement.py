@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from ..domain import CpuPlacement, DomainSpec
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
+from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy
-from ..vmm.supports import GUESTS
-from .domain import CpuPlacement, DomainSpec
 from .grouping import Unit
 from .ledger import Ledger, cpus_of
 from .plan import Allocation

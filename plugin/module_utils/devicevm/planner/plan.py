@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .. import API_VERSION
+from ..domain import DomainSpec
 from ..manifest.topology import Store
 from ..record import ALWAYS, digest
-from .domain import DomainSpec
 
 
 class Action(str, Enum):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..domain import DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host
+from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, Topology
-from ..vmm.supports import LIVE_DEVICES
 from .changes import Changes
-from .domain import DomainSpec, ObservedDomain, Role
 from .grouping import Unit, group
 from .placement import Placement, components_of, kept_device_vms
 from .plan import Plan, Unplaced

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..domain import Channel, Emulator
 from ..manifest.template import expand, template_values
 from ..manifest.topology import Client, Device, DeviceClass, Topology
 from . import naming
-from .domain import Channel, Emulator
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..domain import Attachment, CpuPlacement, DomainSpec, Role
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
 from ..record import digest
 from . import naming
-from .domain import Attachment, CpuPlacement, DomainSpec, Role
 from .grouping import MEMORY_STEP, Unit
 from .requests import Want, channel_of, emulator_of
 

@@ -1,6 +1,6 @@
 """What devicevm needs of a VMM: one interface, one conformance suite (tests/conformance).
 
-What a driver may be able to do beyond that is in supports.py.
+What a driver may be able to do beyond that is in inventory/supports.py.
 
 A driver is dumb: the planner has decided, the driver asks the VMM. Each method does one thing,
 is idempotent where it says so, and raises VmmError with the VMM's own words.
@@ -11,10 +11,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from types import TracebackType
 
+from ..domain import DomainSpec, Emulator, ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..manifest.topology import Store
-from ..planner.domain import DomainSpec, Emulator, ObservedDomain
 
 
 class VmmError(DevicevmError):

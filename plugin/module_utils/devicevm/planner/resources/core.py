@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...domain import CpuPlacement
 from ...inventory.cpuset import format_cpuset
 from ...inventory.free import describe_taken
 from ...manifest.topology import ResourceRequest
-from ..domain import CpuPlacement
 from ..ledger import Ledger
 from .kind import Fit, Misfit
 

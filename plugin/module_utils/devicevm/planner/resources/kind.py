@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from ...domain import CpuPlacement
 from ...manifest.topology import ResourceRequest
-from ..domain import CpuPlacement
 from ..ledger import Ledger
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from xml.etree.ElementTree import Element
 
 from ...channel.registry import channel_kind, check_address
+from ...domain import Attachment, DomainSpec
 from ...errors import DevicevmError
 from ...frontend.frontend import Frontend
 from ...frontend.registry import frontend_named
-from ...planner.domain import Attachment, DomainSpec
 from .device_vm_xml import X86, add_console, add_kernel
 from .element import add
 

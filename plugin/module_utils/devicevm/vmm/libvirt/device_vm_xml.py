@@ -6,10 +6,10 @@ from xml.etree.ElementTree import Element
 
 from ...channel.registry import channel_kind, check_address
 from ...channel.stream import server_element
+from ...domain import DomainSpec, Emulator
 from ...errors import DevicevmError
 from ...frontend.disk import letters
 from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config
-from ...planner.domain import DomainSpec, Emulator
 from .element import add, element
 
 QBOOT = "/usr/share/qemu/qboot.rom"

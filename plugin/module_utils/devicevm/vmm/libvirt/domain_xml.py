@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element
 
+from ...domain import CpuPlacement, DomainSpec, Role
 from ...errors import DevicevmError
 from ...inventory.cpuset import format_cpuset
-from ...planner.domain import CpuPlacement, DomainSpec, Role
 from . import client_xml, device_vm_xml, fragment, metadata, title
 from .element import add, element
 

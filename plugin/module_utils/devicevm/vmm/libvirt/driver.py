@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
+from ...domain import DomainSpec, Emulator, ObservedDomain
 from ...inventory.host import Host
 from ...manifest.topology import Store
-from ...planner.domain import DomainSpec, Emulator, ObservedDomain
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_runtime
@@ -40,7 +40,7 @@ class LibvirtDriver(Driver):
 
     @property
     def supports(self) -> tuple[str, ...]:
-        """What this driver can do, in the words of supports.py."""
+        """What this driver can do, in the words of inventory/supports.py."""
         return ()
 
     def host(self) -> Host:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
 
+from ...domain import Emulator
 from ...frontend.disk import letters
-from ...planner.domain import Emulator
 from ..driver import VmmError
 from .device_vm_xml import backing_disk, channel_element
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 from xml.etree.ElementTree import Element, register_namespace
 
+from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
-from ...planner.domain import DomainSpec, Role
 from ...record import digest, from_data, to_data
 from .element import add, element
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
+from ...domain import DomainSpec, ObservedDomain, Role
 from ...errors import DevicevmError
-from ...planner.domain import DomainSpec, ObservedDomain, Role
 from . import fragment
 from .connection import binding
 from .domain_xml import base_xml

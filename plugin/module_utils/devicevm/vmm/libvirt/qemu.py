@@ -6,10 +6,10 @@ import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
+from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
-from ...planner.domain import DomainSpec, Role
+from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from ..overlay import ensure_overlay
-from ..supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words

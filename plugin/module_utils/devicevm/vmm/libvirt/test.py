@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ...domain import DomainSpec, Emulator
+from ...inventory.supports import VOLUMES
 from ...manifest.topology import Store
-from ...planner.domain import DomainSpec, Emulator
 from ..driver import VmmError
-from ..supports import VOLUMES
 from .driver import LibvirtDriver
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...planner.domain import DomainSpec, Role
+from ...domain import DomainSpec, Role
 
 MAX_TITLE = 120
 """Characters. A title is one line of a table; the description has everything."""

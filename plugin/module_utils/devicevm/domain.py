@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ..manifest.topology import Boot, Store
+from .manifest.topology import Boot, Store
 
 
 class Role(str, Enum):
