@@ -159,7 +159,9 @@ def _write_settings(path: Path) -> None:
     if path.exists():
         return
     # No virtlogd belongs to an embedded VMM: QEMU writes console logs itself.
-    lines = ['stdio_handler = "file"']
+    # Images are shared with the system's libvirt, whose QEMU may be another user: each would refuse a file of which
+    # the other remembers that it is in use. Everybody may read them anyway.
+    lines = ['stdio_handler = "file"', "remember_owner = 0"]
     if os.getuid() == 0 and not _qemu_user_has_kvm():
         # QEMU under its usual user could not open /dev/kvm, and libvirt, which finds that the device
         # is there and then is not, would probe QEMU anew at each call: 40 s for the first domain.
