@@ -106,6 +106,16 @@ class Stage:
                 domain.destroy()
             domain.undefine()
 
+    def end_guests(self, runtime: str = "") -> list[str]:
+        """Kill what processes of this stage there are; everything that was left of it, in words."""
+        found = remains_of(self.folder, runtime)
+        for item in found:
+            kind, _, name = item.partition(" ")
+            if kind == "process":
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(name), signal.SIGKILL)
+        return found
+
     def close(self) -> None:
         """End every guest, close the VMM, remove its folders; what is left all the same is told."""
         runtime = ""
@@ -114,11 +124,7 @@ class Stage:
             with contextlib.suppress(Exception):
                 self.clear()
             self.driver.close()
-        for item in remains_of(self.folder, runtime):
-            kind, _, name = item.partition(" ")
-            if kind == "process":
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(int(name), signal.SIGKILL)
+        for item in self.end_guests(runtime):
             say(f"was left behind, now removed: {item}")
         for folder in filter(None, (str(self.folder), runtime)):
             shutil.rmtree(folder, ignore_errors=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from xml.etree import ElementTree
@@ -78,8 +80,9 @@ def _variant(stage: Stage, runs: int, title: str, text: str) -> Result:
     path = stage.folder / "ten.yaml"
     stage.driver.define(plan.domains[0])  # libvirt's first domain takes it seconds
     stage.clear()
+    sides = (lambda: watched(stage, lambda: apply(stage, path)), lambda: watched(stage, lambda: create(stage, plan)))
     try:
-        ours, theirs = take_turns(runs, (lambda: apply(stage, path), lambda: create(stage, plan)), say, warm=False)
+        ours, theirs = take_turns(runs, sides, say, warm=False)
     finally:
         stage.clear()
     comparisons = [
@@ -87,6 +90,16 @@ def _variant(stage: Stage, runs: int, title: str, text: str) -> Result:
         for what, target in (("applied", TARGET), ("clients are up", 0.0))
     ]
     return Result("", "", "", tuple(comparisons), parts_of(ours, "s", f"{title}: "))
+
+
+def watched(stage: Stage, side: Callable[[], Figures]) -> Figures:
+    """One side; what hangs (a client's VMM that gets no answer from its disk, say) fails when its guests are ended."""
+    watch = threading.Timer(LIMIT, stage.end_guests)
+    watch.start()
+    try:
+        return side()
+    finally:
+        watch.cancel()
 
 
 def apply(stage: Stage, path: Path) -> Figures:

@@ -114,10 +114,12 @@ def stage() -> Iterator[Stage]:
     try:
         with system_libvirtd(folder) as uri:
             made = Stage(folder, uri)
-            yield made
-            for pid in made.processes():
-                os.kill(pid, signal.SIGKILL)
-            shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
+            try:
+                yield made
+            finally:
+                for pid in made.processes():
+                    os.kill(pid, signal.SIGKILL)
+                shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
