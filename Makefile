@@ -44,8 +44,8 @@ test: deps venv ## run everything: linters, types, unit tests, virtual machines,
 demo: deps venv ## run the quickstart: a client VM that reads its disk from a device VM
 	@$(BIN)/devicevm demo
 
-bench: deps venv ## measure planning, applying and devices
-	@$(BIN)/python tests/bench.py
+bench: deps venv ## measure starting, applying and disks, and write docs/benchmarks.md
+	@$(BIN)/python -m bench $(ARGS)
 
 collection: venv ## build the Ansible collection into build/
 	@mkdir -p build

@@ -17,6 +17,8 @@ _DAEMON = """
 for directory in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run/libvirt; do
   mkdir -p $directory && mount -t tmpfs none $directory || exit 1
 done
+# What this one is killed in the midst of must not be remembered for the next: images are shared.
+echo 'remember_owner = 0' >/etc/libvirt/qemu.conf
 if test -e /dev/kvm; then
   mknod -m 666 "$1/kvm" c 10 232 && mount --bind "$1/kvm" /dev/kvm || exit 1
 fi
