@@ -103,6 +103,17 @@ def find(domain: Element) -> Element | None:
     return domain.find(f"metadata/{{{NAMESPACE}}}domain")
 
 
+def says_the_same(one: Element, other: Element) -> bool:
+    """Whether two metadata elements say the same but for readiness, as a definition's and a running domain's mostly do:
+    then one reading does for both."""
+    attributes = [{key: value for key, value in tree.items() if key != "ready"} for tree in (one, other)]
+    return attributes[0] == attributes[1] and _spec_text(one) == _spec_text(other)
+
+
+def _spec_text(tree: Element) -> str:
+    return tree.findtext(f"{{{NAMESPACE}}}spec") or tree.findtext("spec") or ""
+
+
 def _read(tree: Element, name: str, uuid: str) -> DomainSpec:
     written = tree.get("format", "")
     if not written.isdecimal() or len(written) > 9:
@@ -111,7 +122,7 @@ def _read(tree: Element, name: str, uuid: str) -> DomainSpec:
         raise DevicevmError(
             f"its metadata was written by a newer devicevm (format {int(written)}, this one reads up to {FORMAT})"
         )
-    text = tree.findtext(f"{{{NAMESPACE}}}spec") or tree.findtext("spec") or ""
+    text = _spec_text(tree)
     if len(text) > MAX_SPEC:
         raise DevicevmError(f"its metadata holds a specification of {len(text)} characters, {MAX_SPEC} are allowed")
     data, written_digest = _parse_json(text)

@@ -13,7 +13,7 @@ from .connection import binding
 from .domain_xml import base_xml
 from .drift import drift
 from .element import parse
-from .metadata import NAMESPACE, Kept, find, is_ready, read
+from .metadata import NAMESPACE, Kept, find, is_ready, read, says_the_same
 
 if TYPE_CHECKING:
     import libvirt
@@ -43,7 +43,8 @@ def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> Obse
     if live:
         running = parse(live, f"the live XML of domain {name}")
         held = find(running)
-        active_spec = read(held, name, uuid).spec if held is not None else None
+        if held is not None:
+            active_spec = kept.spec if says_the_same(ours, held) else read(held, name, uuid).spec
         live_drift = _drift(active_spec, running, state, live=True)
         ready = kept.role is not Role.DEVICE_VM or (held is not None and is_ready(held))
     return ObservedDomain(
