@@ -14,7 +14,7 @@ def describe() -> dict[str, str]:
     return {
         "processor": f"{_first('/proc/cpuinfo', 'model name')}, {os.cpu_count()} CPUs",
         "memory": f"{int(_first('/proc/meminfo', 'MemTotal').split()[0]) / 2**20:.0f} GiB",
-        "kernel": platform.release(),
+        "kernel": _digits(platform.release()),
         "QEMU": _version("qemu-system-x86_64", "--version"),
         "libvirt": _version("virsh", "--version"),
         "nbdkit": _version("nbdkit", "--version"),
@@ -28,6 +28,10 @@ def _first(path: str, key: str) -> str:
 
 
 def _version(*command: str) -> str:
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
-    match = re.search(r"\d+(\.\d+)+", said)
+    return _digits(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
+
+
+def _digits(text: str) -> str:
+    """The first version number; what a builder puts behind it is of no interest."""
+    match = re.search(r"\d+(\.\d+)+", text)
     return match[0] if match else "?"

@@ -22,6 +22,7 @@ from ansible_collections.devicevm.vmm.plugins.module_utils.topology_arguments im
     REQUIRED_BY,
     REQUIRED_IF,
     TOPOLOGY,
+    check_arguments,
 )
 
 COLLECTION = Path(__file__).resolve().parents[2]
@@ -37,6 +38,7 @@ class ActionModule(ActionBase):
             ARGUMENTS, mutually_exclusive=EXCLUSIVE, required_if=REQUIRED_IF, required_by=REQUIRED_BY
         )[1]
         try:
+            check_arguments(arguments)
             topology = self._read(arguments)
         except InvalidManifest as error:
             return {"failed": True, "msg": str(error), "problems": to_data(error.problems)}

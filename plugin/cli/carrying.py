@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +18,7 @@ from ..vmm.driver import Driver
 from . import output
 from .changes import count, disturbances, summary
 from .interrupted import Interrupted
+from .options import debugging
 from .planview import describe, effect
 from .progress import make_progress
 
@@ -68,6 +71,8 @@ def report(plan: Plan, outcome: Outcome, manner: Manner, verb: str) -> int:
     elif outcome.ok:
         output.line(_done(plan, outcome, verb), "bold green")
     for key, error in outcome.errors.items():
+        if debugging():
+            traceback.print_exception(error, file=sys.stderr)
         output.error(f"{_title(plan, key)} failed: {error.message}", error.hint)
     for key, error in outcome.undo_errors.items():
         output.error(f"{_title(plan, key)} could not be undone: {error.message}", error.hint)

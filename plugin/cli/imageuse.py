@@ -32,13 +32,13 @@ def users_of(image: Image, store: ImageStore, observed: Iterable[ObservedDomain]
 
 
 def forget_versions(
-    store: ImageStore, observed: Iterable[ObservedDomain], digests: set[str] | None = None
+    store: ImageStore, observed: Iterable[ObservedDomain], folders: set[str] | None = None
 ) -> list[Image]:
-    """Remove the versions that are superseded and that nobody boots; with `digests`, only those. Returns them."""
+    """Remove the versions that are superseded and that nobody boots; with `folders` (NAME-DIGEST), only those. Returns them."""
     domains = list(observed)
     removed = []
     for image in store.list():
-        wanted = digests is None or image.digest in digests
+        wanted = folders is None or image.folder in folders
         if wanted and not is_current(store, image) and not users_of(image, store, domains):
             store.remove(image)
             removed.append(image)
@@ -47,7 +47,7 @@ def forget_versions(
 
 def _boots(spec: DomainSpec, image: Image, store: ImageStore) -> bool:
     folder = str(store.folder(image).resolve()) + os.sep
-    return spec.image == image.digest or os.path.realpath(spec.boot.kernel or "/").startswith(folder)
+    return spec.image == image.folder or os.path.realpath(spec.boot.kernel or "/").startswith(folder)
 
 
 def _processes(folder: Path) -> list[str]:

@@ -10,7 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
+from ..errors import DevicevmError
+from ..manifest.owner import check_owner
 from ..manifest.topology import DEFAULT_OWNER
+from ..quantity import MAX_SECONDS, check_seconds
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -85,6 +88,45 @@ debug_option = click.option(
     help="Show where in the program an error came from.",
 )
 
+class Seconds(click.FloatRange):
+    """A time to wait. Float ranges let nan through, and infinity where they have no end."""
+
+    name = "seconds"
+
+    def __init__(self, least: float) -> None:
+        super().__init__(min=least, max=MAX_SECONDS)
+        self.least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number; wrong usage when it is none to wait for."""
+        seconds = float(super().convert(value, param, ctx))
+        try:
+            check_seconds(f"{value!r}", seconds, least=self.least)
+        except DevicevmError as error:
+            self.fail(f"{value!r} is no time to wait; {error.hint}.", param, ctx)
+        return seconds
+
+
+class OwnerName(click.ParamType):
+    """The name of an owner, or nothing where that is a choice."""
+
+    name = "owner"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name; wrong usage when it is none."""
+        try:
+            return check_owner(str(value)) if value else ""
+        except DevicevmError as error:
+            self.fail(f"{error.message}; {error.hint}.", param, ctx)
+
+
+def debugging() -> bool:
+    """Whether --debug is given."""
+    context = click.get_current_context(silent=True)
+    invocation = context.find_object(Invocation) if context else None
+    return bool(invocation and invocation.debug)
+
+
 format_option = click.option(
     "-o",
     "--output",
@@ -96,6 +138,7 @@ format_option = click.option(
 
 owner_option = click.option(
     "--owner",
+    type=OwnerName(),
     default=DEFAULT_OWNER,
     envvar="DEVICEVM_OWNER",
     show_envvar=True,
@@ -109,7 +152,7 @@ yes_option = click.option("-y", "--yes", "--auto-approve", "yes", is_flag=True, 
 
 lock_option = click.option(
     "--lock-timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(0),
     default=120.0,
     metavar="SECONDS",
     help="How long to wait while another command changes the same VMM.",
@@ -167,7 +210,7 @@ def carry_out_options(function: F) -> F:
         click.option("--parallel", type=click.IntRange(1, 64), default=8, metavar="N", help="Steps at the same time."),
         click.option(
             "--timeout",
-            type=click.FloatRange(min=1),
+            type=Seconds(1),
             default=60.0,
             metavar="SECONDS",
             help="How long a device VM may take to become ready.",

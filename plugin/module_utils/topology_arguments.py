@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .devicevm.apply.workflow import DEFAULT_TIMEOUT, Options
+from .devicevm.manifest.owner import check_owner
 from .devicevm.manifest.topology import DEFAULT_OWNER
+from .devicevm.quantity import check_seconds
 from .vmm_access import VMM_ARGUMENTS
 
 TOPOLOGY = "topology"
@@ -33,3 +36,10 @@ EXCLUSIVE = [("src", "manifests")]
 REQUIRED_BY = {"base": ["manifests"]}
 REQUIRED_IF = [("state", "present", ["src", "manifests"], True), ("prune", False, ["src", "manifests"], True)]
 """Only to remove everything of an owner's (`absent` with `prune`) needs no manifests."""
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """DevicevmError for what a type alone does not refuse."""
+    check_owner(arguments["owner"])
+    check_seconds("timeout", arguments["timeout"], least=1.0)
+    check_seconds("lock_timeout", arguments["lock_timeout"])

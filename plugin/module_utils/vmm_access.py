@@ -11,6 +11,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from .devicevm.errors import DevicevmError
 from .devicevm.guest.store import default_store
+from .devicevm.quantity import check_seconds
 from .devicevm.vmm.driver import Driver
 from .devicevm.vmm.registry import default_uri, open_driver
 
@@ -25,6 +26,7 @@ VMM_ARGUMENTS: dict[str, Any] = {
 
 def vmm_uri(arguments: Mapping[str, Any]) -> str:
     """The VMM that the module's arguments name, or the one that is there."""
+    check_seconds("lock_timeout", arguments["lock_timeout"])
     return arguments["connect"] or default_uri()
 
 

@@ -292,6 +292,7 @@ from ansible_collections.devicevm.vmm.plugins.module_utils.topology_arguments im
     ARGUMENTS,
     EXCLUSIVE,
     TOPOLOGY,
+    check_arguments,
 )
 from ansible_collections.devicevm.vmm.plugins.module_utils.topology_result import (
     carried_out,
@@ -328,6 +329,7 @@ class SystemLog(Progress):
 
 def converge(module: AnsibleModule) -> dict[str, Any]:
     """Open the VMM and do the task there; its result. Check mode only looks, and takes no lock."""
+    check_arguments(module.params)
     uri = vmm_uri(module.params)
     held = contextlib.nullcontext() if module.check_mode else lock(uri, module.params["lock_timeout"])
     # First the lock, as everybody does: an embedded VMM is one process's alone, and would be waited for in a circle.

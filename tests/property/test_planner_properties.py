@@ -81,7 +81,7 @@ def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(one: Host, want
     served = {emulator.id for domain in vmm.observe() if domain.spec for emulator in domain.spec.emulators}
     wants = {f"{c.name}.{d.name}" for c in wanted.clients if c.name not in out for d in c.devices}
     assert served == wants
-    assert vmm.plan(wanted).steps == ()
+    assert plan.unplaced or vmm.plan(wanted).steps == ()
 
 
 @given(hosts(), topologies(), topologies())
@@ -93,8 +93,7 @@ def test_from_any_state_to_any_other_and_back_to_nothing(one: Host, first: Topol
     prune = Intent("default", prune=True)
     plan = vmm.apply(second, prune)
     check_booking(plan, vmm, second)
-    again = vmm.plan(second, prune)
-    assert again.steps == ()
+    assert plan.unplaced or vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)
     assert vmm.domains == {}
 
@@ -134,8 +133,9 @@ def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
         if len(done) < steps and set(step.after) <= set(done):
             vmm.carry_out(replace(plan, steps=(replace(step, after=()),)))
             done.append(step.id)
-    vmm.apply(second, prune)
+    last = vmm.apply(second, prune)
     check_booking(plan, vmm, second)
-    assert vmm.plan(second, prune).steps == ()
+    # With something left out nothing is applied, unless asked; what went in place of it may make room for it.
+    assert last.unplaced or vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)
     assert vmm.domains == {}

@@ -11,7 +11,7 @@ from .. import output
 from ..data import data
 from ..demonstration import Demonstration, demo_topology
 from ..manifests import read
-from ..options import Vmm, accelerator_option, command, compose, format_option, images_option
+from ..options import Seconds, Vmm, accelerator_option, command, compose, format_option, images_option
 
 
 @command(
@@ -23,7 +23,7 @@ from ..options import Vmm, accelerator_option, command, compose, format_option, 
     click.option("--keep", is_flag=True, help="Leave everything running, and say how to look at it and to remove it."),
     click.option(
         "--timeout",
-        type=click.FloatRange(min=1),
+        type=Seconds(1),
         default=300.0,
         metavar="SECONDS",
         help="How long a device VM may take to become ready, and the client to use its devices.",

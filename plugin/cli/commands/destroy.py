@@ -19,6 +19,7 @@ from ..imageuse import forget_versions
 from ..manifests import read
 from ..opening import locked_vmm, store_of
 from ..options import (
+    OwnerName,
     Vmm,
     carry_out_options,
     command,
@@ -41,6 +42,7 @@ from ..planview import describe, effect
     click.argument("paths", nargs=-1, metavar="[PATH...]"),
     click.option(
         "--owner",
+        type=OwnerName(),
         default=None,
         envvar="DEVICEVM_OWNER",
         show_envvar=True,
@@ -105,6 +107,6 @@ def _tell(plan: Plan) -> None:
 
 def _forget_images(plan: Plan, driver: Driver, vmm: Vmm) -> None:
     """Only versions that what was destroyed has booted: other VMMs on this host may need the rest."""
-    digests = {spec.image for spec in plan.previous if spec.image}
-    for image in forget_versions(ImageStore(store_of(vmm)), driver.observe(), digests):
+    folders = {spec.image for spec in plan.previous if spec.image}
+    for image in forget_versions(ImageStore(store_of(vmm)), driver.observe(), folders):
         output.note(f"image {image.folder} removed: it is superseded, and nobody boots it any more")

@@ -112,7 +112,9 @@ class DomainSpec:
     console: str = ""
     """Path of the console's log file on the host."""
     image: str = ""
-    """Digest of the device VM image it boots."""
+    """The device VM image it boots, as NAME-DIGEST."""
+    group: str = ""
+    """Whose devices a device VM emulates: those of one client, or of one declaration's scope (planner/grouping.py)."""
     trust_domain: str = "default"
     domain_xml: str = ""
 

@@ -1,4 +1,4 @@
-"""Kubernetes quantities of bytes: `64MiB`, `2Gi`, `500M`, `1048576`."""
+"""Quantities: bytes as Kubernetes writes them (`64MiB`, `2Gi`, `500M`, `1048576`), and seconds to wait."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ _UNITS = {
 # Eighteen digits bound the arithmetic: a quantity of any length must not cost any time.
 _FORM = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)([A-Za-z]{0,3})", re.ASCII)
 
+MAX_SECONDS = 7 * 24 * 3600.0
+"""The longest wait that can be asked for: a week. C's types for times end somewhere."""
+
 PATTERN = r"^[0-9]{1,18}(\.[0-9]{1,9})?([KMGTP]i|[kMGTP])?B?$"
 
 
@@ -36,6 +39,15 @@ def parse_bytes(text: str | int) -> int:
     if size != size.to_integral_value():
         raise DevicevmError(f"{text!r} is no whole number of bytes", hint="use a smaller unit, such as Mi for Gi")
     return int(size)
+
+
+def check_seconds(name: str, seconds: float, *, least: float = 0.0) -> None:
+    """DevicevmError unless `seconds` is a time that can be waited for: not too short, not endless, and a number."""
+    # A comparison with nan is never true.
+    if not least <= seconds <= MAX_SECONDS:
+        raise DevicevmError(
+            f"{name} is {seconds}, which is no time to wait", hint=f"give {least:g} to {MAX_SECONDS:g} seconds"
+        )
 
 
 def format_bytes(size: int) -> str:

@@ -70,11 +70,13 @@ class _Run:
     def _collect(self, step: Step, future: Future[float]) -> None:
         try:
             seconds = future.result()
-        except DevicevmError as error:
+        except Exception as error:
+            # Whatever it is, and however little expected: what was begun must be undone, and the result told.
+            failure = _in_our_words(error)
             self.outcome.failed.append(step.id)
-            self.outcome.errors[step.id] = error
+            self.outcome.errors[step.id] = failure
             with self.telling:
-                self.progress.failed(step, error)
+                self.progress.failed(step, failure)
             return
         self.outcome.done.append(step.id)
         with self.telling:
@@ -87,8 +89,21 @@ def _put_back(context: Context, progress: Progress, outcome: Outcome) -> None:
     for key in to_undo(context.plan.steps, outcome):
         try:
             revert(context, steps[key])
-        except DevicevmError as error:
-            outcome.undo_errors[key] = error
+        except Exception as error:
+            # One step that cannot be undone is no reason to leave the others as they are.
+            outcome.undo_errors[key] = _in_our_words(error)
             continue
         outcome.undone.append(key)
         progress.undone(steps[key])
+
+
+def _in_our_words(error: Exception) -> DevicevmError:
+    """The error as it is told; one that nobody expected is named by its type, and is the cause of the one told."""
+    if isinstance(error, DevicevmError):
+        return error
+    told = DevicevmError(
+        f"unexpected {type(error).__name__}: {error}".rstrip(": "),
+        hint="devicevm did not foresee this: please report it",
+    )
+    told.__cause__ = error
+    return told

@@ -32,8 +32,9 @@ def to_undo(steps: tuple[Step, ...], outcome: Outcome) -> list[str]:
     """The ids of the steps to undo, in the order to do it.
 
     A failed step was begun, so it is undone; a done one, when something was built on it and all of
-    that failed, was skipped or is undone; a stopped domain, when what it was stopped for is undone.
+    that failed, was skipped or is undone; a domain that was stopped to be started again, when it was not.
     """
+    planned = {step.id for step in steps}
     users: dict[str, list[str]] = {step.id: [] for step in steps}
     for step in steps:
         for key in step.after:
@@ -44,11 +45,12 @@ def to_undo(steps: tuple[Step, ...], outcome: Outcome) -> list[str]:
     for step in _last_first(steps):
         if step.id in outcome.failed:
             result.append(step.id)
-        elif (
-            step.id in outcome.done and step.action in _UNDONE and users[step.id] and useless.issuperset(users[step.id])
-        ):
-            useless.add(step.id)
-            result.append(step.id)
+        elif step.id in outcome.done and step.action in _UNDONE:
+            start = f"{Action.START.value}/{step.kind.value}/{step.name}"
+            again = step.action is Action.STOP and start in planned
+            if start in useless if again else users[step.id] and useless.issuperset(users[step.id]):
+                useless.add(step.id)
+                result.append(step.id)
     return result
 
 

@@ -14,46 +14,61 @@ from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Store
 from .difference import compare_emulators, difference, same_but_for_emulators, served
 from .plan import Action, Effect, Phase, Step, Subject
+from .storage import Identity, identity
 
 _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 
 
 @dataclass
 class Changes:
-    """The steps so far, by id, and what they need: the new specifications and the old ones."""
+    """The steps so far, by id, and what they need: the new specifications and the old ones.
+
+    `others` are the stores that other owners' devices write: they are in use, whatever goes here.
+    """
 
     observed: dict[str, ObservedDomain]
     live: bool
+    others: dict[Identity, str] = field(default_factory=dict)
     delete_data: bool = False
     steps: dict[str, Step] = field(default_factory=dict)
     domains: dict[str, DomainSpec] = field(default_factory=dict)
     previous: dict[str, DomainSpec] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
     restarts: dict[str, str] = field(default_factory=dict)
     """The running clients that must be restarted, and why."""
-    emulated: frozenset[str] = frozenset()
-    """The ids of all emulators that are wanted: their data is in use, wherever they ran before."""
 
     def work_out(self, desired: list[DomainSpec], doomed: list[ObservedDomain]) -> None:
-        """Fill in the steps: clients let go, device VMs change, clients come on top, and the rest goes."""
+        """Fill in the steps.
+
+        Clients let go; device VMs let go of what others take over, then take it over; clients come
+        back on top; then the rest goes, and data last: what fails on the way can still go back.
+        """
         device_vms = [spec for spec in desired if spec.role is Role.DEVICE_VM]
         clients = [spec for spec in desired if spec.role is Role.CLIENT]
+        gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
         self.restarts = self._restarts(device_vms, clients)
-        self.emulated = frozenset(emulator.id for spec in device_vms for emulator in spec.emulators)
-        for domain in doomed:
+        for domain in sorted(doomed, key=lambda one: one.name):
             if domain.role is Role.CLIENT:
-                self._remove(domain, "it is no longer declared", ())
+                self._forget(
+                    domain, "it is no longer declared", self._stop_gone(domain, "it is no longer declared", ())
+                )
         for spec in clients:
             if spec.name in self.restarts:
                 reason = self.restarts[spec.name]
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=Effect.RESTART, affects=(spec.name,))
-        released = tuple(self.steps)
-        for spec in device_vms:
-            self._device_vm(spec, released)
+        for domain in gone:
+            self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
+        for spec in in_order_of_release(device_vms, self.observed):
+            self._device_vm(spec)
         for spec in clients:
             self._client(spec)
-        for domain in doomed:
-            if domain.role is Role.DEVICE_VM:
-                self._remove(domain, "nothing needs it any more", released)
+        begun = tuple(key for key, step in self.steps.items() if step.action in (Action.START, Action.UPDATE))
+        for domain in gone:
+            stopped = self._known(Action.STOP, Subject.DEVICE_VM, domain.name)
+            # A device VM that others take over from is kept until they are seen to work.
+            heirs = begun if self._heirs(domain, device_vms) else ()
+            self._forget(domain, "nothing needs it any more", (*stopped, *self._let_go(domain), *heirs))
+        self._delete_stores(device_vms)
 
     def _restarts(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         reasons: dict[str, str] = {}
@@ -90,28 +105,22 @@ class Changes:
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
         return running == wanted or (self.live and same_but_for_emulators(running, wanted))
 
-    def _device_vm(self, spec: DomainSpec, released: tuple[str, ...]) -> None:
+    def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
+        released = self._released_for(spec)
         if domain is not None and running is not None and self._can_change_live(running, spec):
             self._change_live(spec, running, domain, released)
             return
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
-        after = self._stores(spec.emulators)
+        after = self._stores(spec.emulators) + released
         if domain is not None and domain.active:
             felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
             effect = Effect.RESTART if felt else Effect.NONE
-            after += (
-                self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=released, effect=effect, affects=felt),
-            )
+            after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
+            self._warn_of_loss(spec.emulators, running)
         after += self._definition(spec, Phase.REQUEST, reason, after)
-        self._step(
-            Action.START,
-            spec,
-            Phase.CONFIGURE,
-            f"it runs the emulation code of {served(spec)}",
-            after=after or released,
-        )
+        self._step(Action.START, spec, Phase.CONFIGURE, f"it runs the emulation code of {served(spec)}", after=after)
 
     def _change_live(
         self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain, released: tuple[str, ...]
@@ -124,8 +133,48 @@ class Changes:
             return
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + released
-        updated = self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=Effect.LIVE)
-        self._delete_stores(changes.removed, (updated,))
+        self._warn_of_loss(changes.changed, running)
+        self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=Effect.LIVE)
+
+    def _warn_of_loss(self, emulators: tuple[Emulator, ...], running: DomainSpec | None) -> None:
+        """Tell whose content is lost: what has no store lives in the memory of the device VM that goes."""
+        before = {emulator.id for emulator in running.emulators} if running else set()
+        self.warnings += [
+            f"{emulator.client}/{emulator.name} has no store: what is on it is lost"
+            for emulator in emulators
+            if emulator.id in before and emulator.size and not emulator.store
+        ]
+
+    def _released_for(self, spec: DomainSpec) -> tuple[str, ...]:
+        """The steps by which a device VM's emulators, their stores and its clients are let go of before it changes."""
+        steps: list[str] = []
+        served_now = self.observed[spec.name].spec if spec.name in self.observed else None
+        clients = {emulator.client for emulator in (*spec.emulators, *(served_now.emulators if served_now else ()))}
+        for name in sorted(clients):
+            steps += self._known(Action.STOP, Subject.CLIENT, name) + self._known(Action.UNDEFINE, Subject.CLIENT, name)
+        for name in sorted(predecessors(spec, self.observed)):
+            for action in (Action.STOP, Action.UPDATE):
+                steps += self._known(action, Subject.DEVICE_VM, name)
+        return tuple(steps)
+
+    def _let_go(self, domain: ObservedDomain) -> tuple[str, ...]:
+        """The steps by which the clients of a device VM that goes let go of it."""
+        clients = sorted({emulator.client for emulator in domain.spec.emulators}) if domain.spec else []
+        actions = (Action.STOP, Action.UNDEFINE)
+        return tuple(key for name in clients for action in actions for key in self._known(action, Subject.CLIENT, name))
+
+    def _heirs(self, domain: ObservedDomain, device_vms: list[DomainSpec]) -> bool:
+        """Whether another device VM takes over something of one that goes; also tells what is lost thereby."""
+        if domain.spec is None:
+            return False
+        mine = {emulator.id for emulator in domain.spec.emulators}
+        moved = tuple(emulator for spec in device_vms for emulator in spec.emulators if emulator.id in mine)
+        self._warn_of_loss(moved, domain.spec)
+        return bool(moved)
+
+    def _known(self, action: Action, kind: Subject, name: str) -> tuple[str, ...]:
+        key = _id(action, kind, name)
+        return (key,) if key in self.steps else ()
 
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
@@ -148,18 +197,24 @@ class Changes:
             return ()
         return (self._step(Action.DEFINE, spec, phase, "; ".join(wrong) or reason, after=after),)
 
-    def _remove(self, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> None:
-        kind = _SUBJECT[domain.role]
-        client = domain.role is Role.CLIENT
-        affects = (domain.name,) if client else ()
-        effect = Effect.REMOVE if client else Effect.NONE
-        for action in (Action.STOP, Action.UNDEFINE) if domain.active else (Action.UNDEFINE,):
-            key = _id(action, kind, domain.name)
-            self.steps[key] = Step(key, action, kind, domain.name, Phase.RELEASE, effect, reason, after, affects)
-            after = (key,)
+    def _stop_gone(self, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
+        """The step that stops a domain that is not wanted any more, when it runs."""
+        return (self._release(Action.STOP, domain, reason, after),) if domain.active else ()
+
+    def _forget(self, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> None:
+        self._release(Action.UNDEFINE, domain, reason, after)
         if domain.spec:
             self.previous[domain.name] = domain.spec
-            self._delete_stores(domain.spec.emulators, after)
+
+    def _release(self, action: Action, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> str:
+        kind = _SUBJECT[domain.role]
+        key = _id(action, kind, domain.name)
+        affects = (domain.name,) if domain.role is Role.CLIENT else ()
+        effect = Effect.REMOVE if affects else Effect.NONE
+        self.steps[key] = Step(
+            key, action, kind, domain.name, Phase.RELEASE, effect, reason, tuple(dict.fromkeys(after)), affects
+        )
+        return key
 
     def _stores(self, emulators: tuple[Emulator, ...]) -> tuple[str, ...]:
         """The steps that see to it that backing storage is there."""
@@ -170,10 +225,15 @@ class Changes:
             if emulator.store and not emulator.store.read_only
         )
 
-    def _delete_stores(self, emulators: tuple[Emulator, ...], after: tuple[str, ...]) -> None:
-        for emulator in emulators if self.delete_data else ():
-            if _may_delete(emulator.store) and emulator.id not in self.emulated:
-                self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", after)
+    def _delete_stores(self, device_vms: list[DomainSpec]) -> None:
+        """Delete, last of all, the storage of devices that are gone, unless anybody else uses it."""
+        wanted = {identity(emulator.store) for spec in device_vms for emulator in spec.emulators if emulator.store}
+        everything = tuple(self.steps)
+        emulators = [one for domain in self.observed.values() if domain.spec for one in domain.spec.emulators]
+        for emulator in sorted(emulators, key=lambda one: one.id) if self.delete_data else ():
+            store = emulator.store
+            if store and _may_delete(store) and identity(store) not in wanted and identity(store) not in self.others:
+                self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", everything)
 
     def _store(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: tuple[str, ...]) -> str:
         name = f"{emulator.client}/{emulator.name}"
@@ -207,13 +267,45 @@ class Changes:
         return key
 
 
+def predecessors(spec: DomainSpec, observed: dict[str, ObservedDomain]) -> set[str]:
+    """The other device VMs that now hold an emulator, or the storage of one, that `spec` is to have."""
+    ids = {emulator.id for emulator in spec.emulators}
+    stores = {identity(one.store) for one in spec.emulators if one.store and not one.store.read_only}
+    return {
+        name
+        for name, domain in observed.items()
+        if name != spec.name and domain.spec
+        for emulator in domain.spec.emulators
+        if emulator.id in ids or (emulator.store and identity(emulator.store) in stores)
+    }
+
+
+def in_order_of_release(device_vms: list[DomainSpec], observed: dict[str, ObservedDomain]) -> list[DomainSpec]:
+    """Device VMs so that each comes after those that it takes over from; in a circle, by name."""
+    by_name = {spec.name: spec for spec in device_vms}
+    order: list[DomainSpec] = []
+    seen: set[str] = set()
+
+    def visit(name: str) -> None:
+        if name in seen or name not in by_name:
+            return
+        seen.add(name)
+        for before in sorted(predecessors(by_name[name], observed)):
+            visit(before)
+        order.append(by_name[name])
+
+    for name in sorted(by_name):
+        visit(name)
+    return order
+
+
 def _id(action: Action, kind: Subject, name: str) -> str:
     return f"{action.value}/{kind.value}/{name}"
 
 
-def _may_delete(store: Store | None) -> bool:
+def _may_delete(store: Store) -> bool:
     """A block device is the host's, not ours to delete; what is read only was never ours to write."""
-    return store is not None and store.kind != "block" and not store.read_only and store.reclaim == "delete"
+    return store.kind != "block" and not store.read_only and store.reclaim == "delete"
 
 
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:

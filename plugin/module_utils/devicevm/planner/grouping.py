@@ -8,11 +8,12 @@ group gets one more device VM, so adding a device never disturbs those that run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
 from ..domain import DomainSpec, Emulator
-from ..manifest.topology import DeviceVM, ResourceRequest, ShareScope
+from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
 from . import naming
 from .requests import Want
 
@@ -23,9 +24,14 @@ MEMORY_STEP = 32 * MEBIBYTE
 
 @dataclass
 class Unit:
-    """One device VM in the making: what it must emulate, and what it is now, if it is."""
+    """One device VM in the making: what it must emulate, and what it is now, if it is.
+
+    `group` says whose devices it may emulate (Group.key); it is kept in the domain, so a device VM
+    is never taken for another group's because of its name.
+    """
 
     name: str
+    group: str
     declared: DeviceVM | None
     observed: DomainSpec | None
     kept: list[Emulator] = field(default_factory=list)
@@ -58,9 +64,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Group:
-    """Where a device belongs: the group's name, and the declaration that says so, if any."""
+    """Whose devices belong together: `key` identifies it, `label` is where its device VMs have their names from."""
 
-    name: str
+    key: str
+    label: str
     declared: DeviceVM | None
 
     @property
@@ -70,19 +77,66 @@ class Group:
 
 
 def group_of(want: Want, declared: tuple[DeviceVM, ...]) -> Group:
-    """The group of a device: the first declared device VM that serves it, else its client's own."""
+    """The group of a device: of the first declared device VM that serves it, else its client's own.
+
+    Nothing but the scope `host` puts devices of two trust domains together.
+    """
     client = want.client
     for device_vm in declared:
         if not _serves(device_vm, want):
             continue
-        scope = {
+        default = client.trust_domain == DEFAULT_TRUST_DOMAIN
+        parts = {
             ShareScope.DEVICE: (client.name, want.device.name),
             ShareScope.CLIENT: (client.name,),
-            ShareScope.TRUST_DOMAIN: (client.trust_domain,) if client.trust_domain != "default" else (),
+            ShareScope.TRUST_DOMAIN: () if default else (client.trust_domain,),
             ShareScope.HOST: (),
         }[device_vm.scope]
-        return Group(naming.label(device_vm.name, *scope), device_vm)
-    return Group(naming.label(client.name, "dvm"), None)
+        trust = "" if device_vm.scope is ShareScope.HOST else client.trust_domain
+        key = "/".join((device_vm.name, device_vm.scope.value, trust, *parts))
+        return Group(key, naming.label(device_vm.name, *parts), device_vm)
+    return Group(f"/client/{client.trust_domain}/{client.name}", naming.label(client.name, "dvm"), None)
+
+
+@dataclass(frozen=True)
+class Seating:
+    """What seating devices needs to know: the homes that devices have now, which names can be had, and whether the VMM
+    adds devices to a running device VM."""
+
+    units: dict[str, Unit]
+    homes: dict[str, str]
+    free_name: Callable[[str], bool]
+    live: bool
+
+    def seat(self, want: Want, group: Group) -> None:
+        """Put a device in a unit of its group: where it is, else where there is room, else in a new one."""
+        home = self.units.get(self.homes.get(want.id, ""))
+        if home and home.group == group.key and _fits(home, want, group):
+            unit = home
+        else:
+            rooms = (unit for unit in self._units_of(group) if _fits(unit, want, group) and self._joinable(unit, want))
+            unit = next(rooms, None) or self._new_unit(group)
+        unit.declared = group.declared
+        unit.wants.append(want)
+
+    def _units_of(self, group: Group) -> list[Unit]:
+        # By length first: storage-10 comes after storage-9.
+        return sorted(
+            (unit for unit in self.units.values() if unit.group == group.key),
+            key=lambda unit: (len(unit.name), unit.name),
+        )
+
+    def _new_unit(self, group: Group) -> Unit:
+        names = (group.label if number == 1 else naming.label(group.label, str(number)) for number in count(1))
+        name = next(name for name in names if name not in self.units and self.free_name(name))
+        self.units[name] = Unit(name, group.key, group.declared, None)
+        return self.units[name]
+
+    def _joinable(self, unit: Unit, want: Want) -> bool:
+        """Whether a device that is not there yet can be added without disturbing those that are."""
+        if unit.observed is None:
+            return True
+        return self.live and unit.memory_needed + want.memory <= unit.observed.memory
 
 
 def group(
@@ -90,63 +144,33 @@ def group(
     declared: tuple[DeviceVM, ...],
     observed: dict[str, DomainSpec],
     kept: frozenset[str],
-    taken: frozenset[str],
+    free_name: Callable[[str], bool],
     live: bool,
 ) -> list[Unit]:
     """Every device of `wants`, and every observed one of the clients `kept`, in a unit; sorted by name.
 
-    `observed` are the device VMs there are, by name, `taken` the domain names that are not to be
-    had, `live` tells whether the VMM adds devices to a running device VM.
+    `observed` are the device VMs there are, by name; `free_name` tells whether a domain can be called so; `live`
+    whether the VMM adds devices to a running device VM.
     """
     units = {
-        name: Unit(name, None, spec, [emulator for emulator in spec.emulators if emulator.client in kept])
+        name: Unit(name, spec.group, None, spec, [emulator for emulator in spec.emulators if emulator.client in kept])
         for name, spec in observed.items()
     }
     homes = {emulator.id: name for name, spec in observed.items() for emulator in spec.emulators}
+    seating = Seating(units, homes, free_name, live)
     # Those that stay are seated first, or a newcomer could take their place.
     for want in sorted(wants, key=lambda want: (want.id not in homes, want.id)):
-        _seat(want, group_of(want, declared), units, homes, taken, live)
+        seating.seat(want, group_of(want, declared))
     return [units[name] for name in sorted(units) if units[name].kept or units[name].wants]
 
 
-def _seat(
-    want: Want, group: Group, units: dict[str, Unit], homes: dict[str, str], taken: frozenset[str], live: bool
-) -> None:
-    for number in count(1):
-        name = group.name if number == 1 else naming.label(group.name, str(number))
-        if name in taken:
-            continue
-        unit = units.get(name) or Unit(name, group.declared, None)
-        if homes.get(want.id) == name or (_home_lost(want, group, homes) and _has_room(unit, want, group, live)):
-            unit.declared = group.declared
-            unit.wants.append(want)
-            units[name] = unit
-            return
-
-
-def _home_lost(want: Want, group: Group, homes: dict[str, str]) -> bool:
-    """Whether the device is in no device VM of its group now: then it may be seated anywhere in it."""
-    home = homes.get(want.id, "")
-    number = home.removeprefix(f"{group.name}-")
-    return home != group.name and not (home.startswith(f"{group.name}-") and number.isdigit())
-
-
-def _has_room(unit: Unit, want: Want, group: Group, live: bool) -> bool:
+def _fits(unit: Unit, want: Want, group: Group) -> bool:
+    """Whether a device may be in a unit: there is a place, and it asks for the same image and resources."""
     if len(unit.wants) + len(unit.kept) >= group.capacity:
         return False
-    if unit.wants and not _alike(unit, want):
-        return False
-    if unit.observed is None:
+    if not unit.wants:
         return True
-    unit.wants.append(want)
-    fits = unit.memory_needed <= unit.observed.memory
-    unit.wants.pop()
-    return live and fits
-
-
-def _alike(unit: Unit, want: Want) -> bool:
-    """Whether a device can share the unit's image and resources."""
-    chosen = bool(unit.declared and unit.declared.resources)
+    chosen = bool(group.declared and group.declared.resources)
     return unit.image == want.class_.image and (chosen or unit.resources == want.class_.resources)
 
 

@@ -18,7 +18,7 @@ from .grouping import Unit
 from .ledger import Ledger, cpus_of
 from .plan import Allocation
 from .requests import Want
-from .resources import fit_alternatives
+from .resources import fit_alternatives, fulfilled
 from .specify import image_named, specify_client, specify_device_vm, unit_memory
 
 
@@ -92,12 +92,15 @@ class Placement:
         """Book the domains that are there and go on: as they are, or with the memory they need now."""
         declared = {client.name: client.vm for client in clients}
         demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
+        asked = {unit.name: unit.resources for unit in units if unit.wants}
         for spec in [*self.observed.values(), *kept]:
             ledger = self.ledgers.get(spec.host)
             vm = declared.get(spec.name)
             if ledger is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
             refusal = ledger.may_stay(spec.placement)
+            if spec.name in asked and not fulfilled(asked[spec.name], spec.placement, ledger):
+                refusal = f"it has {describe_placement(spec.placement)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
                 self.ledgers[spec.host] = ledger.book(spec.name, spec.placement, vcpus, memory)
@@ -210,6 +213,12 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
         reasons=reasons,
     )
+
+
+def describe_placement(placement: CpuPlacement) -> str:
+    """`CPU 2-3 as dedicated core`."""
+    alone = "dedicated " if placement.dedicated else ""
+    return f"CPU {format_cpuset(cpus_of(placement)) or 'any'} as {alone}{placement.unit}"
 
 
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, Topology
+from . import naming
 from .changes import Changes
 from .grouping import Unit, group
 from .placement import Placement, components_of, kept_device_vms
-from .plan import Plan, Unplaced
+from .plan import Allocation, Plan, Unplaced
 from .requests import Want, wants_of
 from .specify import state_digest
+from .storage import describe_store, identity, stores_of_others
 
 
 @dataclass(frozen=True)
@@ -37,87 +39,133 @@ def make_plan(
     """The steps that make the VMM have what is declared, and nothing else of this owner's.
 
     Clients of the owner that are not declared stay, unless `intent` says otherwise; other
-    owners' domains are never in a step. What cannot be placed is in `unplaced`, with reasons.
+    owners' domains are never in a step. What cannot be placed is in `unplaced`, with reasons, and if
+    it is there already it stays as it is.
     """
-    mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
-    specs = {name: domain.spec for name, domain in mine.items() if domain.spec}
-    declared = {client.name for client in topology.clients}
-    undeclared = [domain for domain in mine.values() if domain.role is Role.CLIENT and domain.name not in declared]
-    doomed = [domain for domain in undeclared if intent.prune or domain.name in intent.remove]
-    kept = [domain.spec for domain in undeclared if domain not in doomed and domain.spec]
-
-    clashes = _clashes(topology.clients, hosts, mine)
-    clients = tuple(client for client in topology.clients if client.name not in {clash.client for clash in clashes})
-    wants = [want for want in wants_of(topology) if want.client in clients]
-    units = _units(topology, clients, wants, specs, kept, hosts, mine)
-
-    placement = Placement(hosts, {policy.name: policy for policy in topology.hosts}, intent.owner, specs)
-    placement.book_what_stays(kept, units, clients)
-    desired, allocations, unplaced, warnings = [], [], list(clashes), []
-    by_client = _by_client(wants)
-    for component in components_of(clients, units):
-        placed = placement.place(component, by_client)
-        desired += placed.domains
-        allocations += placed.allocations
-        warnings += placed.warnings
-        if placed.refusals or not placed.domains:
-            unplaced += _unplaced(component.clients, by_client, placed.refusals)
-    desired += kept_device_vms(units)
-    warnings += [f"{domain.name} is left as it is: {domain.broken}" for domain in undeclared if domain.broken]
-    warnings += [
-        f"{domain.name} was changed while it runs, until it is restarted: {'; '.join(domain.live_drift)}"
-        for domain in mine.values()
-        if domain.live_drift
-    ]
-
-    changes = Changes(mine, _live(hosts), intent.delete_data)
-    unplaced_clients = {item.client for item in unplaced}
-    wanted = {spec.name for spec in desired} | {unit.name for unit in units if unit.clients & unplaced_clients}
-    doomed += [domain for domain in mine.values() if domain.role is Role.DEVICE_VM and domain.name not in wanted]
-    changes.work_out(sorted(desired, key=lambda spec: spec.name), sorted(doomed, key=lambda domain: domain.name))
+    view = _View(hosts, observed, intent)
+    unplaced = _clashes(topology, view)
+    while True:
+        out = frozenset(item.client for item in unplaced)
+        draft = _draft(
+            replace(topology, clients=tuple(one for one in topology.clients if one.name not in out)), view, out
+        )
+        if not draft.unplaced:
+            break
+        # Once more without those: what an existing client has now must not go because it cannot have something else.
+        unplaced += draft.unplaced
+    changes = Changes(view.mine, view.live, stores_of_others(observed, intent.owner), intent.delete_data)
+    changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
         steps=tuple(changes.steps.values()),
-        allocations=tuple(sorted(allocations, key=lambda allocation: allocation.device_vm)),
+        allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
         previous=tuple(changes.previous[name] for name in sorted(changes.previous)),
-        warnings=tuple(warnings),
+        warnings=(*view.warnings(), *draft.warnings, *changes.warnings),
     )
 
 
-def _units(
-    topology: Topology,
-    clients: tuple[Client, ...],
-    wants: list[Want],
-    specs: dict[str, DomainSpec],
-    kept: list[DomainSpec],
-    hosts: tuple[Host, ...],
-    mine: dict[str, ObservedDomain],
-) -> list[Unit]:
-    foreign = {holding.domain for host in hosts for holding in host.holdings} - mine.keys()
-    names = {client.name for client in clients} | {spec.name for spec in kept}
-    device_vms = {name: spec for name, spec in specs.items() if spec.role is Role.DEVICE_VM}
+class _View:
+    """What a plan is made from besides what is declared: the hosts, and what is on them."""
+
+    def __init__(self, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent) -> None:
+        self.hosts, self.observed, self.intent = hosts, observed, intent
+        self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
+        self.specs = {name: domain.spec for name, domain in self.mine.items() if domain.spec}
+        self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
+        holdings = [holding for host in hosts for holding in host.holdings]
+        self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
+        self.uuids = {holding.uuid: holding.domain for holding in holdings}
+
+    def undeclared(self, topology: Topology) -> list[ObservedDomain]:
+        """The owner's clients that the manifests do not speak of."""
+        declared = {client.name for client in topology.clients}
+        return [one for one in self.mine.values() if one.role is Role.CLIENT and one.name not in declared]
+
+    def why_not_called(self, name: str) -> str:
+        """Why a domain of this owner's cannot have that name: nothing of another's is ever touched."""
+        if name in self.owners:
+            whose = f"owner {self.owners[name]}'s" if self.owners[name] else "not devicevm's"
+            return f"a domain of this name is there already and is {whose}"
+        holder = self.uuids.get(naming.domain_uuid(self.intent.owner, name), name)
+        return f"the domain {holder} has its UUID: rename it back, or undefine it" if holder != name else ""
+
+    def warnings(self) -> list[str]:
+        """What the user should know of domains that are there."""
+        texts = [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
+        texts += [
+            f"{domain.name} was changed while it runs, until it is restarted: {'; '.join(domain.live_drift)}"
+            for domain in self.mine.values()
+            if domain.live_drift
+        ]
+        return texts
+
+
+@dataclass
+class _Draft:
+    """What is to be there, what is to go, and what could not be had."""
+
+    doomed: list[ObservedDomain]
+    desired: list[DomainSpec] = field(default_factory=list)
+    allocations: list[Allocation] = field(default_factory=list)
+    unplaced: list[Unplaced] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
+    """Group and place the devices of all clients; those of `spared` are kept whatever `intent` says."""
+    intent = view.intent
+    undeclared = view.undeclared(topology)
+    gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
+    kept = [one.spec for one in undeclared if one not in gone and one.spec]
+    wants = wants_of(topology)
+    units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
+    placement = Placement(view.hosts, {policy.name: policy for policy in topology.hosts}, intent.owner, view.specs)
+    placement.book_what_stays(kept, units, topology.clients)
+    draft = _Draft(gone)
+    by_client = _by_client(wants)
+    for component in components_of(topology.clients, units):
+        placed = placement.place(component, by_client)
+        draft.desired += placed.domains
+        draft.allocations += placed.allocations
+        draft.warnings += placed.warnings
+        if placed.refusals or not placed.domains:
+            draft.unplaced += _unplaced(component.clients, by_client, placed.refusals)
+    draft.desired += kept_device_vms(units)
+    wanted = {spec.name for spec in draft.desired}
+    draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
+    return draft
+
+
+def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: frozenset[str]) -> list[Unit]:
+    names = kept | {client.name for client in topology.clients} | view.owners.keys()
+    device_vms = {name: spec for name, spec in view.specs.items() if spec.role is Role.DEVICE_VM}
     return group(
-        tuple(wants),
+        wants,
         topology.device_vms,
         device_vms,
-        frozenset(spec.name for spec in kept),
-        frozenset(foreign | names),
-        _live(hosts),
+        kept,
+        lambda name: name not in names and not view.why_not_called(name),
+        view.live,
     )
 
 
-def _clashes(clients: tuple[Client, ...], hosts: tuple[Host, ...], mine: dict[str, ObservedDomain]) -> list[Unplaced]:
-    """The clients whose name a domain of somebody else's has: nothing of another's is ever touched."""
-    owners = {holding.domain: holding.owner for host in hosts for holding in host.holdings}
-    result = []
-    for client in clients:
-        if client.name in owners and client.name not in mine:
-            owner = owners[client.name]
-            whose = f"owner {owner}'s" if owner else "not devicevm's"
-            result.append(Unplaced(client.name, "", (f"a domain of this name is there already and is {whose}",)))
+def _clashes(topology: Topology, view: _View) -> list[Unplaced]:
+    """The clients whose names or stores are somebody else's."""
+    result = [
+        Unplaced(client.name, "", (reason,))
+        for client in topology.clients
+        if (reason := view.why_not_called(client.name))
+    ]
+    theirs = stores_of_others(view.observed, view.intent.owner)
+    for client in topology.clients:
+        for device in client.devices:
+            store = device.store
+            if store and not store.read_only and identity(store) in theirs:
+                reason = f"its storage {describe_store(store)} is in use by {theirs[identity(store)]}"
+                result.append(Unplaced(client.name, device.name, (reason,)))
     return result
 
 
@@ -133,12 +181,8 @@ def _unplaced(
     return result
 
 
-def _by_client(wants: list[Want]) -> dict[str, list[Want]]:
+def _by_client(wants: tuple[Want, ...]) -> dict[str, list[Want]]:
     result: dict[str, list[Want]] = {}
     for want in wants:
         result.setdefault(want.client.name, []).append(want)
     return result
-
-
-def _live(hosts: tuple[Host, ...]) -> bool:
-    return bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)

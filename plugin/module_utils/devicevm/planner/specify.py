@@ -29,7 +29,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, placement: CpuPlacemen
     wanted = [emulator_of(want, owner, unit.name, runtime) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     memory = unit_memory(unit)
-    if unit.observed:
+    if unit.observed and boots(unit.observed, unit.image):
         return replace(unit.observed, emulators=emulators, memory=memory, placement=placement, vcpus=vcpus)
     image = image_named(host, unit.image)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
@@ -49,7 +49,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, placement: CpuPlacemen
         emulators=emulators,
         control=naming.control_address(runtime, owner, unit.name),
         console=naming.console_log(runtime, unit.name),
-        image=image.digest if image else "",
+        image=f"{image.name}-{image.digest}" if image else "",
+        group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
     )
 
@@ -94,6 +95,11 @@ def resolve_boot(boot: Boot, host: Host) -> Boot:
         return boot
     line = f"{image.command_line} {boot.command_line}".strip()
     return replace(boot, kernel=image.kernel, initrd=image.initramfs, command_line=line)
+
+
+def boots(spec: DomainSpec, image: str) -> bool:
+    """Whether a device VM boots some build of the image of that name."""
+    return not spec.image or spec.image.rpartition("-")[0] == image
 
 
 def image_named(host: Host, name: str) -> ImageFacts | None:

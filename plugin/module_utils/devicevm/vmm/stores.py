@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import stat
 from pathlib import Path
@@ -18,9 +17,12 @@ def ensure_file(store: Store) -> bool:
     the file's place is refused: it would make the VMM open what somebody else chose.
     """
     path = _absolute(store)
-    if not path.parent.is_dir():
-        raise DevicevmError(f"directory {path.parent} for the store {path} does not exist", hint=f"mkdir {path.parent}")
     try:
+        # A name that is too long, or a folder that lets nobody in, is an error here already.
+        if not path.parent.is_dir():
+            raise DevicevmError(
+                f"directory {path.parent} for the store {path} does not exist", hint=f"mkdir {path.parent}"
+            )
         return _create(path, store.size)
     except FileExistsError:
         _grow(path, store)
@@ -65,15 +67,21 @@ def refuse_shrink(what: str, size: int, store: Store) -> None:
 def delete_file(store: Store) -> None:
     """Remove the file and its data. Idempotent; anything but a plain file stays, with an error."""
     path = _absolute(store)
-    with contextlib.suppress(FileNotFoundError):
+    try:
         if not stat.S_ISREG(path.lstat().st_mode):
             raise DevicevmError(f"the store {path} is no plain file", hint="look at it, and remove it yourself")
         path.unlink()
         _sync_directory(path.parent)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DevicevmError(f"the store {path} cannot be deleted: {error.strerror}") from error
 
 
 def _absolute(store: Store) -> Path:
     path = Path(store.path)
+    if "\0" in store.path:
+        raise DevicevmError(f"the store's path {store.path!r} has a zero byte in it")
     if not path.is_absolute() or ".." in path.parts:
         raise DevicevmError(f"the store's path {store.path!r} is not absolute", hint="write it from / on, without ..")
     return path

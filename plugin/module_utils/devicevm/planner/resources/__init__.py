@@ -6,6 +6,7 @@ new kind is one new file and one line in `KINDS`, and passes tests/unit/test_res
 
 from __future__ import annotations
 
+from ...domain import CpuPlacement
 from ...manifest.topology import ResourceRequest
 from ..ledger import Ledger
 from . import core, thread
@@ -15,7 +16,7 @@ _ALL: tuple[ResourceKind, ...] = (thread.KIND, core.KIND)
 
 KINDS: dict[str, ResourceKind] = {kind.name: kind for kind in _ALL}
 
-__all__ = ["KINDS", "Fit", "Misfit", "fit_alternatives"]
+__all__ = ["KINDS", "Fit", "Misfit", "fit_alternatives", "fulfilled"]
 
 
 def fit_alternatives(
@@ -30,6 +31,14 @@ def fit_alternatives(
         if isinstance(fit, Fit):
             return fit, tuple(reasons)
     return None, tuple(reasons)
+
+
+def fulfilled(alternatives: tuple[tuple[ResourceRequest, ...], ...], placement: CpuPlacement, ledger: Ledger) -> bool:
+    """Whether a placement made earlier is one of the alternatives that are asked for now."""
+    return any(
+        all(KINDS[request.kind].fulfils(request, placement, ledger) for request in alternative)
+        for alternative in alternatives
+    )
 
 
 def _fit_one(alternative: tuple[ResourceRequest, ...], ledger: Ledger) -> Fit | Misfit:

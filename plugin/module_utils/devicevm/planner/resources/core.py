@@ -8,7 +8,7 @@ from ...domain import CpuPlacement
 from ...inventory.cpuset import format_cpuset
 from ...inventory.free import describe_taken
 from ...manifest.topology import ResourceRequest
-from ..ledger import Ledger
+from ..ledger import Ledger, cpus_of
 from .kind import Fit, Misfit
 
 
@@ -30,6 +30,11 @@ class Core:
             len(cpus),
             f"CPU {format_cpuset(cpus)}: every thread of its core{'s' if request.count > 1 else ''}",
         )
+
+    def fulfils(self, request: ResourceRequest, placement: CpuPlacement, ledger: Ledger) -> bool:
+        """All threads of as many cores."""
+        cores = {ledger.cpus[cpu].core for cpu in cpus_of(placement) if cpu in ledger.cpus}
+        return placement.unit == self.name and len(cores) == request.count
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 core`."""

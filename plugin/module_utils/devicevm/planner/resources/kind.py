@@ -36,6 +36,9 @@ class ResourceKind(Protocol):
     def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
         """Where the request can be served on this host, or why not."""
 
+    def fulfils(self, request: ResourceRequest, placement: CpuPlacement, ledger: Ledger) -> bool:
+        """Whether a placement made earlier is what is asked for now."""
+
     def describe(self, request: ResourceRequest) -> str:
         """The request in words: `2 dedicated cores`."""
 

@@ -8,7 +8,7 @@ from ...domain import CpuPlacement
 from ...inventory.cpuset import format_cpuset
 from ...inventory.free import describe_taken
 from ...manifest.topology import ResourceRequest
-from ..ledger import Ledger
+from ..ledger import Ledger, cpus_of
 from .kind import Fit, Misfit, words
 
 
@@ -34,6 +34,11 @@ class Thread:
             unit=self.name,
         )
         return Fit(placement, request.count, f"CPU {format_cpuset(cpus)}: {why}")
+
+    def fulfils(self, request: ResourceRequest, placement: CpuPlacement, ledger: Ledger) -> bool:
+        """As many logical processors, and alone as asked."""
+        asked = (self.name, request.count, request.dedicated)
+        return (placement.unit, len(cpus_of(placement)), placement.dedicated) == asked
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 dedicated thread`."""

@@ -16,6 +16,8 @@ QBOOT = "/usr/share/qemu/qboot.rom"
 X86 = ("x86_64", "i686")
 PORTS = 31
 """Ports of a virtio-serial controller; QEMU keeps port 0 to itself."""
+DISKS = 256
+"""Targets of QEMU's virtio-scsi controller."""
 
 
 def add_machine(domain: Element, spec: DomainSpec) -> None:
@@ -84,13 +86,18 @@ def channel_element(emulator: Emulator) -> Element:
 
 
 def backing_disk(emulator: Emulator, number: int) -> Element:
-    """The SCSI disk that holds a device's data, as declared in `emulator.store`; `number` names its target.
+    """The SCSI disk that holds a device's data, as declared in `emulator.store`; `number` is its target.
 
     Caching is writeback: the guest sees a volatile cache and flushes it, and its flushes reach the host's disk.
     """
     store = emulator.store
     if store is None:
         raise DevicevmError(f"{emulator.id} has no backing storage")
+    if number >= DISKS:
+        raise DevicevmError(
+            f"{emulator.id} is disk number {number + 1}, a device VM has room for {DISKS}",
+            hint="spread the devices over several device VMs: share.maxDevices",
+        )
     disk = element("disk", type=store.kind, device="disk")
     add(disk, "driver", name="qemu", type="raw", cache="writeback", discard="unmap")
     if store.kind == "volume":
@@ -103,4 +110,6 @@ def backing_disk(emulator: Emulator, number: int) -> Element:
     if store.read_only:
         add(disk, "readonly")
     add(disk, "serial", emulator.serial)
+    # libvirt itself would put seven on a target, and the eighth on one more controller, of a model no guest here knows.
+    add(disk, "address", type="drive", controller="0", bus="0", target=str(number), unit="0")
     return disk

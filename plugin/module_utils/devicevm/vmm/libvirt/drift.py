@@ -164,12 +164,11 @@ def device_key(item: Element) -> str:
 
 
 def _without_target(want: Element) -> Element:
-    """A disk that was attached while the domain ran took the target name that was free then."""
-    target = want.find("target")
-    if want.tag != "disk" or target is None:
+    """A disk that was attached while the domain ran took the target, and its name, that were free then."""
+    if want.tag != "disk":
         return want
     copy = Element(want.tag, want.attrib)
-    copy.extend(child for child in want if child is not target)
+    copy.extend(child for child in want if child.tag not in ("target", "address"))
     return copy
 
 

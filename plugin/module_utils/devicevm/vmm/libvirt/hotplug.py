@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from xml.etree.ElementTree import Element
@@ -54,5 +55,7 @@ def _disks(live: Element, emulator: Emulator) -> Iterator[Element]:
 
 
 def _free_target(live: Element) -> int:
-    taken = {target.get("dev") for target in live.iterfind("devices/disk/target")}
-    return next(number for number in range(len(taken) + 1) if f"sd{letters(number)}" not in taken)
+    """The first number whose name and whose SCSI target no disk has: who else gave them may have paired them anew."""
+    names = {target.get("dev") for target in live.iterfind("devices/disk/target")}
+    targets = {place.get("target") for place in live.iterfind("devices/disk/address[@type='drive'][@controller='0']")}
+    return next(n for n in itertools.count() if f"sd{letters(n)}" not in names and str(n) not in targets)
