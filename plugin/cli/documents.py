@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..apply.check import check_version
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..planner.plan import Plan
@@ -33,6 +34,8 @@ def read_plan(paths: Sequence[str]) -> Plan | None:
     data = _read(Path(paths[0]))
     if not isinstance(data, dict) or data.get("kind") != "Plan":
         return None
+    # First of all: what another version writes need not have this one's form.
+    check_version(data.get("apiVersion"), data["kind"])
     return from_data(Plan, data, paths[0])
 
 

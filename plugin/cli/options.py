@@ -88,6 +88,7 @@ debug_option = click.option(
     help="Show where in the program an error came from.",
 )
 
+
 class Seconds(click.FloatRange):
     """A time to wait. Float ranges let nan through, and infinity where they have no end."""
 
@@ -107,17 +108,12 @@ class Seconds(click.FloatRange):
         return seconds
 
 
-class OwnerName(click.ParamType):
-    """The name of an owner, or nothing where that is a choice."""
-
-    name = "owner"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The name; wrong usage when it is none."""
-        try:
-            return check_owner(str(value)) if value else ""
-        except DevicevmError as error:
-            self.fail(f"{error.message}; {error.hint}.", param, ctx)
+def owner_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Callback of `--owner`: its value, or nothing where that is a choice; wrong usage for what is no name."""
+    try:
+        return check_owner(value) if value else value
+    except DevicevmError as error:
+        raise click.BadParameter(f"{error.message}; {error.hint}.", ctx, param) from error
 
 
 def debugging() -> bool:
@@ -138,12 +134,12 @@ format_option = click.option(
 
 owner_option = click.option(
     "--owner",
-    type=OwnerName(),
+    callback=owner_name,
     default=DEFAULT_OWNER,
     envvar="DEVICEVM_OWNER",
     show_envvar=True,
     metavar="NAME",
-    help="The manifest set that what is made belongs to; nobody else's is touched.",
+    help="The manifest set that what is made belongs to, in letters, digits and -._; nobody else's is touched.",
 )
 
 prune_option = click.option("--prune", is_flag=True, help="Remove the owner's clients that are not declared.")

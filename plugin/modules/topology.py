@@ -48,6 +48,7 @@ options:
   owner:
     description:
       - The manifest set that what is made belongs to. Two sets on one host need two owners.
+      - Letters, digits, C(-), C(.) and C(_), at most 63.
     type: str
     default: default
   topology:

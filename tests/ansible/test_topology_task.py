@@ -259,6 +259,21 @@ def test_lock_is_waited_for(task: Task) -> None:
     assert told.topology["changed"]
 
 
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ({"timeout": "nan"}, "timeout is nan, which is no time to wait"),
+        ({"timeout": 0.5}, "timeout is 0.5"),
+        ({"lock_timeout": "inf"}, "lock_timeout is inf"),
+        ({"owner": "my lab"}, "'my lab' is no owner's name"),
+    ],
+)
+def test_what_is_no_time_and_no_owner_is_refused(task: Task, option: dict[str, Any], says: str) -> None:
+    failed = task.run(manifests=[client("web")], ok=False, **option)
+    assert says in failed.topology["msg"]
+    assert "web" not in task.vmm.domains()
+
+
 def test_runs_in_the_background(task: Task) -> None:
     book = one_task(TOPOLOGY, connect=task.vmm.uri, manifests=[client("web")])
     book[0]["tasks"][0] |= {"async": 60, "poll": 1}

@@ -89,10 +89,51 @@ def test_a_plan_for_another_host_is_refused(
 
 def test_a_damaged_plan_is_refused(cli: Any, vmm: Any, tmp_path: Path) -> None:
     plan = tmp_path / "plan.json"
-    plan.write_text('{"kind": "Plan", "owner": "a"}')
+    plan.write_text('{"apiVersion": "devicevm/v1", "kind": "Plan", "owner": "a"}')
     said = cli("apply", plan)
     assert said.status == 1
     assert "madeFrom missing" in said.err
+
+
+def test_a_plan_of_another_version_is_refused_as_such(cli: Any, vmm: Any, tmp_path: Path) -> None:
+    plan = tmp_path / "plan.json"
+    plan.write_text('{"apiVersion": "devicevm/v2", "kind": "Plan", "something": "new"}')
+    said = cli("apply", plan)
+    assert said.status == 1
+    assert "apiVersion is 'devicevm/v2', and this devicevm knows 'devicevm/v1'" in said.err
+
+
+def test_an_edited_plan_is_refused(cli: Any, web: Path, vmm: Any, tmp_path: Path) -> None:
+    assert cli("apply", web, "--owner", "shop").status == 0
+    other, plan = tmp_path / "other.yaml", tmp_path / "plan.json"
+    other.write_text(web.read_text().replace("name: web", "name: lab"))
+    assert cli("plan", other, "--out", plan).status == 0
+    document = json.loads(plan.read_text())
+    stop = {"id": "stop/client/web", "action": "stop", "name": "web"}
+    document["steps"].append({**document["steps"][0], "kind": "client", **stop, "after": ["none"]})
+    plan.write_text(json.dumps(document))
+    said = cli("apply", plan, "--yes")
+    assert said.status == 1
+    assert "stop/client/web: web is owner 'shop''s, and the plan is 'default''s" in said.err
+    assert "after none, and there is no such step" in said.err
+    assert names(vmm) == ["web", "web-dvm"]
+    assert vmm.lookupByName("web").isActive()
+
+
+def test_an_unforeseen_failure_has_a_result_and_is_undone(
+    cli: Any, web: Path, vmm: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def overflow(driver: LibvirtDriver, name: str) -> None:
+        raise OverflowError("timestamp too large")
+
+    monkeypatch.setattr(LibvirtDriver, "start", overflow)
+    said = cli("apply", web, "-o", "json")
+    assert said.status == 1
+    assert said.json["failed"] == ["start/device-vm/web-dvm"]
+    assert "unexpected OverflowError: timestamp too large" in said.json["errors"]["start/device-vm/web-dvm"]["message"]
+    assert names(vmm) == []
+    assert "Traceback" not in said.err
+    assert "in overflow" in cli("apply", web, "--debug").err
 
 
 def test_nothing_is_applied_when_something_is_unplaced(cli: Any, web: Path, vmm: Any, tmp_path: Path) -> None:

@@ -163,11 +163,31 @@ def test_wrong_usage_is_2(cli: Any) -> None:
         ("plan", "--nothing", "a"),
         ("plan", "-o", "xml", "a"),
         ("apply", "--parallel", "0", "a"),
+        *(
+            (command, option, value, "a")
+            for command in ("apply", "destroy")
+            for option in ("--timeout", "--lock-timeout")
+            for value in ("nan", "inf", "-inf", "1e300", "soon")
+        ),
+        ("demo", "--timeout", "inf"),
+        *((command, "--owner", "my lab", *rest) for command, *rest in (("plan", "a"), ("destroy",), ("status",))),
+        ("plan", "--owner", "x" * 64, "a"),
+        ("plan", "--owner", "-x", "a"),
+        ("plan", "--owner", "a\n", "a"),
     ):
         said = cli(*arguments)
         assert (said.status, said.out) == (2, "")
         assert "error: " in said.err
         assert "--help" in said.err
+
+
+def test_an_owners_name_from_the_environment_is_checked_too(
+    cli: Any, web: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DEVICEVM_OWNER", "../lab")
+    said = cli("plan", web)
+    assert said.status == 2
+    assert "'../lab' is no owner's name; use letters, digits" in said.err
 
 
 def test_the_unexpected_is_a_sentence_and_with_debug_a_traceback(

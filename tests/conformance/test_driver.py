@@ -18,6 +18,7 @@ from devicevm.channel.registry import MAX_ADDRESS
 from devicevm.errors import DevicevmError
 from devicevm.inventory.supports import GUESTS, LIVE_DEVICES
 from devicevm.manifest.topology import Store
+from devicevm.planner import naming
 from devicevm.vmm.driver import VmmError
 from devicevm.vmm.libvirt.driver import LibvirtDriver
 from devicevm.vmm.libvirt.metadata import NAMESPACE, PREFIX
@@ -95,6 +96,10 @@ def test_stop_and_undefine_are_idempotent_and_leave_nothing(driver: LibvirtDrive
     for spec in (domains.device_vm, domains.client):
         driver.define(spec)
         driver.start(spec.name)
+    if driver.places.runtime.is_dir():
+        # As virtlogd puts a full log aside.
+        for number in range(3):
+            (driver.places.runtime / f"web.console.{number}").touch()
     for name in ("web", "web-dvm"):
         for _ in range(2):
             driver.stop(name)
@@ -150,6 +155,41 @@ def test_another_owners_domain_is_not_redefined(driver: LibvirtDriver, domains: 
     with pytest.raises(VmmError, match="belongs to owner 'conformance', not to 'other'"):
         driver.define(replace(domains.device_vm, owner="other", memory=64 * MIB))
     assert driver.observe()[0].spec == domains.device_vm
+
+
+def test_a_renamed_domain_is_told_from_a_new_one(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.client)
+    driver.connection.lookupByName("web").rename("web9", 0)
+    try:
+        with pytest.raises(VmmError, match=f"domain web9 has its UUID {domains.client.uuid}") as caught:
+            driver.define(domains.client)
+        assert "virsh domrename web9 web" in caught.value.hint
+        assert "web" not in driver.domain_names()
+    finally:
+        driver.connection.lookupByName("web9").undefine()
+    driver.define(domains.client)
+
+
+def test_a_foreign_domain_with_the_planned_uuid_is_left_alone(
+    vmm: Vmm, driver: LibvirtDriver, domains: Domains
+) -> None:
+    kind, uuid = "qemu" if vmm.guests else "test", domains.client.uuid
+    xml = FOREIGN.format(type=kind, name="theirs").replace("<memory>", f"<uuid>{uuid}</uuid><memory>")
+    driver.connection.defineXML(xml)
+    try:
+        with pytest.raises(VmmError, match=f"domain theirs has its UUID {uuid}") as caught:
+            driver.define(domains.client)
+        assert "virsh undefine theirs" in caught.value.hint
+    finally:
+        forget(driver, "theirs")
+
+
+def test_a_domain_of_the_name_with_another_uuid_is_not_redefined(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.client)
+    with pytest.raises(VmmError, match=f"the domain of this name has UUID {domains.client.uuid}") as caught:
+        driver.define(replace(domains.client, uuid=domains.device_vm.uuid))
+    assert "virsh undefine web" in caught.value.hint
+    assert [seen.spec for seen in driver.observe()] == [domains.client]
 
 
 def test_other_tools_see_who_serves_whom(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
@@ -276,6 +316,25 @@ def test_the_console_is_read(vmm: Vmm, driver: LibvirtDriver, domains: Domains) 
     while not driver.console_tail(domains.device_vm, 5) and time.monotonic() < end:
         time.sleep(0.1)
     assert driver.console_tail(domains.device_vm, 5) == (GREETING.decode().strip(),)
+
+
+def test_console_logs_are_where_the_inventory_says(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    facts = driver.host().vmm
+    logs = Path(facts.log_dir or facts.runtime_dir)
+    assert logs == driver.places.logs
+    assert (logs == driver.places.runtime) == (vmm.name != "embed")
+    if not vmm.guests:
+        return
+    spec = replace(domains.device_vm, console=naming.console_log(str(logs), "web-dvm"))
+    driver.define(spec)
+    driver.start("web-dvm")
+    end = time.monotonic() + 20
+    while not driver.console_tail(spec, 5) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert driver.console_tail(spec, 5) == (GREETING.decode().strip(),)
+    driver.stop("web-dvm")
+    driver.undefine("web-dvm")
+    assert list(logs.glob("*.console*")) == []
 
 
 def test_domains_outlive_the_connection(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:

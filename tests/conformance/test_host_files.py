@@ -166,6 +166,9 @@ def test_a_file_store_is_no_way_to_other_files(tmp_path: Path) -> None:
         (tmp_path / "fifo", "is no plain file"),
         (tmp_path, "cannot be opened"),
         (tmp_path / "none" / "x", "does not exist"),
+        (tmp_path / ("x" * 300) / "x", "cannot be created: File name too long"),
+        (tmp_path / ("x" * 300), "cannot be created: File name too long"),
+        (Path("/tmp/zero\0"), "has a zero byte"),
         (Path("relative"), "is not absolute"),
         (Path("/tmp/../etc/passwd"), "is not absolute"),
     ):
@@ -178,6 +181,8 @@ def test_a_file_store_is_no_way_to_other_files(tmp_path: Path) -> None:
     for path in (link, dangling, tmp_path / "fifo"):
         with pytest.raises(DevicevmError, match="is no plain file"):
             stores.delete_file(Store("file", MIB, path=str(path)))
+    with pytest.raises(DevicevmError, match="cannot be deleted: File name too long"):
+        stores.delete_file(Store("file", MIB, path=str(tmp_path / ("x" * 300))))
     assert victim.read_bytes() == b"secret"
     assert not (tmp_path / "made").exists()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from devicevm.apply.check import check_plan
 from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Serves, ShareScope, Topology
 from devicevm.planner.plan import Plan
@@ -91,7 +92,9 @@ def test_from_any_state_to_any_other_and_back_to_nothing(one: Host, first: Topol
     first = replace(first, hosts=second.hosts)
     vmm.apply(first)
     prune = Intent("default", prune=True)
+    observed = vmm.observe()
     plan = vmm.apply(second, prune)
+    check_plan(plan, observed)
     check_booking(plan, vmm, second)
     assert plan.unplaced or vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)
@@ -105,6 +108,7 @@ def test_the_same_input_gives_the_same_bytes_and_they_read_back(one: Host, wante
     again = make_plan(wanted, (one,), (), ME)
     assert canonical_json(plan) == canonical_json(again)
     assert from_data(Plan, to_data(plan)) == plan
+    check_plan(plan)
 
 
 @given(hosts(), topologies())

@@ -19,13 +19,13 @@ from ..imageuse import forget_versions
 from ..manifests import read
 from ..opening import locked_vmm, store_of
 from ..options import (
-    OwnerName,
     Vmm,
     carry_out_options,
     command,
     compose,
     format_option,
     lock_option,
+    owner_name,
     vmm_options,
     yes_option,
 )
@@ -42,7 +42,7 @@ from ..planview import describe, effect
     click.argument("paths", nargs=-1, metavar="[PATH...]"),
     click.option(
         "--owner",
-        type=OwnerName(),
+        callback=owner_name,
         default=None,
         envvar="DEVICEVM_OWNER",
         show_envvar=True,

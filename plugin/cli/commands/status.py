@@ -7,7 +7,7 @@ import click
 from ...health import check_health
 from .. import output
 from ..opening import open_vmm
-from ..options import OwnerName, Vmm, command, compose, format_option, vmm_options
+from ..options import Vmm, command, compose, format_option, owner_name, vmm_options
 from ..statusview import show_health
 
 
@@ -20,7 +20,7 @@ from ..statusview import show_health
 @compose(
     click.option(
         "--owner",
-        type=OwnerName(),
+        callback=owner_name,
         default="",
         envvar="DEVICEVM_OWNER",
         show_envvar=True,

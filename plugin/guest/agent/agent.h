@@ -51,7 +51,6 @@ bool session_waits(pid_t session, int port, enum waits how);
 /* events.c: one epoll set; `kind` and `index` come back with the event. */
 enum event_kind { EVENT_SIGNAL = 1, EVENT_CONTROL, EVENT_PORT, EVENT_STDERR };
 bool events_add(int fd, enum event_kind kind, unsigned index, uint32_t events);
-void events_change(int fd, enum event_kind kind, unsigned index, uint32_t events);
 void events_remove(int fd);
 void events_run(void) __attribute__((noreturn));
 

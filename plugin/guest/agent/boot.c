@@ -47,6 +47,7 @@ void boot_mount(void)
 	mount_at("devtmpfs", "/dev", NULL);
 	mount_at("proc", "/proc", NULL);
 	mount_at("sysfs", "/sys", NULL);
+	mount_at("debugfs", "/sys/kernel/debug", NULL);
 	mount_at("tmpfs", "/run", "mode=0755");
 	mount_at("tmpfs", "/tmp", "mode=1777");
 	/* Emulators reserve far more address space than they touch; in 128 MB the

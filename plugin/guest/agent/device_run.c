@@ -24,13 +24,16 @@ enum {
 	LINES_PER_SECOND = 50,
 	HANGUP_GRACE = 1000, /* for a program to end after its peer left; none when the next is there */
 	ORPHAN_STEP = 5,
+	PEER_LOOK = 200,     /* between two looks whether the peer is there, while a program runs */
 	SPOKEN = 500,	     /* ms alive with a connected peer: it has said something */
 	TALKING = 1000,	     /* ms alive with a connected peer that count as readiness */
 };
 
-/* Edge-triggered, because an unconnected port reports its hang-up all the time. Hang-ups alone
- * are cheap to watch: with data going to and fro, the agent is not even woken. */
-enum { WATCH_CONNECT = EPOLLOUT | EPOLLET, WATCH_HANGUP = EPOLLET };
+/* Edge-triggered, because an unconnected port reports its hang-up all the time. Only a port that no
+ * program has is watched so: to poll one takes the data that has arrived off its queue, and a program
+ * that sleeps in a read of it would not be woken (virtio_console: the interrupt then finds the queue
+ * empty). While a program runs, the agent looks from time to time at what the kernel notes. */
+enum { WATCH_CONNECT = EPOLLOUT | EPOLLET };
 
 static void close_port(struct device *device)
 {
@@ -43,6 +46,8 @@ static void close_port(struct device *device)
 
 static int64_t start(struct device *device, unsigned slot, int64_t now)
 {
+	if (device->fd >= 0)
+		events_remove(device->fd);
 	device->needs_peer = false;
 	device->ready = device->peer_seen = device->hung_up = false;
 	device->started = now;
@@ -75,8 +80,8 @@ static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
 		device->failed = true;
 		return device->due = now + PORT_SLOW;
 	}
-	events_add(device->fd, EVENT_PORT, slot, WATCH_CONNECT);
 	if (device->needs_peer && !port_connected(device->fd)) {
+		events_add(device->fd, EVENT_PORT, slot, WATCH_CONNECT);
 		device->phase = PHASE_PEER;
 		return device->due = INT64_MAX;
 	}
@@ -91,22 +96,42 @@ static int64_t look_at_orphan(struct device *device, int64_t now)
 	return device->due = now + ORPHAN_STEP;
 }
 
-/* While a program starts, look often at first, then ever less; not at all once it is ready. */
+/* A program whose peer has left has to end, for the next peer must not get the rest of an
+ * answer to the last. Most notice by themselves. */
+static void look_for_peer(struct device *device, int64_t now)
+{
+	bool connected = port_connected(device->fd);
+
+	if (connected && !device->peer_seen) {
+		device->peer_seen = true;
+		if (!device->ready) /* it may now come to wait for something else, and soon */
+			device->step = PORT_RETRY;
+	} else if (!connected && device->peer_seen && !device->hung_up) {
+		device->hung_up = true;
+		device->patience = now + HANGUP_GRACE;
+	} else if (connected && device->hung_up) {
+		device->patience = now;
+	}
+}
+
+/* While a program starts, look often at first, then ever less. */
 static int64_t look_at_program(struct device *device, int64_t now)
 {
-	bool talks = now - device->started >= TALKING && port_connected(device->fd);
+	bool talks;
 
 	if (now < device->due)
 		return device->due;
+	look_for_peer(device, now);
 	if (device->hung_up)
 		return look_at_orphan(device, now);
 	if (device->ready)
-		return device->due = INT64_MAX;
+		return device->due = now + PEER_LOOK;
+	talks = device->peer_seen && now - device->started >= TALKING;
 	if (session_waits(device->pid, device->fd, WAITS_AT_ALL) || talks) {
 		device->ready = true;
 		device->failed = false;
 		device->fast_exits = 0;
-		return device->due = INT64_MAX;
+		return device->due = now + PEER_LOOK;
 	}
 	device->step = device->step < 500 ? device->step * 3 / 2 : 500;
 	return device->due = now + device->step;
@@ -119,29 +144,11 @@ static int64_t look_at_peer(struct device *device, unsigned slot, int64_t now)
 	return start(device, slot, now);
 }
 
-/* A program whose peer has left has to end, for the next peer must not get the rest of an
- * answer to the last. Most notice by themselves. */
+/* Something has happened on a port that is watched, that is one whose device waits for a peer. */
 void device_port_changed(struct device *device, unsigned slot, int64_t now)
 {
-	bool connected = port_connected(device->fd);
-
-	if (device->phase != PHASE_ALIVE)
-		return;
-	if (connected && !device->peer_seen) {
-		device->peer_seen = true;
-		if (!device->ready) { /* it may now come to wait for something else, and soon */
-			device->step = PORT_RETRY;
-			device->due = now + PORT_RETRY;
-		}
-		events_change(device->fd, EVENT_PORT, slot, WATCH_HANGUP);
-	} else if (!connected && device->peer_seen && !device->hung_up) {
-		device->hung_up = true;
-		device->due = now;
-		device->patience = now + HANGUP_GRACE;
-		events_change(device->fd, EVENT_PORT, slot, WATCH_CONNECT);
-	} else if (connected && device->hung_up) {
-		device->due = device->patience = now;
-	}
+	if (device->phase == PHASE_PEER)
+		look_at_peer(device, slot, now);
 }
 
 int64_t device_step(struct device *device, unsigned slot, int64_t now)

@@ -20,13 +20,6 @@ bool events_add(int fd, enum event_kind kind, unsigned index, uint32_t events)
 	return epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0 || errno == EEXIST;
 }
 
-void events_change(int fd, enum event_kind kind, unsigned index, uint32_t events)
-{
-	struct epoll_event event = { .events = events, .data.u64 = (uint64_t)kind << 32 | index };
-
-	epoll_ctl(set, EPOLL_CTL_MOD, fd, &event);
-}
-
 void events_remove(int fd)
 {
 	epoll_ctl(set, EPOLL_CTL_DEL, fd, NULL);

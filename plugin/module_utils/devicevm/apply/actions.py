@@ -170,6 +170,9 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.UNDEFINE, Subject.CLIENT): _undefine,
 }
 
+POSSIBLE = frozenset(_DO)
+"""Which actions there are on which subjects."""
+
 _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _undo_create_store,
     (Action.DEFINE, Subject.DEVICE_VM): _undo_define,

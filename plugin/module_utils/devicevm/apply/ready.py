@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from ..domain import DomainSpec, Emulator
@@ -33,10 +32,12 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     the guest last wrote to its console.
     """
     try:
-        connected = _wait_running(driver, spec, deadline)
-        for emulator in spec.emulators:
-            if emulator.id not in connected:
+        with _Guest(driver, spec, deadline) as guest:
+            before = guest.wait_running()
+            probed = [one for one in spec.emulators if not before[one.id].connected and _asks(one)]
+            for emulator in probed:
                 _wait_answer(driver, spec, emulator, deadline)
+            guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed})
     except DevicevmError as error:
         lines = driver.console_tail(spec, 12)
         tail = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
@@ -45,26 +46,58 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
         ) from error
 
 
-def _wait_running(driver: Driver, spec: DomainSpec, deadline: float) -> frozenset[str]:
-    """Wait until the guest's own supervisor sees every emulator waiting for its peer; those that have one."""
-    with contextlib.ExitStack() as stack:
-        control: Control | None = None
+class _Guest:
+    """What the guest's own supervisor says of its emulators, asked over one connection: a port that is opened anew
+    time and again may lose some."""
+
+    def __init__(self, driver: Driver, spec: DomainSpec, deadline: float) -> None:
+        self.driver, self.spec, self.deadline = driver, spec, deadline
+        self._control: Control | None = None
+
+    def __enter__(self) -> _Guest:
+        return self
+
+    def __exit__(self, *_args: object) -> None:
+        if self._control:
+            self._control.close()
+
+    def wait_running(self) -> dict[str, DeviceStatus]:
+        """Wait until every emulator waits for its peer, or has one; what is said of each then, by id."""
+        while True:
+            devices = self._ask()
+            missing = _missing(self.spec, devices.values())
+            if not missing:
+                return devices
+            _pause(self.driver, self.spec, self.deadline, f"{', '.join(missing)} did not come up")
+
+    def wait_restarted(self, restarts: dict[str, int]) -> None:
+        """Wait until the emulators that were probed, with how often each had been started, have noticed that the probe
+        has left, and wait for their next peer: a client that came before would not be heard."""
+        while True:
+            devices = self._ask()
+            late = [
+                name
+                for name, count in restarts.items()
+                if devices[name].restarts <= count or devices[name].connected or devices[name].state not in _GOOD
+            ]
+            if not late:
+                return
+            _pause(self.driver, self.spec, self.deadline, f"{', '.join(late)} did not come back after its probe")
+
+    def _ask(self) -> dict[str, DeviceStatus]:
         while True:
             try:
-                # One connection for all questions: a port that is opened anew time and again may lose some.
-                control = control or stack.enter_context(Control(spec.control, timeout=_left(deadline)))
-                devices = control.status().devices
+                if self._control is None:
+                    self._control = Control(self.spec.control, timeout=_left(self.deadline))
+                return {device.name: device for device in self._control.status().devices}
             except DevicevmError as error:
-                control = None
-                _pause(driver, spec, deadline, error.message)
-                continue
-            if missing := _missing(spec, devices):
-                _pause(driver, spec, deadline, f"{', '.join(missing)} did not come up")
-                continue
-            return frozenset(device.name for device in devices if device.connected)
+                if self._control:
+                    self._control.close()
+                self._control = None
+                _pause(self.driver, self.spec, self.deadline, error.message)
 
 
-def _missing(spec: DomainSpec, devices: tuple[DeviceStatus, ...]) -> list[str]:
+def _missing(spec: DomainSpec, devices: Iterable[DeviceStatus]) -> list[str]:
     """The emulators that do not wait for a peer yet; DevicevmError when one never will."""
     states = {device.name: device.state for device in devices}
     wanted = sorted(emulator.id for emulator in spec.emulators)
@@ -74,15 +107,19 @@ def _missing(spec: DomainSpec, devices: tuple[DeviceStatus, ...]) -> list[str]:
     return [name for name in wanted if states.get(name) not in _GOOD]
 
 
+def _asks(emulator: Emulator) -> bool:
+    """Whether there is a question to ask. A program of which nothing is expected may rightly say nothing before it is
+    spoken to: that it waits for its peer, which its supervisor has seen, is all that can be asked of it."""
+    return emulator.ready != "bytes" or bool(emulator.expect)
+
+
 def _wait_answer(driver: Driver, spec: DomainSpec, emulator: Emulator, deadline: float) -> None:
     address = emulator.channel.address
     if emulator.ready != "bytes":
         _patiently(driver, spec, deadline, lambda: PROBES[emulator.ready](address, _left(deadline)))
-    elif emulator.expect:
+    else:
         pattern = emulator.expect.encode()
         _patiently(driver, spec, deadline, lambda: probe_bytes(address, _left(deadline), pattern=pattern))
-    # A program of which nothing is expected may rightly say nothing before it is spoken to: that
-    # it waits for its peer, which its supervisor has seen, is all that can be asked of it.
 
 
 def _patiently(driver: Driver, spec: DomainSpec, deadline: float, attempt: Callable[[], T]) -> T:

@@ -14,6 +14,7 @@ from ..planner.planner import Intent, make_plan
 from ..planner.specify import state_digest
 from ..vmm.driver import Driver
 from .actions import make_context
+from .check import check_plan, check_version
 from .executor import execute
 from .outcome import Outcome
 from .progress import Progress
@@ -67,10 +68,12 @@ def refuse_unplaced(plan: Plan) -> None:
 
 
 def refuse_stale(plan: Plan, driver: Driver) -> None:
-    """Raise StalePlan when the VMM is not as it was when the plan was made."""
+    """Raise StalePlan when the VMM is not as it was when the plan was made, DevicevmError when no plan is like that."""
     hosts, observed = survey(driver)
+    check_version(plan.api_version, plan.kind)
     if plan.made_from != state_digest(hosts, observed):
         raise StalePlan("stale plan: the VMM has changed since it was made", hint="make the plan anew and review it")
+    check_plan(plan, observed)
 
 
 def carry_out(plan: Plan, driver: Driver, host: Host, options: Options, progress: Progress) -> Outcome:

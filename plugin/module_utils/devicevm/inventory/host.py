@@ -141,6 +141,8 @@ class Vmm:
     supports: tuple[str, ...] = ()
     runtime_dir: str = ""
     """Where channel sockets live on the host: short, root-owned, not user data."""
+    log_dir: str = ""
+    """Where console logs are; empty: in `runtime_dir`."""
 
 
 @dataclass(frozen=True)

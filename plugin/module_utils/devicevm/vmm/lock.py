@@ -45,9 +45,14 @@ def lock_path(places: Places) -> Path:
 def _open(places: Places) -> int:
     make_runtime(places, None)
     try:
-        return os.open(lock_path(places), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        # The group's bits are what an access list of the directory can give.
+        mode = 0o660 if places.system else 0o600
+        return os.open(lock_path(places), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
     except OSError as error:
-        raise DevicevmError(f"the lock {lock_path(places)} cannot be opened: {error.strerror}") from error
+        raise DevicevmError(
+            f"the lock {lock_path(places)} cannot be opened: {error.strerror}",
+            hint="run it as root, or be given access" if isinstance(error, PermissionError) else "",
+        ) from error
 
 
 def _take(file: int, uri: str, wait: float) -> None:

@@ -14,15 +14,21 @@ TIMEOUT = 60
 
 def ensure_overlay(path: Path, image: str) -> None:
     """Create the qcow2 overlay `path` on `image`; one that is there stays: it is the client's disk."""
-    if path.exists():
-        return
-    if not Path(image).is_file():
-        raise DevicevmError(f"image {image} does not exist")
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    half = path.with_suffix(".new")
-    half.unlink(missing_ok=True)
-    _qemu_img("create", "-q", "-f", "qcow2", "-F", image_format(image), "-b", image, str(half))
-    half.rename(path)
+    try:
+        if path.exists():
+            return
+        if not Path(image).is_file():
+            raise DevicevmError(f"image {image} does not exist")
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        half = path.with_suffix(".new")
+        half.unlink(missing_ok=True)
+        _qemu_img("create", "-q", "-f", "qcow2", "-F", image_format(image), "-b", image, str(half))
+        half.rename(path)
+    except OSError as error:
+        raise DevicevmError(
+            f"the overlay {path} cannot be made: {error.strerror}",
+            hint="run it as root, or be given access" if isinstance(error, PermissionError) else "",
+        ) from error
 
 
 def image_format(image: str) -> str:

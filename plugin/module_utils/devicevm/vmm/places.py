@@ -14,13 +14,17 @@ from ..guest.store import default_store
 MAX_RUNTIME_DIR = 60
 """Bytes of the runtime directory: leaves 39 of a socket path's 99 (channel/registry.py) for the name."""
 
+SYSTEM_RUNTIME = Path("/run/devicevm")
+SYSTEM_STATE = Path("/var/lib/devicevm")
+
 
 @dataclass(frozen=True)
 class Places:
     """A VMM's directories. `uri` is normal form: two ways to write one VMM have the same.
 
     `runtime` holds sockets, console logs and the lock; it vanishes with a reboot. `state` outlives it.
-    `system`: the VMM's processes run as a user of their own and must be let in.
+    `system`: the VMM's processes run as a user of their own and must be let in. Making places writes nothing:
+    who only looks needs no right to write there.
     """
 
     uri: str
@@ -29,6 +33,12 @@ class Places:
     images: Path
     embed_root: Path | None = None
     system: bool = False
+
+    @property
+    def logs(self) -> Path:
+        """Console logs. virtlogd bounds those of a daemon's; nothing bounds an embedded VMM's, which therefore are on
+        its own disk: the host's /run is memory, and everybody's."""
+        return self.state / "logs" if self.embed_root else self.runtime
 
     @property
     def overlays(self) -> Path:
@@ -43,10 +53,10 @@ def places_of(uri: str, images: Path | None = None) -> Places:
     root = embed_root(normal) if parts.path == "/embed" else None
     short = hashlib.sha256((str(root) if root else normal).encode()).hexdigest()[:8]
     privileged = os.getuid() == 0
-    # QEMU of the system's libvirt runs as another user, whom no XDG directory lets in.
-    own = _last_resort() if parts.path == "/system" else _user_runtime()
-    runtime = (Path("/run/devicevm") if privileged else own) / short
-    state = (Path("/var/lib/devicevm") if privileged else _user_state()) / "vmm" / short
+    # One system's VMM is one, whoever asks: two who called it by two locks would both take what is free.
+    shared = privileged or parts.path == "/system"
+    runtime = (SYSTEM_RUNTIME if shared else _user_runtime()) / short
+    state = (SYSTEM_STATE if shared else _user_state()) / "vmm" / short
     return Places(
         uri=normal,
         runtime=runtime,
@@ -59,7 +69,7 @@ def places_of(uri: str, images: Path | None = None) -> Places:
 
 def verdicts() -> Path:
     """Where it is kept which accelerators work: the host's affair, whatever VMMs there are on it."""
-    return (Path("/var/lib/devicevm") if os.getuid() == 0 else _user_state()) / "accelerator.json"
+    return (SYSTEM_STATE if os.getuid() == 0 else _user_state()) / "accelerator.json"
 
 
 def normal_uri(uri: str) -> str:
@@ -100,8 +110,12 @@ def make_runtime(places: Places, qemu_user: tuple[int, int] | None) -> None:
     """Create the runtime directory, again after each reboot.
 
     `qemu_user` (uid, gid) is who the VMM's processes run as: they make the sockets of channels that are added to a
-    running domain, so the directory is theirs. Others may go through it and list nothing.
+    running domain, so the directory is theirs. Others may go through it and list nothing. DevicevmError for a caller
+    who may not write in the system's.
     """
+    if os.getuid() != 0 and places.system:
+        _refuse_unless_let_in(places)
+        return
     if os.getuid() == 0:
         places.runtime.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     made = _make_private(places.runtime)
@@ -110,6 +124,21 @@ def make_runtime(places: Places, qemu_user: tuple[int, int] | None) -> None:
         os.chown(places.runtime, *owner)
     if made.st_mode & 0o777 != 0o711:
         os.chmod(places.runtime, 0o711)  # noqa: S103 - sockets are reached through it
+
+
+def make_logs(places: Places) -> None:
+    """Create the directory of the console logs where it is another one. libvirt opens them, and hands them to QEMU."""
+    places.logs.mkdir(mode=0o711, parents=True, exist_ok=True)
+
+
+def _refuse_unless_let_in(places: Places) -> None:
+    """The directory is root's to make; who has been given access to it may use it."""
+    if not os.access(places.runtime, os.W_OK | os.X_OK):
+        raise DevicevmError(
+            f"{places.uri} is the whole host's, and you may not write in {places.runtime}",
+            hint=f"run it as root, or be given access to {places.runtime} and {places.state}; "
+            "plan and status need neither",
+        )
 
 
 def _make_private(path: Path) -> os.stat_result:

@@ -33,6 +33,12 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
     add_kernel(system, spec)
     if spec.arch in X86:
         add(add(domain, "features"), "apic")
+    if spec.arch == "x86_64" and spec.accelerator == "tcg":
+        # QEMU's usual model, and an instruction that fills the kernel's entropy pool at once: without it the first
+        # random number takes a second. Not checked: libvirt takes what TCG adds of its own for a fault.
+        cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
+        add(cpu, "model", "qemu64", fallback="forbid")
+        add(cpu, "feature", policy="require", name="rdrand")
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
     config = boot_config([device_config(emulator) for emulator in spec.emulators])

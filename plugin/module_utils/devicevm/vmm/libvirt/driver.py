@@ -14,7 +14,7 @@ from ...inventory.host import Host
 from ...manifest.topology import Store
 from .. import console
 from ..driver import Driver, VmmError
-from ..places import Places, make_runtime
+from ..places import Places, make_logs, make_runtime
 from . import files, hotplug, inventory, observation, volumes
 from .connection import binding, close_connection, open_connection, vmm_words
 from .domain_xml import domain_xml
@@ -59,7 +59,9 @@ class LibvirtDriver(Driver):
 
     def define(self, spec: DomainSpec) -> None:
         text = to_text(domain_xml(spec, str(self.places.state)))
-        self._refuse_foreign(spec.name, self._lookup(spec.name), spec.owner)
+        named = self._lookup(spec.name)
+        self._refuse_foreign(spec.name, named, spec.owner)
+        self._refuse_other_identity(spec, named)
         self.prepare(spec)
         with vmm_words(f"cannot define {spec.name}"):
             self.connection.defineXMLFlags(text, self.libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
@@ -103,6 +105,7 @@ class LibvirtDriver(Driver):
             tree = self._xml(domain, live=False)
             flags = sum(getattr(self.libvirt, flag) for flag in self.undefine_flags)
             domain.undefineFlags(flags)
+            self._end_late_start(domain)
         files.remove(tree, name, self.places)
 
     def is_active(self, name: str) -> bool:
@@ -159,8 +162,9 @@ class LibvirtDriver(Driver):
         """Put on the host what the domain needs there; the base driver needs nothing."""
 
     def prepare_runtime(self) -> None:
-        """Make the directory of the sockets, which a reboot of the host removes."""
+        """Make the directory of the sockets, which a reboot of the host removes, and that of the logs."""
         make_runtime(self.places, self.qemu_user())
+        make_logs(self.places)
 
     def qemu_user(self) -> tuple[int, int] | None:
         """Whom the VMM's processes run as; None for the caller."""
@@ -173,6 +177,30 @@ class LibvirtDriver(Driver):
             except self.libvirt.libvirtError as error:
                 if error.get_error_code() == self.libvirt.VIR_ERR_NO_DOMAIN:
                     return None
+                raise
+
+    def _lookup_uuid(self, uuid: str) -> libvirt.virDomain | None:
+        with vmm_words(f"cannot look up {uuid}"):
+            try:
+                return self.connection.lookupByUUIDString(uuid)
+            except self.libvirt.libvirtError as error:
+                # What is no UUID at all is for the definition to refuse, in libvirt's words.
+                if error.get_error_code() in (self.libvirt.VIR_ERR_NO_DOMAIN, self.libvirt.VIR_ERR_INVALID_ARG):
+                    return None
+                raise
+
+    def _end_late_start(self, domain: libvirt.virDomain) -> None:
+        """Stop a domain that runs although it was undefined.
+
+        A start that a killed process had asked for may have waited in the daemon until now: an undefined domain
+        that runs goes on until it is stopped, and nobody would know it any more.
+        """
+        late = self._lookup_uuid(domain.UUIDString())
+        try:
+            if late is not None and late.isActive():
+                late.destroy()
+        except self.libvirt.libvirtError:
+            if self._lookup_uuid(domain.UUIDString()) is not None:
                 raise
 
     def _ours(self, name: str) -> libvirt.virDomain | None:
@@ -201,6 +229,23 @@ class LibvirtDriver(Driver):
             raise VmmError(
                 f"domain {name} belongs to owner {ours.get('owner')!r}, not to {owner!r}, and is left alone",
                 hint="choose another name, or apply with --owner",
+            )
+
+    def _refuse_other_identity(self, spec: DomainSpec, named: libvirt.virDomain | None) -> None:
+        """VmmError when the name and the UUID of what is to be defined are not one domain's, or nobody's."""
+        if named is not None and named.UUIDString() != spec.uuid:
+            raise VmmError(
+                f"cannot define {spec.name}: the domain of this name has UUID {named.UUIDString()}, not {spec.uuid}",
+                hint=f"it was made by other means: rename it (virsh domrename) or undefine it (virsh undefine "
+                f"{spec.name}), then apply again",
+            )
+        other = None if named is not None else self._lookup_uuid(spec.uuid)
+        if other is not None:
+            name = other.name()
+            raise VmmError(
+                f"cannot define {spec.name}: domain {name} has its UUID {spec.uuid}",
+                hint=f"if it was renamed, rename it back (virsh domrename {name} {spec.name}, while it is off); if it "
+                f"is not needed, undefine it (virsh undefine {name})",
             )
 
     def _xml(self, domain: libvirt.virDomain, *, live: bool) -> Element:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -39,7 +40,7 @@ def remove(domain: Element, name: str, places: Places) -> None:
     for source in domain.iterfind("devices/channel/source[@mode='bind']"):
         remove_socket(source.get("path", ""), places)
     for log in domain.iterfind("devices/serial/log"):
-        _remove_inside(log.get("file", ""), places.runtime, stat.S_ISREG)
+        _remove_log(log.get("file", ""), places)
     if "/" not in name:
         _remove_inside(f"{places.overlays}/{name}.qcow2", places.overlays, stat.S_ISREG)
 
@@ -47,6 +48,18 @@ def remove(domain: Element, name: str, places: Places) -> None:
 def remove_socket(address: str, places: Places) -> None:
     """Remove a channel's socket, which libvirt leaves behind. Idempotent."""
     _remove_inside(address, places.runtime, stat.S_ISSOCK)
+
+
+def _remove_log(path: str, places: Places) -> None:
+    """Remove a console log and what virtlogd has put aside of it: NAME.console.0, NAME.console.1..."""
+    directory, name = os.path.split(path)
+    if directory not in (str(places.runtime), str(places.logs)) or not name:
+        return
+    aside = re.compile(rf"{re.escape(name)}(\.[0-9]{{1,4}})?")
+    with contextlib.suppress(FileNotFoundError):
+        for found in os.listdir(directory):
+            if aside.fullmatch(found):
+                _remove_inside(f"{directory}/{found}", Path(directory), stat.S_ISREG)
 
 
 def _remove_inside(path: str, directory: Path, kind: Callable[[int], bool]) -> None:

@@ -55,6 +55,7 @@ def _vmm(driver: LibvirtDriver) -> Vmm:
         libvirt_version=_version(connection.getLibVersion()),
         supports=driver.supports,
         runtime_dir=str(driver.places.runtime),
+        log_dir="" if driver.places.logs == driver.places.runtime else str(driver.places.logs),
     )
 
 
