@@ -38,6 +38,7 @@ json_t *log_tail(size_t lines);
 /* ports.c */
 int port_open(const char *name, int flags);
 bool port_connected(int fd);
+long long port_traffic(int fd); /* bytes so far, both ways: who has come and gone unseen has left some */
 
 /* storage.c: true once /dev/backing/SERIAL leads to the disk with that serial, or, with a size,
  * to a file of that many bytes in memory. Forgetting takes such a file's memory back. */

@@ -29,6 +29,7 @@ struct device {
 	int fd, errors;	      /* the port; the program's standard error */
 	pid_t pid;	      /* also its session and its process group */
 	int64_t due, started; /* ms */
+	long long traffic;    /* of the port when the program was started */
 	int64_t patience;     /* ms: a program whose peer left must have ended by then */
 	int64_t step;	      /* ms between two looks at a program that starts */
 	unsigned restarts;

@@ -51,6 +51,7 @@ static int64_t start(struct device *device, unsigned slot, int64_t now)
 	device->needs_peer = false;
 	device->ready = device->peer_seen = device->hung_up = false;
 	device->started = now;
+	device->traffic = port_traffic(device->fd);
 	if (!device_spawn(device, slot)) {
 		close_port(device);
 		device->phase = PHASE_PAUSE;
@@ -102,11 +103,12 @@ static void look_for_peer(struct device *device, int64_t now)
 {
 	bool connected = port_connected(device->fd);
 
-	if (connected && !device->peer_seen) {
+	if (!device->peer_seen && (connected || port_traffic(device->fd) != device->traffic)) {
 		device->peer_seen = true;
 		if (!device->ready) /* it may now come to wait for something else, and soon */
 			device->step = PORT_RETRY;
-	} else if (!connected && device->peer_seen && !device->hung_up) {
+	}
+	if (!connected && device->peer_seen && !device->hung_up) {
 		device->hung_up = true;
 		device->patience = now + HANGUP_GRACE;
 	} else if (connected && device->hung_up) {

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -52,37 +53,53 @@ int port_open(const char *name, int flags)
 	return open(path, flags | O_CLOEXEC);
 }
 
-/* The kernel's own note of the port, in debugfs: reading it disturbs nobody. 1, 0, or -1 for unknown. */
-static int noted_as_connected(int fd)
+/* The kernel's own notes of the port, in debugfs: reading them disturbs nobody. */
+static bool read_notes(int fd, char *text, size_t room)
 {
-	static const char wanted[] = "host_connected: ";
-	char link[64], node[64], path[160], text[1024];
-	const char *found;
+	char link[64], node[64], path[160];
 	ssize_t size;
-	int note;
+	int notes;
 
 	snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
 	size = readlink(link, node, sizeof node - 1);
 	if (size <= 0)
-		return -1;
+		return false;
 	node[size] = 0;
 	snprintf(path, sizeof path, "/sys/kernel/debug/virtio-ports/%s", strrchr(node, '/') ? strrchr(node, '/') + 1 : node);
-	note = open(path, O_RDONLY | O_CLOEXEC);
-	if (note < 0)
-		return -1;
-	size = read(note, text, sizeof text - 1);
-	close(note);
+	notes = open(path, O_RDONLY | O_CLOEXEC);
+	if (notes < 0)
+		return false;
+	size = read(notes, text, room - 1);
+	close(notes);
 	text[size > 0 ? size : 0] = 0;
-	found = strstr(text, wanted);
-	return found ? found[sizeof wanted - 1] == '1' : -1;
+	return size > 0;
+}
+
+/* The number behind `name: ` in the notes, -1 when there is none. */
+static long long noted(const char *text, const char *name)
+{
+	const char *found = strstr(text, name);
+
+	return found ? strtoll(found + strlen(name), NULL, 10) : -1;
+}
+
+long long port_traffic(int fd)
+{
+	char text[1024];
+
+	if (fd < 0 || !read_notes(fd, text, sizeof text))
+		return 0;
+	return noted(text, "bytes_sent: ") + noted(text, "bytes_received: ");
 }
 
 bool port_connected(int fd)
 {
 	struct pollfd p = { .fd = fd };
-	int noted = fd < 0 ? 0 : noted_as_connected(fd);
+	char text[1024];
 
-	if (noted >= 0)
-		return noted;
+	if (fd < 0)
+		return false;
+	if (read_notes(fd, text, sizeof text))
+		return noted(text, "host_connected: ") == 1;
 	return poll(&p, 1, 0) >= 0 && !(p.revents & (POLLHUP | POLLERR | POLLNVAL));
 }
