@@ -345,3 +345,83 @@ def test_a_running_client_is_not_removed_because_it_can_no_longer_be_placed() ->
     plan = vmm.plan(topology(client("a", disk(), ENTROPY), classes=(DISK, replace(RNG, resources=(core(99),)))))
     assert [item.device for item in plan.unplaced] == ["data", "entropy"]
     assert not any(step.action in (Action.STOP, Action.UNDEFINE) for step in plan.steps)
+
+
+def stored(name: str, path: str) -> Device:
+    """A disk with a file."""
+    return Device(name, "disk", {"size": "64MiB"}, store=Store("file", 64 * MIB, path))
+
+
+def test_data_that_a_renamed_client_goes_on_using_is_not_deleted() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", stored("data", "/x.raw"))))
+    plan = vmm.plan(topology(client("webc", stored("data", "/x.raw"))), Intent("default", prune=True, delete_data=True))
+    assert "create/store/webc/data" in actions(plan)
+    assert not any(step.action is Action.DELETE for step in plan.steps)
+
+
+def test_storage_that_another_owner_writes_is_refused() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", stored("data", "/x.raw"))), Intent("theirs"))
+    plan = vmm.plan(topology(client("mine", stored("data", "/x.raw"))))
+    assert plan.steps == ()
+    assert plan.unplaced[0].reasons == ("its storage /x.raw is in use by web/data of owner theirs",)
+
+
+def test_a_device_that_moves_is_let_go_of_before_it_is_taken_over_and_its_old_device_vm_goes_last() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", stored("data", "/x.raw"))))
+    plan = vmm.apply(topology(client("web", stored("data", "/x.raw")), device_vms=(SHARED,)))
+    steps = {step.id: step for step in plan.steps}
+    assert "stop/device-vm/web-dvm" in steps["define/device-vm/storage"].after
+    assert "start/client/web" in steps["undefine/device-vm/web-dvm"].after
+    assert vmm.plan(topology(client("web", stored("data", "/x.raw")), device_vms=(SHARED,))).steps == ()
+
+
+def test_content_without_a_store_that_is_lost_is_told() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", disk())))
+    plan = vmm.plan(topology(client("web", disk()), device_vms=(SHARED,)))
+    assert "web/data has no store: what is on it is lost" in plan.warnings
+
+
+def test_names_that_read_the_same_do_not_put_trust_domains_together() -> None:
+    clients = (
+        client("a-b", replace(disk(), name="c"), trust_domain="red"),
+        client("a", replace(disk(), name="b-c"), trust_domain="blue"),
+    )
+    plan = ModelVmm().plan(topology(*clients, device_vms=(DeviceVM("d", Serves(), ShareScope.DEVICE),)))
+    assert {allocation.serves for allocation in plan.allocations} == {("a/b-c",), ("a-b/c",)}
+
+
+def test_a_client_with_the_name_of_a_device_vm_of_ours_is_refused() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", disk())))
+    plan = vmm.plan(topology(client("web", disk()), client("web-dvm", disk())))
+    assert [(item.client, item.reasons) for item in plan.unplaced] == [
+        ("web-dvm", ("a device VM of this owner's has this name",))
+    ]
+
+
+def test_a_declared_device_vm_may_be_renamed_to_a_part_of_its_name() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("a", disk()), device_vms=(replace(SHARED, name="pool-1"),)))
+    vmm.apply(topology(client("a", disk()), device_vms=(replace(SHARED, name="pool"),)))
+    assert sorted(vmm.domains) == ["a", "pool"]
+
+
+def test_resources_that_are_declared_later_are_given_and_the_restart_is_told() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("a", disk()), device_vms=(SHARED,)))
+    plan = vmm.apply(topology(client("a", disk()), device_vms=(replace(SHARED, resources=(core(),)),)))
+    assert plan.allocations[0].unit == "core"
+    assert plan.allocations[0].reasons[0].startswith("it could not stay: it has CPU 0 as thread")
+    assert Effect.RESTART in {step.effect for step in plan.steps}
+
+
+def test_fewer_devices_a_device_vm_move_the_others_out() -> None:
+    vmm = ModelVmm()
+    wanted = [client(name, disk()) for name in "abc"]
+    vmm.apply(topology(*wanted, device_vms=(SHARED,)))
+    plan = vmm.apply(topology(*wanted, device_vms=(replace(SHARED, max_devices=2),)))
+    assert [allocation.serves for allocation in plan.allocations] == [("a/data", "b/data"), ("c/data",)]

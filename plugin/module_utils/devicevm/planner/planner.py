@@ -92,6 +92,12 @@ class _View:
         holder = self.uuids.get(naming.domain_uuid(self.intent.owner, name), name)
         return f"the domain {holder} has its UUID: rename it back, or undefine it" if holder != name else ""
 
+    def why_no_client(self, name: str) -> str:
+        """Why a client of this owner's cannot have that name."""
+        if name in self.mine and self.mine[name].role is Role.DEVICE_VM:
+            return "a device VM of this owner's has this name"
+        return self.why_not_called(name)
+
     def warnings(self) -> list[str]:
         """What the user should know of domains that are there."""
         texts = [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
@@ -140,7 +146,9 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
 
 
 def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: frozenset[str]) -> list[Unit]:
-    names = kept | {client.name for client in topology.clients} | view.owners.keys()
+    names = {client.name for client in topology.clients} | {
+        one.name for one in view.mine.values() if one.role is Role.CLIENT
+    }
     device_vms = {name: spec for name, spec in view.specs.items() if spec.role is Role.DEVICE_VM}
     return group(
         wants,
@@ -157,7 +165,7 @@ def _clashes(topology: Topology, view: _View) -> list[Unplaced]:
     result = [
         Unplaced(client.name, "", (reason,))
         for client in topology.clients
-        if (reason := view.why_not_called(client.name))
+        if (reason := view.why_no_client(client.name))
     ]
     theirs = stores_of_others(view.observed, view.intent.owner)
     for client in topology.clients:
