@@ -34,7 +34,8 @@ def users_of(image: Image, store: ImageStore, observed: Iterable[ObservedDomain]
 def forget_versions(
     store: ImageStore, observed: Iterable[ObservedDomain], folders: set[str] | None = None
 ) -> list[Image]:
-    """Remove the versions that are superseded and that nobody boots; with `folders` (NAME-DIGEST), only those. Returns them."""
+    """Remove the versions that are superseded and that nobody boots, with `folders` (NAME-DIGEST) only those; they are
+    returned."""
     domains = list(observed)
     removed = []
     for image in store.list():
