@@ -48,8 +48,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, placement: CpuPlacemen
         placement=placement,
         emulators=emulators,
         control=naming.control_address(runtime, owner, unit.name),
-        console=naming.console_log(runtime, unit.name),
-        image=f"{image.name}-{image.digest}" if image else "",
+        console=naming.console_log(host.vmm.log_dir or runtime, unit.name),
+        image=f"{image.name}-{image.digest[:12]}" if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
     )
@@ -82,7 +82,7 @@ def specify_client(client: Client, wants: list[Want], homes: dict[str, str], hos
             )
             for want in wants
         ),
-        console=naming.console_log(runtime, client.name),
+        console=naming.console_log(host.vmm.log_dir or runtime, client.name),
         trust_domain=client.trust_domain,
         domain_xml=client.vm.domain_xml,
     )

@@ -23,11 +23,12 @@ ELSEWHERE = ("metadata", "devices", "name", "uuid")
 def drift(rendered: Element, actual: Element, *, live: bool = False) -> tuple[str, ...]:
     """What of `rendered` (the domain asked for) is not so in `actual` (the domain as the VMM has it), readably.
 
-    `live`: `actual` is a running domain; what counts at the next start only (boot, firmware, title) is left out.
+    `live`: `actual` is a running domain; what counts at the next start only (boot, firmware, title) is left out, and
+    so is the CPU, of which libvirt then tells what QEMU made of it.
     """
     found: list[str] = []
     for want in rendered:
-        if want.tag in ELSEWHERE or (live and want.tag in ("os", "sysinfo", "title", "description")):
+        if want.tag in ELSEWHERE or (live and want.tag in ("os", "sysinfo", "title", "description", "cpu")):
             continue
         check = _CHECKS.get(want.tag, _check_generic)
         found += check(want, actual.find(want.tag))
