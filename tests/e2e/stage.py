@@ -89,16 +89,14 @@ class Stage:
         return sorted(self.virsh("list", "--all", "--name").split())
 
     def processes(self) -> list[int]:
-        """QEMU processes of this stage: those whose sockets and logs are in its places."""
-        ours = str(places_of(self.uri).runtime).encode()
+        """The QEMU processes of this stage, by the pid files that its libvirtd has in directories of its own."""
+        daemon = (self.folder / "libvirtd.pid").read_text().strip()
         found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                with contextlib.suppress(OSError):
-                    command = (entry / "cmdline").read_bytes()
-                    if b"qemu-system" in command and ours in command:
-                        found.append(int(entry.name))
-        return found
+        for path in Path(f"/proc/{daemon}/root/run/libvirt/qemu").glob("*.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                found.append(int(path.read_text()))
+        # The driver's own pid file stands among them.
+        return [pid for pid in found if str(pid) != daemon and Path(f"/proc/{pid}").exists()]
 
     def sockets(self) -> list[Path]:
         """devicevm's own sockets that are left."""
