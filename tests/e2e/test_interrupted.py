@@ -57,6 +57,7 @@ def test_a_killed_apply_is_undone_by_a_destroy(stage: Stage) -> None:
     path.write_text(TWO)
     apply_and_kill(stage, path, 3)
     stage.devicevm("destroy", "--yes", "--owner", "default")
+    assert stage.domains() == []
 
 
 def test_a_device_vm_that_does_not_come_up_is_undone_and_its_last_words_are_told(stage: Stage) -> None:
