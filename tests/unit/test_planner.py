@@ -425,3 +425,10 @@ def test_fewer_devices_a_device_vm_move_the_others_out() -> None:
     vmm.apply(topology(*wanted, device_vms=(SHARED,)))
     plan = vmm.apply(topology(*wanted, device_vms=(replace(SHARED, max_devices=2),)))
     assert [allocation.serves for allocation in plan.allocations] == [("a/data", "b/data"), ("c/data",)]
+
+
+def test_a_class_with_a_larger_base_does_not_make_a_running_device_vm_restart() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("a", ENTROPY), device_vms=(SHARED,)))
+    plan = vmm.plan(topology(client("a", ENTROPY), client("b", disk()), device_vms=(SHARED,)))
+    assert [allocation.device_vm for allocation in plan.allocations] == ["storage", "storage-2"]

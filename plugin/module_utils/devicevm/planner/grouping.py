@@ -9,7 +9,7 @@ group gets one more device VM, so adding a device never disturbs those that run.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from ..domain import DomainSpec, Emulator
@@ -136,7 +136,9 @@ class Seating:
         """Whether a device that is not there yet can be added without disturbing those that are."""
         if unit.observed is None:
             return True
-        return self.live and unit.memory_needed + want.memory <= unit.observed.memory
+        # With it: its class may need a larger base than those that are there.
+        grown = replace(unit, wants=[*unit.wants, want])
+        return self.live and grown.memory_needed <= unit.observed.memory
 
 
 def group(
