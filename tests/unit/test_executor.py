@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, cast
 
 import pytest
@@ -51,7 +50,7 @@ PLAN = Plan(
 
 
 def context(driver: Driver) -> Context:
-    return Context(PLAN, cast(Any, driver), False, 1.0, threading.Semaphore(1))
+    return Context(PLAN, cast(Any, driver), False, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +64,7 @@ def context(driver: Driver) -> Context:
 )
 def test_whatever_a_step_raises_is_its_failure_and_undone(error: Exception, says: str) -> None:
     driver = Driver(start=error)
-    outcome = execute(context(driver), 2, Progress())
+    outcome = execute(context(driver), 2, 2, Progress())
     assert (outcome.done, outcome.failed, outcome.skipped) == (
         ["define/client/a"],
         ["start/client/a"],
@@ -81,14 +80,14 @@ def test_whatever_a_step_raises_is_its_failure_and_undone(error: Exception, says
 
 def test_what_cannot_be_undone_does_not_keep_the_rest_from_it() -> None:
     driver = Driver(start=DevicevmError("no"), stop=ValueError("never mind"))
-    outcome = execute(context(driver), 1, Progress())
+    outcome = execute(context(driver), 1, 1, Progress())
     assert outcome.errors["start/client/a"].message == "no"
     assert outcome.undo_errors["start/client/a"].message == "unexpected ValueError: never mind"
     assert set(outcome.undo_errors) == {"start/client/a", "define/client/a"}
     driver = Driver(define=DevicevmError("no"), undefine=OSError(5, "bad disk"))
-    assert list(execute(context(driver), 1, Progress()).undo_errors) == ["define/client/a"]
+    assert list(execute(context(driver), 1, 1, Progress()).undo_errors) == ["define/client/a"]
 
 
 def test_an_end_of_the_process_is_no_failed_step() -> None:
     with pytest.raises(SystemExit):
-        execute(context(Driver(start=SystemExit(3))), 1, Progress())
+        execute(context(Driver(start=SystemExit(3))), 1, 1, Progress())

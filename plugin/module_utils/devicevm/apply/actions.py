@@ -26,7 +26,6 @@ class Context:
     driver: Driver
     guests: bool
     timeout: float
-    boots: threading.Semaphore
     created: set[str] = field(default_factory=set)
     """Ids of the store steps that created something."""
 
@@ -46,9 +45,9 @@ class Context:
         return next((spec for spec in self.plan.previous if spec.name == step.name), None)
 
 
-def make_context(plan: Plan, driver: Driver, supports: tuple[str, ...], timeout: float, boots: int) -> Context:
-    """A context for one apply; at most `boots` guests boot at once."""
-    return Context(plan, driver, GUESTS in supports, timeout, threading.Semaphore(boots))
+def make_context(plan: Plan, driver: Driver, supports: tuple[str, ...], timeout: float) -> Context:
+    """A context for one apply."""
+    return Context(plan, driver, GUESTS in supports, timeout)
 
 
 def perform(context: Context, step: Step) -> None:
@@ -77,16 +76,33 @@ def _undo_define(context: Context, step: Step) -> None:
 
 
 def _start_client(context: Context, step: Step) -> None:
-    context.driver.start(step.name)
+    ended = threading.Event()
+
+    def end() -> None:
+        # QEMU waits for its devices' first words without a limit of its own, and libvirt for QEMU.
+        ended.set()
+        context.driver.stop(step.name)
+
+    watch = threading.Timer(context.timeout, end)
+    watch.start()
+    try:
+        context.driver.start(step.name)
+    except DevicevmError as error:
+        if not ended.is_set():
+            raise
+        raise DevicevmError(
+            f"client {step.name} did not start within {context.timeout:g} s: a device VM of its does not answer",
+            hint=f"see 'devicevm status', or give it more time with --timeout; {error.message}",
+        ) from error
+    finally:
+        watch.cancel()
 
 
 def _start_device_vm(context: Context, step: Step) -> None:
     spec = context.wanted(step)
-    # More guests than the host has cores only make each other slow, and none is ready sooner.
-    with context.boots:
-        context.driver.start(step.name)
-        if context.guests:
-            wait_ready(context.driver, spec, time.monotonic() + context.timeout)
+    context.driver.start(step.name)
+    if context.guests:
+        wait_ready(context.driver, spec, time.monotonic() + context.timeout)
     context.driver.mark(spec)
 
 

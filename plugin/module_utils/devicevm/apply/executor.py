@@ -7,21 +7,24 @@ import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
 from ..errors import DevicevmError
-from ..planner.plan import Step
+from ..planner.plan import Action, Step, Subject
 from .actions import Context, perform, revert
 from .outcome import Outcome, to_undo
 from .progress import Progress
 
 
-def execute(context: Context, parallel: int, progress: Progress) -> Outcome:
+def execute(context: Context, parallel: int, boots: int, progress: Progress) -> Outcome:
     """Do every step of the context's plan, `parallel` at once; undo what a failure made useless.
+
+    At most `boots` device VMs boot at once: more than the host has cores only make each other slow, and none is
+    ready sooner.
 
     An interrupt (KeyboardInterrupt) starts nothing more, waits for what has begun, and is raised
     again: what is done stays, the next plan goes on from there.
     """
     outcome = Outcome()
     with ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="step") as pool:
-        run = _Run(context, progress, outcome, pool)
+        run = _Run(context, progress, outcome, pool, boots)
         try:
             run.go()
         except BaseException:
@@ -36,8 +39,10 @@ def execute(context: Context, parallel: int, progress: Progress) -> Outcome:
 class _Run:
     """One walk through the steps."""
 
-    def __init__(self, context: Context, progress: Progress, outcome: Outcome, pool: ThreadPoolExecutor) -> None:
-        self.context, self.progress, self.outcome, self.pool = context, progress, outcome, pool
+    def __init__(
+        self, context: Context, progress: Progress, outcome: Outcome, pool: ThreadPoolExecutor, boots: int
+    ) -> None:
+        self.context, self.progress, self.outcome, self.pool, self.boots = context, progress, outcome, pool, boots
         self.waiting = {step.id: step for step in context.plan.steps}
         self.running: dict[Future[float], Step] = {}
         # Steps begin in worker threads and end in this one; who listens hears one thing at a time.
@@ -56,9 +61,28 @@ class _Run:
     def _start_ready(self) -> None:
         known = {step.id for step in self.context.plan.steps}
         done = set(self.outcome.done)
-        for step in [step for step in self.waiting.values() if done >= set(step.after) & known]:
-            del self.waiting[step.id]
-            self.running[self.pool.submit(self._timed, step)] = step
+        ready = [step for step in self.waiting.values() if done >= set(step.after) & known]
+        late = self._late(ready)
+        for step in ready:
+            if step.id not in late:
+                del self.waiting[step.id]
+                self.running[self.pool.submit(self._timed, step)] = step
+
+    def _late(self, ready: list[Step]) -> set[str]:
+        """The starts that would only make what boots slower, by id.
+
+        Device VMs go first: clients wait for them, and nobody waits for a client's boot, which keeps a core busy.
+        """
+        running = self.running.values()
+        booting = sum(_is_start(step, Subject.DEVICE_VM) for step in running)
+        device_vms = [step.id for step in ready if _is_start(step, Subject.DEVICE_VM)]
+        clients = [step.id for step in ready if _is_start(step, Subject.CLIENT)]
+        begin = max(self.boots - booting, 0)
+        late = set(device_vms[begin:])
+        if booting or device_vms:
+            left = begin - len(device_vms) - sum(_is_start(step, Subject.CLIENT) for step in running)
+            late |= set(clients[max(left, 0) :])
+        return late
 
     def _timed(self, step: Step) -> float:
         with self.telling:
@@ -81,6 +105,10 @@ class _Run:
         self.outcome.done.append(step.id)
         with self.telling:
             self.progress.done(step, seconds)
+
+
+def _is_start(step: Step, subject: Subject) -> bool:
+    return step.action is Action.START and step.kind is subject
 
 
 def _put_back(context: Context, progress: Progress, outcome: Outcome) -> None:

@@ -81,5 +81,5 @@ def carry_out(plan: Plan, driver: Driver, host: Host, options: Options, progress
     if not options.allow_unplaced:
         refuse_unplaced(plan)
     boots = options.boots or max(2, len(host.cpus) or os.cpu_count() or 2)
-    context = make_context(plan, driver, host.vmm.supports, options.timeout, boots)
-    return execute(context, max(1, options.parallel), progress)
+    context = make_context(plan, driver, host.vmm.supports, options.timeout)
+    return execute(context, max(1, options.parallel), boots, progress)

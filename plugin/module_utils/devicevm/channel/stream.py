@@ -8,6 +8,17 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, SubElement
 
+CONTROLLER_PORTS = 16
+"""Ports of a virtio-serial controller; QEMU keeps port 0 to itself. QEMU tells a booting guest of each port in two
+messages, name and peer, into a queue of 32, and drops what the queue does not hold: a guest with more ports on one
+controller never hears of some peers that were there before it, and they wait for ever."""
+
+
+def controllers_for(devices: int) -> int:
+    """How many virtio-serial controllers a device VM has for that many devices and its control port."""
+    return 1 + devices // (CONTROLLER_PORTS - 1)
+
+
 
 def server_element(address: str, port: str) -> Element:
     """The device VM's end: `<channel>`, a virtio-serial port named `port` behind a listening socket."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 
+from ..channel.stream import controllers_for
 from ..domain import DomainSpec, Emulator
 from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
 from . import naming
@@ -138,7 +139,9 @@ class Seating:
             return True
         # With it: its class may need a larger base than those that are there.
         grown = replace(unit, wants=[*unit.wants, want])
-        return self.live and grown.memory_needed <= unit.observed.memory
+        # Controllers cannot be added to a running device VM.
+        ports = controllers_for(len(grown.kept) + len(grown.wants)) <= controllers_for(len(unit.observed.emulators))
+        return self.live and ports and grown.memory_needed <= unit.observed.memory
 
 
 def group(

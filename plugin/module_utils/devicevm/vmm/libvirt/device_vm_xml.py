@@ -5,7 +5,7 @@ from __future__ import annotations
 from xml.etree.ElementTree import Element
 
 from ...channel.registry import channel_kind, check_address
-from ...channel.stream import server_element
+from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
 from ...domain import DomainSpec, Emulator
 from ...errors import DevicevmError
 from ...frontend.disk import letters
@@ -14,8 +14,6 @@ from .element import add, element
 
 QBOOT = "/usr/share/qemu/qboot.rom"
 X86 = ("x86_64", "i686")
-PORTS = 31
-"""Ports of a virtio-serial controller; QEMU keeps port 0 to itself."""
 DISKS = 256
 """Targets of QEMU's virtio-scsi controller."""
 
@@ -56,9 +54,8 @@ def add_kernel(system: Element, spec: DomainSpec) -> None:
 def add_devices(devices: Element, spec: DomainSpec) -> None:
     """Controllers, console, control port, and each emulator's channel and backing disk."""
     add(devices, "controller", type="usb", index="0", model="none")
-    controllers = 1 + len(spec.emulators) // (PORTS - 1)
-    for index in range(controllers):
-        add(devices, "controller", type="virtio-serial", index=str(index), ports=str(PORTS))
+    for index in range(controllers_for(len(spec.emulators))):
+        add(devices, "controller", type="virtio-serial", index=str(index), ports=str(CONTROLLER_PORTS))
     # Without ACPI there is no PCI hot-plug: backing disks come and go on this controller.
     add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     if spec.console:
