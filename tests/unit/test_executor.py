@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections import Counter
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -91,3 +95,76 @@ def test_what_cannot_be_undone_does_not_keep_the_rest_from_it() -> None:
 def test_an_end_of_the_process_is_no_failed_step() -> None:
     with pytest.raises(SystemExit):
         execute(context(Driver(start=SystemExit(3))), 1, 1, Progress())
+
+
+class Guests(Driver):
+    """Tells in which order guests start, and how many at once. `slow`: one that starts only when the rest have."""
+
+    def __init__(self, slow: str = "") -> None:
+        super().__init__()
+        self.slow, self.others = slow, threading.Event()
+        self.begun: list[str] = []
+        self.now: Counter[str] = Counter()
+        self.most: Counter[str] = Counter()
+
+    def start(self, name: str) -> None:
+        kind = name[:6]
+        self.begun.append(name)
+        self.now[kind] += 1
+        self.most[kind] = max(self.most[kind], self.now[kind])
+        if name == self.slow:
+            assert self.others.wait(10)
+        time.sleep(0.02)
+        self.now[kind] -= 1
+
+
+def starts(count: int) -> Plan:
+    """As many device VMs with a client each."""
+    steps = [step(f"start/device-vm/device{number}") for number in range(count)]
+    steps += [step(f"start/client/client{number}", f"start/device-vm/device{number}") for number in range(count)]
+    spec = PLAN.domains[0]
+    domains = [replace(spec, name=f"device{number}", role=Role.DEVICE_VM) for number in range(count)]
+    return Plan("lab", "0", steps=tuple(steps), domains=tuple(domains))
+
+
+def test_device_vms_boot_before_clients_where_cores_are_few() -> None:
+    driver = Guests()
+    outcome = execute(Context(starts(6), cast(Any, driver), False, 1.0), 8, 2, Progress())
+    assert len(outcome.done) == 12
+    assert driver.most["device"] == 2
+    # The last device VM may leave a core to a client.
+    assert sum(name.startswith("device") for name in driver.begun[:6]) >= 5
+
+
+def test_clients_start_at_once_where_cores_are_many() -> None:
+    driver = Guests(slow="device0")
+    plan = starts(4)
+
+    class Watch(Progress):
+        def done(self, step: Step, seconds: float) -> None:
+            if step.kind is Subject.CLIENT:
+                seen.add(step.name)
+            if len(seen) == 3:
+                driver.others.set()
+
+    seen: set[str] = set()
+    outcome = execute(Context(plan, cast(Any, driver), False, 1.0), 8, 64, Watch())
+    assert len(outcome.done) == 8
+    assert driver.begun[-1] == "client0"
+
+
+def test_a_client_whose_devices_never_answer_is_ended_and_told() -> None:
+    class Mute(Driver):
+        stopped = threading.Event()
+
+        def start(self, name: str) -> None:
+            assert self.stopped.wait(10)
+            raise DevicevmError("QEMU is gone")
+
+        def stop(self, name: str) -> None:
+            self.stopped.set()
+
+    outcome = execute(Context(PLAN, cast(Any, Mute()), False, 0.05), 2, 2, Progress())
+    assert outcome.errors["start/client/a"].message == (
+        "client a did not start within 0.05 s: a device VM of its does not answer"
+    )

@@ -99,7 +99,7 @@ NBDKIT = ("nbdkit", "--single", "--foreground")
 @pytest.mark.parametrize(
     ("class_", "parameters", "command", "ready"),
     [
-        ("disk", {"size": "1MiB"}, (*NBDKIT, "file", "/dev/backing/s1"), "nbd"),
+        ("disk", {"size": "1MiB"}, (*NBDKIT, "--threads=1", "file", "/dev/backing/s1"), "nbd"),
         (
             "disk",
             {"size": "1MiB", "store": {"file": "/x"}},

@@ -130,6 +130,17 @@ def test_what_does_not_fit_the_memory_of_a_running_device_vm_gets_its_own() -> N
     assert [allocation.device_vm for allocation in plan.allocations] == ["storage", "storage-2"]
 
 
+def test_what_finds_no_port_in_a_running_device_vm_gets_its_own() -> None:
+    """A virtio-serial controller cannot be added to what runs, and the first has 15 ports for 14 devices and control."""
+    vmm = ModelVmm()
+    shared = replace(SHARED, max_devices=64)
+    many = [Device(f"e{number:02}", "rng") for number in range(15)]
+    vmm.apply(topology(client("a", *many[:13]), client("b", many[13]), device_vms=(shared,)))
+    assert sorted(vmm.domains) == ["a", "b", "storage"]
+    plan = vmm.plan(topology(client("a", *many[:13]), client("b", *many[13:]), device_vms=(shared,)))
+    assert [allocation.device_vm for allocation in plan.allocations] == ["storage", "storage-2"]
+
+
 def test_a_removed_client_takes_its_device_vm_along_only_when_pruned() -> None:
     vmm = ModelVmm()
     vmm.apply(topology(client("a", disk()), client("b", disk())))
