@@ -36,7 +36,13 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
         # random number takes a second. Not checked: libvirt takes what TCG adds of its own for a fault.
         cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
         add(cpu, "model", "qemu64", fallback="forbid")
-        add(cpu, "feature", policy="require", name="rdrand")
+        for feature in sorted({"rdrand", *spec.cpu_features}):
+            add(cpu, "feature", policy="require", name=feature)
+    elif spec.cpu_features:
+        # Anything else than the host's own model would have to name one that has them.
+        cpu = add(domain, "cpu", mode="host-model", check="full")
+        for feature in spec.cpu_features:
+            add(cpu, "feature", policy="require", name=feature)
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
     config = boot_config([device_config(emulator) for emulator in spec.emulators])
