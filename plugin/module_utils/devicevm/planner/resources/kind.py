@@ -14,7 +14,7 @@ from ..book import Book
 @dataclass(frozen=True)
 class Footing:
     """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
-    `features` the instruction set extensions that are asked of the VMM, `page_size` (bytes) of its memory (0 = usual)."""
+    `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual)."""
 
     memory: int
     placement: CpuPlacement = field(default_factory=CpuPlacement)
