@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _NOTHING = object()
+_DIGEST = "_digest_of"
 
 ALWAYS = {"always": True}
 """Metadata of a field that a document must say even when it is the default: its kind and version."""
@@ -73,6 +74,17 @@ def canonical_json(value: Any) -> str:
 def digest(value: Any, length: int = 64) -> str:
     """The first `length` hex digits of the SHA-256 of a value's canonical JSON."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+def digest_of(record: Any) -> str:
+    """The digest of a frozen record, worked out once for each object and kept with it: a fleet has many, and a
+    controller that stays up plans with most of them again."""
+    kept = record.__dict__.get(_DIGEST)
+    if kept is None:
+        kept = digest(record)
+        # Not a field: it is neither compared nor written.
+        object.__setattr__(record, _DIGEST, kept)
+    return str(kept)
 
 
 @cache

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..domain import Attachment, DomainSpec, Role
+from ..domain import Attachment, DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
-from ..record import digest
+from ..record import digest, digest_of
 from . import naming
 from .grouping import MEMORY_STEP, Unit
 from .requests import Want, channel_of, emulator_of
@@ -117,6 +117,6 @@ def image_named(host: Host, name: str) -> ImageFacts | None:
     return next((image for image in host.images if image.name == name), None)
 
 
-def state_digest(hosts: tuple[Host, ...], observed: tuple[object, ...]) -> str:
+def state_digest(hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...]) -> str:
     """What a plan was made from, on the VMM's side."""
-    return digest([hosts, observed])
+    return digest([[digest_of(host) for host in hosts], [digest_of(domain) for domain in observed]])
