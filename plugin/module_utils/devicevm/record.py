@@ -89,7 +89,7 @@ def digest_of(record: Any) -> str:
 
 @cache
 def _said(kind: type) -> list[tuple[str, str, Any, Any]]:
-    """Name, key, default and default's maker of each field; a field that is always said has a default nothing equals."""
+    """Name, key, default and its maker of each field; one that is always said has a default that nothing equals."""
     found = []
     for field in dataclasses.fields(kind):
         make = None if field.default_factory is dataclasses.MISSING else field.default_factory
