@@ -10,7 +10,7 @@ from devicevm.domain import CpuPlacement, DomainSpec, Role
 from devicevm.inventory.host import DomainSupport, Holding, Host
 from devicevm.manifest.topology import Boot, HostPolicy, ResourceRequest
 from devicevm.planner.book import Book, cpus_of, held_by
-from devicevm.planner.resources import KINDS, Footing, Misfit, fit_alternatives, fit_one, fulfilled
+from devicevm.planner.resources import KINDS, Footing, Misfit, fit_one, fits, fulfilled
 from world import GIB, MIB, host
 
 Alternative = tuple[ResourceRequest, ...]
@@ -178,12 +178,11 @@ def test_huge_pages_are_counted_by_node_and_rounded_up() -> None:
     assert "128 pages of 2MiB asked, 110 left" in refused((pages,), there, 256 * MIB)
 
 
-def test_the_first_alternative_that_fits_is_taken_and_the_others_are_told() -> None:
+def test_each_alternative_is_told_with_what_it_comes_to() -> None:
     alternatives = ((ask("processor", 3),), (ask("core", 2, dedicated=True),), (ask("thread"),))
-    footing, reasons = fit_alternatives(alternatives, book(), 128 * MIB)
-    assert footing
-    assert footing.placement.unit == "core"
-    assert [reason.split(":")[0] for reason in reasons] == ["3 processors", "2 cores"]
+    answers = list(fits(alternatives, book(), 128 * MIB))
+    assert [words for words, _ in answers] == ["3 processors", "2 cores", "1 thread"]
+    assert [isinstance(answer, Footing) for _, answer in answers] == [False, True, True]
 
 
 def test_every_kind_says_what_it_is_asked() -> None:

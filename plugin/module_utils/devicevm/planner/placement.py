@@ -7,6 +7,7 @@ that ask for processors of their own before those that share.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -21,9 +22,12 @@ from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
-from .resources import CPU_KINDS, Footing, fit_alternatives, fulfilled
+from .resources import CPU_KINDS, Footing, Misfit, fit_one, fits, fulfilled
 from .resources.nearest import nearest_fit
 from .specify import image_named, specify_client, specify_device_vm, unit_memory
+
+ATTEMPTS = 256
+"""How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
 
 
 @dataclass
@@ -103,7 +107,11 @@ class Placement:
         found = []
         for unit in component.units:
             memory = unit_memory(unit)
-            if any(fit_alternatives(unit.resources, book, memory)[0] for book in books):
+            if any(
+                isinstance(fit_one(alternative, book, memory), Footing)
+                for alternative in unit.resources
+                for book in books
+            ):
                 continue
             if words := nearest_fit(unit.resources, books, memory):
                 found.append(f"nearest for {unit.name}: {words}")
@@ -130,6 +138,7 @@ class Placement:
         if found := trial.place(component, wants):
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
+        trial.warn_of_floating()
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -163,19 +172,26 @@ class Trial:
     host: Host
     book: Book
     placed: Placed = field(default_factory=Placed)
+    attempts: int = ATTEMPTS
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
-        reasons: list[str] = []
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
-        for unit in greedy_first:
-            reasons += self._place_unit(unit)
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
-        for client in component.clients:
-            reasons += self._place_client(client, wants.get(client.name, []), homes)
-        return reasons
 
-    def _place_unit(self, unit: Unit) -> list[str]:
+        def rest(index: int) -> list[str]:
+            if index < len(greedy_first):
+                return self._place_unit(greedy_first[index], lambda: rest(index + 1))
+            return [
+                reason
+                for client in component.clients
+                for reason in self._place_client(client, wants.get(client.name, []), homes)
+            ]
+
+        return rest(0)
+
+    def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
+        """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
         image = unit.image
         if not unit.observed and GUESTS in self.host.vmm.supports and image_named(self.host, image) is None:
             return [f"image {image} is not there: build it with 'devicevm image build {image}'"]
@@ -183,21 +199,36 @@ class Trial:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
-            spec = specify_device_vm(unit, self.host, self.placement.owner, footing_of(unit.observed, memory))
-            reasons: tuple[str, ...] = ("it runs there already and still fits",)
-        else:
-            footing, reasons = fit_alternatives(unit.resources, self.book, memory)
-            if footing is None:
-                return [f"{unit.name}: {reason}" for reason in reasons] or [
-                    f"{unit.name}: no resources are declared for it"
-                ]
-            self.book.book(unit.name, footing.placement, footing.vcpus, footing.memory, footing.page_size)
-            spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
-            reasons = (f"it could not stay: {stays}", *reasons) if stays else reasons
-            self._warn_of_floating(spec)
+            self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
+            return rest()
+        reasons = [f"it could not stay: {stays}"] if stays else []
+        for words, answer in fits(unit.resources, self.book, memory):
+            if isinstance(answer, Misfit):
+                reasons.append(f"{words}: {answer.reason}")
+                continue
+            mark, before = self.book.mark(), len(self.placed.domains)
+            self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
+            self._accept(unit, answer, (*reasons, f"{words}: {'; '.join(answer.reasons)}"))
+            failed = rest()
+            if not failed:
+                return []
+            self.attempts -= 1
+            if len(unit.resources) == 1 or self.attempts <= 0:
+                return failed
+            self.book.back_to(mark)
+            self._take_back(before)
+            reasons.append(f"{words}: it fits, but then {failed[0]}")
+        return [f"{unit.name}: {reason}" for reason in reasons] or [f"{unit.name}: no resources are declared for it"]
+
+    def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
+        spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
         self.placed.domains.append(spec)
         self.placed.allocations.append(allocation_of(spec, reasons))
-        return []
+
+    def _take_back(self, before: int) -> None:
+        names = {spec.name for spec in self.placed.domains[before:]}
+        del self.placed.domains[before:]
+        self.placed.allocations = [one for one in self.placed.allocations if one.device_vm not in names]
 
     def _place_client(self, client: Client, wants: list[Want], homes: dict[str, str]) -> list[str]:
         boot = client.vm.boot
@@ -213,13 +244,17 @@ class Trial:
         self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
         return []
 
-    def _warn_of_floating(self, spec: DomainSpec) -> None:
-        if spec.placement.dedicated and self.book.floating:
-            cpus = format_cpuset(cpus_of(spec.placement))
-            self.placed.warnings.append(
-                f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                f"there too: {', '.join(self.book.floating)}"
-            )
+    def warn_of_floating(self) -> None:
+        """Tell which domains may run on processors that are dedicated now."""
+        if not self.book.floating:
+            return
+        for spec in self.placed.domains:
+            if spec.placement.dedicated and self.placement.staying.get(spec.name) != "":
+                cpus = format_cpuset(cpus_of(spec.placement))
+                self.placed.warnings.append(
+                    f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
+                    f"there too: {', '.join(self.book.floating)}"
+                )
 
 
 def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:

@@ -6,6 +6,8 @@ it books nothing. A new kind is one new file and one line here, and passes tests
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book
@@ -27,23 +29,15 @@ CPU_KINDS = frozenset({"thread", "core", "processor"})
 
 Alternative = tuple[ResourceRequest, ...]
 
-__all__ = ["CPU_KINDS", "KINDS", "Alternative", "Footing", "Misfit", "fit_alternatives", "fulfilled"]
+__all__ = ["CPU_KINDS", "KINDS", "Alternative", "Footing", "Misfit", "fit_one", "fits", "fulfilled"]
 
 _ANY_THREAD = ResourceRequest("thread")
 
 
-def fit_alternatives(
-    alternatives: tuple[Alternative, ...], book: Book, memory: int
-) -> tuple[Footing | None, tuple[str, ...]]:
-    """The first alternative that fits the host for a device VM of `memory` bytes, and a line on each looked at."""
-    reasons = []
+def fits(alternatives: tuple[Alternative, ...], book: Book, memory: int) -> Iterator[tuple[str, Footing | Misfit]]:
+    """What each alternative comes to on the host for a device VM of `memory` bytes, with the alternative in words."""
     for alternative in alternatives:
-        answer = fit_one(alternative, book, memory)
-        reason = answer.reason if isinstance(answer, Misfit) else "; ".join(answer.reasons)
-        reasons.append(f"{describe(alternative)}: {reason}")
-        if isinstance(answer, Footing):
-            return answer, tuple(reasons)
-    return None, tuple(reasons)
+        yield describe(alternative), fit_one(alternative, book, memory)
 
 
 def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misfit:
