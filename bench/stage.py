@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from devicevm.guest.architecture import architecture, build_architecture
 from devicevm.apply.outcome import Outcome
 from devicevm.apply.progress import Progress
 from devicevm.apply.workflow import Options, carry_out, plan_on, survey
@@ -77,7 +78,7 @@ class Stage:
             shutil.copytree(HERE / "guest", sources, dirs_exist_ok=True)
         (document,) = read_images([HERE / f"{name}.yaml"], schemas=data("schemas"))
         cache = Path("/var/cache/devicevm") if os.geteuid() == 0 else Path.home() / ".cache/devicevm"
-        packages = AptPackages(cache / "apt")
+        packages = AptPackages(cache / "apt", architecture(build_architecture()))
         return build_image(
             parse_recipe(document), sources=sources, store=self.store, cache=cache / "trees", packages=packages
         )

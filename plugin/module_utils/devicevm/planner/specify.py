@@ -102,9 +102,10 @@ def boots(spec: DomainSpec, image: str) -> bool:
     return not spec.image or spec.image.rpartition("-")[0] == image
 
 
-def image_named(host: Host, name: str) -> ImageFacts | None:
-    """The host's image of that name, if it is there."""
-    return next((image for image in host.images if image.name == name), None)
+def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
+    """The host's image of that name for `arch` (the host's own if not given), if it is there."""
+    wanted = (name, arch or host.arch)
+    return next((image for image in host.images if (image.name, image.arch) == wanted), None)
 
 
 def state_digest(hosts: tuple[Host, ...], observed: tuple[object, ...]) -> str:
