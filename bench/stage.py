@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from devicevm.guest.architecture import architecture, build_architecture
 from devicevm.apply.outcome import Outcome
 from devicevm.apply.progress import Progress
 from devicevm.apply.workflow import Options, carry_out, plan_on, survey
@@ -24,6 +23,7 @@ from devicevm.cli.imagebuild import build_one, recipes_of
 from devicevm.cli.remains import remains_of
 from devicevm.domain import DomainSpec
 from devicevm.guest.apt import AptPackages
+from devicevm.guest.architecture import architecture, build_architecture
 from devicevm.guest.build import build_image
 from devicevm.guest.image import Image
 from devicevm.guest.recipe import parse_recipe

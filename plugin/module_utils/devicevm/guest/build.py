@@ -64,9 +64,7 @@ def build_image(
         toolchain = CrossToolchain(wanted, tools=tools, libraries=packages, cache=cache, progress=progress)
     names = [packages.kernel_package(recipe.kernel), *recipe.packages]
     pinned = packages.resolve(names, progress)
-    inputs = _Inputs(
-        recipe, wanted, toolchain, sources, pinned, _digest(recipe, wanted, pinned, sources, toolchain)
-    )
+    inputs = _Inputs(recipe, wanted, toolchain, sources, pinned, _digest(recipe, wanted, pinned, sources, toolchain))
     known = store.find(recipe.name, inputs.digest)
     if known is not None:
         store.make_current(known)

@@ -92,9 +92,7 @@ def compile_program(program: str, sources: Path, output: Path, toolchain: Toolch
     text = "".join(path.read_text(encoding="utf-8") for path in sources_of(program, sources))
     flags = [flag.format(folder=sources.absolute()) for flag in _FLAGS]
     libraries = [library for header, library in _LIBRARIES.items() if header in text]
-    toolchain.run(
-        "gcc", [*flags, "-o", str(output.absolute()), *(str(path.absolute()) for path in files), *libraries]
-    )
+    toolchain.run("gcc", [*flags, "-o", str(output.absolute()), *(str(path.absolute()) for path in files), *libraries])
 
 
 def _pins(packages: Sequence[Package]) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..domain import Attachment, CpuPlacement, DomainSpec, Role
+from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
 from ..record import digest
@@ -103,9 +104,12 @@ def boots(spec: DomainSpec, image: str) -> bool:
 
 
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
-    """The host's image of that name for `arch` (the host's own if not given), if it is there."""
-    wanted = (name, arch or host.arch)
-    return next((image for image in host.images if (image.name, image.arch) == wanted), None)
+    """The host's image of that name for `arch` (the host's own if not given), if it is there.
+
+    Where the host's own is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
+    """
+    arch = arch or (host.arch if host.arch in ARCHITECTURES else DEFAULT)
+    return next((image for image in host.images if (image.name, image.arch) == (name, arch)), None)
 
 
 def state_digest(hosts: tuple[Host, ...], observed: tuple[object, ...]) -> str:

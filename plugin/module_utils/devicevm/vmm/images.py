@@ -14,7 +14,7 @@ MAX_DESCRIPTION = 2**16
 
 
 def images_in(store: Path) -> tuple[ImageFacts, ...]:
-    """The images of a store, by name and architecture. One that is incomplete, such as while it is being built, is none."""
+    """The images of a store, by name and architecture. One that is incomplete, as while it is built, is none."""
     if not store.is_dir():
         return ()
     found = (_image(path) for path in sorted(store.iterdir()) if path.is_dir())

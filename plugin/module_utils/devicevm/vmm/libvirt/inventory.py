@@ -65,7 +65,8 @@ def _version(number: int) -> str:
 
 
 def _accelerator(driver: LibvirtDriver, offered: tuple[str, ...], images: tuple[ImageFacts, ...]) -> str:
-    """The accelerator that works, by `images` of the host's own architecture. Without one there is nothing to try kvm with: then it is not believed in."""
+    """The accelerator that works. `images` are of the host's own architecture: without one there is nothing to try kvm
+    with, and then it is not believed in."""
     if "test" in offered:
         return "test"
     if driver.accelerator == "auto" and not images:
