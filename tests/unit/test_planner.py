@@ -131,7 +131,7 @@ def test_what_does_not_fit_the_memory_of_a_running_device_vm_gets_its_own() -> N
 
 
 def test_what_finds_no_port_in_a_running_device_vm_gets_its_own() -> None:
-    """A virtio-serial controller cannot be added to what runs, and the first has 15 ports for 14 devices and control."""
+    """A virtio-serial controller cannot be added to what runs; the first has ports for 14 devices and control."""
     vmm = ModelVmm()
     shared = replace(SHARED, max_devices=64)
     many = [Device(f"e{number:02}", "rng") for number in range(15)]
