@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..domain import Attachment, DomainSpec, ObservedDomain, Role
+from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
 from ..record import digest, digest_of
@@ -112,9 +113,13 @@ def boots(spec: DomainSpec, image: str) -> bool:
     return not spec.image or spec.image.rpartition("-")[0] == image
 
 
-def image_named(host: Host, name: str) -> ImageFacts | None:
-    """The host's image of that name, if it is there."""
-    return next((image for image in host.images if image.name == name), None)
+def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
+    """The host's image of that name for `arch` (the host's own if not given), if it is there.
+
+    Where the host's own is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
+    """
+    arch = arch or (host.arch if host.arch in ARCHITECTURES else DEFAULT)
+    return next((image for image in host.images if (image.name, image.arch) == (name, arch)), None)
 
 
 def state_digest(hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...]) -> str:
