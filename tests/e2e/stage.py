@@ -90,13 +90,24 @@ class Stage:
 
     def processes(self) -> list[int]:
         """The QEMU processes of this stage, by the pid files that its libvirtd has in directories of its own."""
-        daemon = (self.folder / "libvirtd.pid").read_text().strip()
         found = []
-        for path in Path(f"/proc/{daemon}/root/run/libvirt/qemu").glob("*.pid"):
+        for path in self._pid_files.glob("*.pid"):
             with contextlib.suppress(OSError, ValueError):
                 found.append(int(path.read_text()))
         # The driver's own pid file stands among them.
-        return [pid for pid in found if str(pid) != daemon and Path(f"/proc/{pid}").exists()]
+        return [pid for pid in found if pid != self._daemon and Path(f"/proc/{pid}").exists()]
+
+    def process(self, domain: str) -> int:
+        """The QEMU process of a running domain."""
+        return int((self._pid_files / f"{domain}.pid").read_text())
+
+    @property
+    def _daemon(self) -> int:
+        return int((self.folder / "libvirtd.pid").read_text())
+
+    @property
+    def _pid_files(self) -> Path:
+        return Path(f"/proc/{self._daemon}/root/run/libvirt/qemu")
 
     def sockets(self) -> list[Path]:
         """devicevm's own sockets that are left."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from devicevm.domain import CpuPlacement, DomainSpec, Role
-from devicevm.inventory.host import DomainSupport, Holding, Host
+from devicevm.inventory.host import DomainSupport, GuestKind, Holding, Host
 from devicevm.manifest.topology import Boot, HostPolicy, ResourceRequest
 from devicevm.planner.book import Book, cpus_of, held_by
 from devicevm.planner.resources import KINDS, Footing, Misfit, fit_one, fits, fulfilled
@@ -163,6 +163,20 @@ def test_microcode_is_a_lowest_revision() -> None:
     there = book(replace(host(), microcode=0x2B))
     assert given((ask("microcode", revision=0x2B), ask("thread")), there).reasons[0] == "the host's microcode is 0x2b"
     assert refused((ask("microcode", revision=0x2C),), there) == "revision 0x2c or later asked, the host has 0x2b"
+
+
+def test_code_of_another_architecture_is_translated_where_the_vmm_can() -> None:
+    arm = (ask("microcode", arch="aarch64"), ask("core"))
+    assert refused(arm, book()) == "the VMM has no translator for aarch64"
+    there = book(replace(host(), guests=(GuestKind("aarch64", "hvm", ("tcg",)),)))
+    footing = given(arm, there)
+    assert (footing.arch, footing.reasons[0]) == ("aarch64", "the VMM translates aarch64 into x86_64")
+    spec = replace(device_vm(footing), arch="aarch64")
+    assert fulfilled((arm,), spec, there)
+    assert not fulfilled(((ask("core"),),), spec, there)
+    assert not fulfilled((arm,), replace(spec, arch="x86_64"), there)
+    assert given((ask("microcode", arch="x86_64"),), there).arch == ""
+    assert "there are no device VM images for s390x" in refused((ask("microcode", arch="s390x"),), there)
 
 
 def test_huge_pages_are_counted_by_node_and_rounded_up() -> None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
 from ..guest.control import Control, DeviceState, DeviceStatus
+from ..guest.features import missing_features
 from ..guest.probe import PROBES, probe_bytes
 from ..vmm.driver import Driver
 
@@ -34,6 +35,7 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     try:
         with _Guest(driver, spec, deadline) as guest:
             before = guest.wait_running()
+            guest.check_features()
             probed = [one for one in spec.emulators if not before[one.id].connected and _asks(one)]
             for emulator in probed:
                 _wait_answer(driver, spec, emulator, deadline)
@@ -69,6 +71,16 @@ class _Guest:
             if not missing:
                 return devices
             _pause(self.driver, self.spec, self.deadline, f"{', '.join(missing)} did not come up")
+
+    def check_features(self) -> None:
+        """See that the guest's processor has the extensions that were asked for: a VMM may drop one silently."""
+        if not self.spec.cpu_features or self._control is None:
+            return
+        if missing := missing_features(self.spec.cpu_features, self._control.cpu().flags):
+            raise DevicevmError(
+                f"its processor has no {', '.join(missing)}, though the VMM was asked for it",
+                hint="leave the extension out of the resources, or choose an accelerator that has it",
+            )
 
     def wait_restarted(self, restarts: dict[str, int]) -> None:
         """Wait until the emulators that were probed, with how often each had been started, have noticed that the probe

@@ -166,8 +166,10 @@ def _request(kind: str, data: Any) -> ResourceRequest:
     if kind == "isa":
         return ResourceRequest(kind, options={"features": sorted(data)})
     if kind == "microcode":
-        revision = data["revision"]
-        return ResourceRequest(kind, options={"revision": int(revision, 16) if isinstance(revision, str) else revision})
+        options = dict(data)
+        if isinstance(options.get("revision"), str):
+            options["revision"] = int(options["revision"], 16)
+        return ResourceRequest(kind, options=options)
     if kind == "memory":
         return ResourceRequest(kind, options={"pageSize": parse_bytes(data["pageSize"])})
     options = {key: data[key] for key in ("numaNode", "smt") if key in data}

@@ -192,9 +192,6 @@ class Trial:
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
-        image = unit.image
-        if not unit.observed and GUESTS in self.host.vmm.supports and image_named(self.host, image) is None:
-            return [f"image {image} is not there: build it with 'devicevm image build {image}'"]
         if unit.memory_needed > (memory := unit_memory(unit)):
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
@@ -205,6 +202,9 @@ class Trial:
         for words, answer in fits(unit.resources, self.book, memory):
             if isinstance(answer, Misfit):
                 reasons.append(f"{words}: {answer.reason}")
+                continue
+            if missing := self._lacks_image(unit, answer.arch):
+                reasons.append(missing)
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
             self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
@@ -219,6 +219,17 @@ class Trial:
             self._take_back(before)
             reasons.append(f"{words}: it fits, but then {failed[0]}")
         return [f"{unit.name}: {reason}" for reason in reasons] or [f"{unit.name}: no resources are declared for it"]
+
+    def _lacks_image(self, unit: Unit, arch: str) -> str:
+        """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
+        host, name = self.host, unit.image
+        if unit.observed and unit.observed.arch == (arch or host.arch):
+            return ""
+        if GUESTS not in host.vmm.supports or image_named(host, name, arch):
+            return ""
+        option = f"--arch {arch} " if arch else ""
+        built = f"image {name} for {arch}" if arch else f"image {name}"
+        return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
 
     def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
         spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
@@ -286,7 +297,7 @@ def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
 
 def footing_of(spec: DomainSpec, memory: int) -> Footing:
     """What a device VM stands on now, with the memory it is to have."""
-    return Footing(memory, spec.placement, spec.vcpus, spec.cpu_features, spec.page_size)
+    return Footing(memory, spec.placement, spec.vcpus, spec.cpu_features, spec.page_size, spec.arch)
 
 
 def _asks_alone(unit: Unit) -> bool:

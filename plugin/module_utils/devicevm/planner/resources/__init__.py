@@ -58,6 +58,7 @@ def fulfilled(alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Boo
     return any(
         all(KINDS[request.kind].fulfils(request, spec, book) for request in in_order(alternative))
         and set(spec.cpu_features) == _features(alternative)
+        and spec.arch == (_arch(alternative) or book.host.arch)
         and bool(spec.page_size) == any(request.kind == "memory" for request in alternative)
         for alternative in alternatives
     )
@@ -78,3 +79,7 @@ def describe(alternative: Alternative) -> str:
 
 def _features(alternative: Alternative) -> set[str]:
     return {name for request in alternative if request.kind == "isa" for name in isa.features_of(request)}
+
+
+def _arch(alternative: Alternative) -> str:
+    return next((request.options.get("arch", "") for request in alternative if request.kind == "microcode"), "")

@@ -14,13 +14,15 @@ from ..book import Book
 @dataclass(frozen=True)
 class Footing:
     """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
-    `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual)."""
+    `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual),
+    `arch` the architecture whose code the VMM translates for it (empty = the host's own)."""
 
     memory: int
     placement: CpuPlacement = field(default_factory=CpuPlacement)
     vcpus: int = 1
     features: tuple[str, ...] = ()
     page_size: int = 0
+    arch: str = ""
     reasons: tuple[str, ...] = ()
 
 

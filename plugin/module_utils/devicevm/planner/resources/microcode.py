@@ -1,37 +1,57 @@
-"""microcode: the lowest revision of the host processor's microcode that the emulation code may run on."""
+"""microcode: what runs the emulation code below its instruction set.
+
+That is the host processor's own microcode, of which a lowest revision may be asked; or, for emulation code of an
+architecture that the host does not have, the VMM's instruction translator.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
 from ...domain import DomainSpec
+from ...guest.architecture import ARCHITECTURES
 from ...manifest.topology import ResourceRequest
 from ..book import Book
 from .kind import Footing, Misfit
 
+TRANSLATOR = "tcg"
+
 
 @dataclass(frozen=True)
 class Microcode:
-    """A host whose microcode is at least `options["revision"]` (an integer, as capabilities tell it)."""
+    """`options["revision"]` (an integer, as capabilities tell it) or `options["arch"]`, or both."""
 
     name: str = "microcode"
 
     def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing as it is, when the host's processor has the revision."""
-        asked, there = request.options["revision"], book.host.microcode
-        if not there:
+        """The footing, with another architecture where that is asked, when the host has what is asked."""
+        asked, there = request.options.get("revision", 0), book.host.microcode
+        reasons = footing.reasons
+        if asked and not there:
             return Misfit(f"revision {asked:#x} or later asked, the host does not tell its own")
         if there < asked:
             return Misfit(f"revision {asked:#x} or later asked, the host has {there:#x}")
-        return replace(footing, reasons=(*footing.reasons, f"the host's microcode is {there:#x}"))
+        if asked:
+            reasons = (*reasons, f"the host's microcode is {there:#x}")
+        arch = request.options.get("arch", "")
+        if not arch or arch == book.host.arch:
+            return replace(footing, reasons=reasons)
+        if arch not in ARCHITECTURES:
+            return Misfit(f"there are no device VM images for {arch}, only for {', '.join(sorted(ARCHITECTURES))}")
+        if not any(kind.arch == arch and TRANSLATOR in kind.accelerators for kind in book.host.guests):
+            return Misfit(f"the VMM has no translator for {arch}")
+        return replace(footing, arch=arch, reasons=(*reasons, f"the VMM translates {arch} into {book.host.arch}"))
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """The host it is on has the revision still."""
-        return book.host.microcode >= int(request.options["revision"])
+        return book.host.microcode >= int(request.options.get("revision", 0))
 
     def describe(self, request: ResourceRequest) -> str:
-        """`microcode 0x2b or later`."""
-        return f"microcode {request.options['revision']:#x} or later"
+        """`microcode 0x2b or later`, `translation of aarch64`."""
+        options = request.options
+        words = [f"microcode {options['revision']:#x} or later"] if "revision" in options else []
+        words += [f"translation of {options['arch']}"] if "arch" in options else []
+        return " and ".join(words)
 
 
 KIND = Microcode()
