@@ -40,7 +40,12 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
         # Not checked: libvirt takes what TCG adds of its own for a fault.
         cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
         add(cpu, "model", model, fallback="forbid")
-        for feature in features:
+        for feature in sorted({*features, *spec.cpu_features}):
+            add(cpu, "feature", policy="require", name=feature)
+    elif spec.cpu_features:
+        # Anything else than the host's own model would have to name one that has them.
+        cpu = add(domain, "cpu", mode="host-model", check="full")
+        for feature in spec.cpu_features:
             add(cpu, "feature", policy="require", name=feature)
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
