@@ -68,6 +68,7 @@ def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) ->
         assert cpu.arch == ARCH
         assert {"fp", "asimd", "aes"} <= set(cpu.flags)
         assert not {"sse2", "sve"} & set(cpu.flags)  # x86's, and what a cortex-a53 has not
+    assert "agent: up after" in stage.devicevm("logs", "instruments").stdout
     shell = Shell(stage.folder / "a.shell")
     assert shell.run("uname -m").strip() == build_architecture()
 

@@ -14,10 +14,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from devicevm.cli.imagebuild import cache_folder
 from devicevm.errors import DevicevmError
 from devicevm.guest.apt import AptPackages
 from devicevm.guest.architecture import ARCHITECTURES, architecture, build_architecture
 from devicevm.guest.build import build_image
+from devicevm.guest.compile import CrossToolchain, compile_program
 from devicevm.guest.cpio import Archive
 from devicevm.guest.elf import Tree, read_needs
 from devicevm.guest.image import Image
@@ -29,6 +31,7 @@ from devicevm.planner.specify import image_named
 from devicevm.vmm.images import images_in
 from world import host
 
+REPO = Path(__file__).parents[2]
 VERSION = "6.1.0-test"
 KERNEL = b"\x7fELF" + b"kernel" * 1000
 RECIPE = ImageRecipe(
@@ -310,6 +313,34 @@ def test_libraries_of_a_program() -> None:
     closure = Tree(Path("/"), architecture(build_architecture()).triplet).closure("/bin/sh")
     assert needs.interpreter in closure
     assert any("libc.so" in path for path in closure)
+
+
+@pytest.mark.slow
+def test_programs_for_another_architecture(tmp_path: Path) -> None:
+    """The distribution's cross compiler, unpacked to two places: the same bytes, which are the other machine's."""
+    pytest.importorskip("elftools", reason="needs pyelftools")
+    from elftools.elf.elffile import ELFFile
+
+    (other,) = (item for name, item in ARCHITECTURES.items() if name != build_architecture())
+    if not shutil.which("apt-get"):
+        pytest.skip("apt-get is not installed")
+    tools = AptPackages(cache_folder() / "apt", architecture(build_architecture()))
+    libraries = AptPackages(cache_folder() / f"apt-{other.debian}", other)
+    made = []
+    for name in ("one", "two"):
+        try:
+            compiler = CrossToolchain(
+                other, tools=tools, libraries=libraries, cache=tmp_path / name, progress=lambda _: None
+            )
+        except DevicevmError as error:
+            pytest.skip(f"no repository answers: {error.message}")
+        compile_program("agent", REPO / "plugin/guest", tmp_path / f"{name}.elf", compiler)
+        made.append((tmp_path / f"{name}.elf").read_bytes())
+    assert made[0] == made[1]
+    with (tmp_path / "one.elf").open("rb") as stream:
+        machine = ELFFile(stream)["e_machine"]
+    assert machine == {"aarch64": "EM_AARCH64", "x86_64": "EM_X86_64"}[other.name]
+    assert read_needs(tmp_path / "one.elf").interpreter == ""
 
 
 @pytest.mark.slow

@@ -17,15 +17,13 @@ class Architecture:
     name: str
     debian: str
     triplet: str
-    elf_machine: int
-    """e_machine of its ELF files (gABI)."""
 
 
 ARCHITECTURES = {
     item.name: item
     for item in (
-        Architecture("x86_64", "amd64", "x86_64-linux-gnu", 62),
-        Architecture("aarch64", "arm64", "aarch64-linux-gnu", 183),
+        Architecture("x86_64", "amd64", "x86_64-linux-gnu"),
+        Architecture("aarch64", "arm64", "aarch64-linux-gnu"),
     )
 }
 
