@@ -75,6 +75,17 @@ class Attachment:
 
 
 @dataclass(frozen=True)
+class HostDevice:
+    """A device of the host that a domain is given whole. `kind` is pci (a function, virtual ones too) or mdev.
+
+    `address` is as in inventory's NodeDevice: `0000:02:10.7` for PCI, the UUID of a mediated device that is there.
+    """
+
+    kind: str
+    address: str
+
+
+@dataclass(frozen=True)
 class CpuPlacement:
     """Where a domain's threads run. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
     of the VMM's own threads; empty = anywhere. `dedicated` = nobody else is placed there."""
@@ -117,6 +128,8 @@ class DomainSpec:
     """Whose devices a device VM emulates: those of one client, or of one declaration's scope (planner/grouping.py)."""
     trust_domain: str = "default"
     domain_xml: str = ""
+    host_devices: tuple[HostDevice, ...] = ()
+    """Devices of the host that the domain is given: for a device VM, the blocks that its emulators drive."""
 
 
 @dataclass(frozen=True)
