@@ -85,12 +85,13 @@ def test_a_design_answers_a_client_and_is_reconfigured(stage: Stage) -> None:
     assert ask(shell, b"R\x05", 5) == generator(0x1234, 260)[255:]
     assert "No changes" in stage.devicevm("apply", RECIPE, path).stdout
 
-    # Another design is another device: the plan shows it, and the client gets its answers.
+    # Another design: the plan shows it, and the client that runs on gets its answers.
+    boot = shell.run("cat /proc/sys/kernel/random/boot_id")
     path = manifest(stage, source(taps=0xA6A6))
-    assert stage.json("plan", RECIPE, path)["steps"]
-    stage.devicevm("apply", "--yes", RECIPE, path)
-    shell.close()
-    shell = Shell(stage.folder / "lab.shell")
+    steps = stage.json("plan", RECIPE, path)["steps"]
+    assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/lab-dvm", "live")]
+    stage.devicevm("apply", RECIPE, path)
+    assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
     assert ask(shell, b"S\x12\x34R\x20", 33) == b"K" + generator(0x1234, 32, 0xA6A6)
     stage.devicevm("destroy", "--yes", "--delete-data", path, RECIPE)
     assert len(list(stage.folder.glob("*.design"))) == 2
