@@ -23,6 +23,7 @@ from devicevm.cli.imagebuild import build_one, recipes_of
 from devicevm.cli.remains import remains_of
 from devicevm.domain import DomainSpec
 from devicevm.guest.apt import AptPackages
+from devicevm.guest.architecture import architecture, build_architecture
 from devicevm.guest.build import build_image
 from devicevm.guest.image import Image
 from devicevm.guest.recipe import parse_recipe
@@ -77,7 +78,7 @@ class Stage:
             shutil.copytree(HERE / "guest", sources, dirs_exist_ok=True)
         (document,) = read_images([HERE / f"{name}.yaml"], schemas=data("schemas"))
         cache = Path("/var/cache/devicevm") if os.geteuid() == 0 else Path.home() / ".cache/devicevm"
-        packages = AptPackages(cache / "apt")
+        packages = AptPackages(cache / "apt", architecture(build_architecture()))
         return build_image(
             parse_recipe(document), sources=sources, store=self.store, cache=cache / "trees", packages=packages
         )

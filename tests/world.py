@@ -193,7 +193,18 @@ class ModelVmm:
 
 
 def _holding(spec: DomainSpec) -> Holding:
-    cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin}))
+    placement = spec.placement
+    cpus = tuple(sorted({cpu for pin in (*placement.vcpus, placement.idle) for cpu in pin}))
     return Holding(
-        spec.name, spec.uuid, True, spec.vcpus, spec.memory, cpus, not cpus, spec.placement.dedicated, owner=spec.owner
+        spec.name,
+        spec.uuid,
+        True,
+        spec.vcpus,
+        spec.memory,
+        cpus,
+        not cpus,
+        placement.dedicated,
+        nodes=placement.nodes,
+        owner=spec.owner,
+        page_size=spec.page_size,
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import DevicevmError
 from ..guest.apt import AptPackages
+from ..guest.architecture import architecture, build_architecture
 from ..guest.build import build_image
 from ..guest.image import Image
 from ..guest.recipe import ImageRecipe, parse_recipe
@@ -31,17 +32,22 @@ def recipes_of(name: str) -> list[ImageRecipe]:
     return recipes
 
 
-def build_one(recipe: ImageRecipe, store: ImageStore, *, refresh: bool = False) -> Image:
-    """Build one image with progress on standard error."""
+def build_one(recipe: ImageRecipe, store: ImageStore, *, arch: str = "", refresh: bool = False) -> Image:
+    """Build one image for `arch` (this machine's if not given), with progress on standard error."""
     cache = cache_folder()
-    packages = AptPackages(cache / "apt", refresh=refresh)
+    own = architecture(build_architecture())
+    wanted = architecture(arch) if arch else own
+    tools = AptPackages(cache / "apt", own, refresh=refresh)
+    packages = tools if wanted == own else AptPackages(cache / f"apt-{wanted.debian}", wanted, refresh=refresh)
     return build_image(
         recipe,
         sources=data("guest"),
         store=store,
         cache=cache / "trees",
         packages=packages,
-        progress=lambda text: output.note(f"{recipe.name}: {text}"),
+        arch=wanted.name,
+        tools=None if wanted == own else tools,
+        progress=lambda text: output.note(f"{recipe.name}{'' if wanted == own else ' for ' + wanted.name}: {text}"),
     )
 
 

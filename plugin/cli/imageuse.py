@@ -15,7 +15,7 @@ from ..guest.store import ImageStore
 def is_current(store: ImageStore, image: Image) -> bool:
     """Whether the image's name stands for this version."""
     try:
-        return store.current(image.name).digest == image.digest
+        return store.current(image.name, image.arch).digest == image.digest
     except DevicevmError:
         return False
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from devicevm.guest.architecture import ARCHITECTURES, build_architecture
 from devicevm.guest.image import INITRAMFS, KERNEL, Image, write_description
 from devicevm.guest.store import ImageStore
 
@@ -57,6 +58,18 @@ def test_build(cli: Any, asked: list[Any], tmp_path: Path) -> None:
     said = cli("image", "build", "base", "--refresh", "--images", store, "-o", "json")
     assert said.json[0]["name"] == "base"
     assert asked[-1][1]["packages"]._refresh
+    assert (asked[-1][1]["arch"], asked[-1][1]["tools"]) == (build_architecture(), None)
+
+
+def test_build_for_another_architecture(cli: Any, asked: list[Any], tmp_path: Path) -> None:
+    (other,) = set(ARCHITECTURES) - {build_architecture()}
+    said = cli("image", "build", "--arch", other, "base", "--images", tmp_path)
+    assert f"base for {other}: compiling" in said.err
+    settings = asked[-1][1]
+    assert settings["arch"] == other
+    assert settings["packages"].kernel_package("cloud").endswith(f"-{ARCHITECTURES[other].debian}")
+    assert settings["tools"].kernel_package("cloud").endswith(f"-{ARCHITECTURES[build_architecture()].debian}")
+    assert cli("image", "build", "--arch", "z80", "base").status == 2
 
 
 def test_build_what_is_not_there(cli: Any, web: Path, tmp_path: Path) -> None:
@@ -79,7 +92,10 @@ def test_list(cli: Any, tmp_path: Path) -> None:
     put(tmp_path, "base", "a")
     put(tmp_path, "base", "b")
     lines = cli("image", "list", "--images", tmp_path).out.splitlines()
-    assert [line.split()[:3] for line in lines[1:]] == [["base", "a" * 12, "no"], ["base", "b" * 12, "yes"]]
+    assert [line.split()[:4] for line in lines[1:]] == [
+        ["base", "x86_64", "a" * 12, "no"],
+        ["base", "x86_64", "b" * 12, "yes"],
+    ]
     assert [item["digest"][0] for item in cli("image", "list", "-o", "json", "--images", tmp_path).json] == ["a", "b"]
 
 

@@ -182,6 +182,16 @@ def test_peer_that_leaves_in_mid_answer(guest: Guest) -> None:
         assert probe_nbd(guest.socket("disk"), 20) == SIZE
 
 
+def test_processor(guest: Guest) -> None:
+    """What QEMU was told to emulate is there (`-cpu qemu64,+rdrand`), and what it was not is not."""
+    with guest.control() as control:
+        assert control.status().arch == "x86_64"
+        found = control.cpu()
+    assert found.arch == "x86_64"
+    assert {"sse2", "rdrand"} <= set(found.flags)
+    assert not {"avx512f", "asimd"} & set(found.flags)
+
+
 def test_add_replace_remove(guest: Guest) -> None:
     with guest.control() as control:
         echo = {"name": "spare", "command": ["/usr/lib/devicevm/echo"]}

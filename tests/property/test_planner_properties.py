@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from devicevm.apply.check import check_plan
+from devicevm.domain import DomainSpec
 from devicevm.inventory.host import Holding, Host
-from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Serves, ShareScope, Topology
+from devicevm.manifest.topology import (
+    Device,
+    DeviceVM,
+    HostPolicy,
+    PlacementStrategy,
+    ResourceRequest,
+    Serves,
+    ShareScope,
+    Topology,
+)
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent, make_plan
 from devicevm.record import canonical_json, from_data, to_data
@@ -14,26 +25,45 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from world import DISK, GIB, ME, MIB, RNG, SERIAL, ModelVmm, class_, client, core, disk, host, thread, topology
 
+PAGES = 2 * MIB
+
+
+def local(kind: str, count: int = 1, **options: Any) -> ResourceRequest:
+    """Processors of a device VM's own, on one NUMA node with its memory."""
+    return ResourceRequest(kind, count, True, {"numaNode": "one", **options})
+
+
 ALONE = class_("alone", resources=(core(), thread(2, dedicated=True)))
 PAIR = class_("pair", resources=(thread(2),))
-CLASSES = (DISK, RNG, SERIAL, ALONE, PAIR)
+ISOLATED = class_("isolated", resources=((local("thread", 2, smt="isolate"),), (local("thread", 2, smt="require"),)))
+WHOLE = class_("whole", resources=((local("processor"), ResourceRequest("memory", options={"pageSize": PAGES})),))
+CLASSES = (DISK, RNG, SERIAL, ALONE, PAIR, ISOLATED, WHOLE)
+KINDS = [class_.name for class_ in CLASSES]
 
 
 @st.composite
-def hosts(draw: st.DrawFn) -> Host:
-    cores, threads = draw(st.integers(1, 6)), draw(st.integers(1, 2))
+def hosts(draw: st.DrawFn, name: str = "h1") -> Host:
+    cores, threads, sockets = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     cpus = draw(st.sets(st.integers(0, cores * threads - 1), max_size=2))
     held = tuple(Holding(f"other{cpu}", "u", True, 1, MIB, (cpu,), False) for cpu in sorted(cpus))
-    return host(cores=cores, threads=threads, memory=draw(st.integers(1, 8)) * GIB, holdings=held)
+    memory = draw(st.integers(1, 8)) * GIB
+    one = host(name, cores=cores, threads=threads, sockets=sockets, memory=memory, holdings=held)
+    return replace(one, nodes=tuple(replace(node, huge_pages={str(PAGES): 100}) for node in one.nodes))
+
+
+def fleets() -> st.SearchStrategy[tuple[Host, ...]]:
+    """One to three hosts."""
+    names = [["h1"], ["h1", "h2"], ["h1", "h2", "h3"]]
+    return st.sampled_from(names).flatmap(lambda some: st.tuples(*(hosts(name) for name in some)))
 
 
 @st.composite
 def topologies(draw: st.DrawFn) -> Topology:
     clients = []
     for name in draw(st.sets(st.sampled_from("abcdef"), max_size=5)):
-        kinds = draw(st.lists(st.sampled_from(["disk", "rng", "serial", "alone", "pair"]), max_size=4))
+        kinds = draw(st.lists(st.sampled_from(KINDS), max_size=4))
         devices = [
-            replace(disk(f"d{index}"), class_=kind) if kind in ("disk", "alone", "pair") else Device(f"d{index}", kind)
+            Device(f"d{index}", kind) if kind in ("rng", "serial") else replace(disk(f"d{index}"), class_=kind)
             for index, kind in enumerate(kinds)
         ]
         label = {"tier": draw(st.sampled_from(["front", "back"]))}
@@ -47,35 +77,56 @@ def topologies(draw: st.DrawFn) -> Topology:
         scope = draw(st.sampled_from(list(ShareScope)))
         declared = (DeviceVM("shared", serves, scope, max_devices=draw(st.integers(1, 4))),)
     reserved = tuple(sorted(draw(st.sets(st.integers(0, 3), max_size=1))))
-    return topology(*clients, classes=CLASSES, device_vms=declared, hosts=(HostPolicy("h1", reserved_cpus=reserved),))
+    policies = (
+        HostPolicy("h1", reserved_cpus=reserved, headroom_memory=draw(st.sampled_from([0, GIB // 2]))),
+        HostPolicy("h2", maintenance=draw(st.booleans())),
+        HostPolicy("h3", trust_domains=draw(st.sampled_from([(), ("red",)]))),
+    )
+    strategy = draw(st.sampled_from(list(PlacementStrategy)))
+    return topology(*clients, classes=CLASSES, device_vms=declared, hosts=policies, placement=strategy)
 
 
-def check_booking(plan: Plan, vmm: ModelVmm, wanted: Topology) -> None:
-    """Nothing is booked twice, what is reserved stays free, and what is dedicated is alone."""
-    one = vmm.hosts[0]
-    reserved = set(wanted.hosts[0].reserved_cpus)
+def check_booking(vmm: ModelVmm, wanted: Topology) -> None:
+    """Nothing is booked twice, what is reserved stays free, what is dedicated is alone; a channel is on one host."""
+    specs = [domain.spec for domain in vmm.observe() if domain.spec]
+    for one in vmm.hosts:
+        check_host(one, [spec for spec in specs if spec.host == one.name], wanted)
+    places = {spec.name: spec.host for spec in specs}
+    for spec in specs:
+        for attachment in spec.attachments:
+            assert places[attachment.device_vm] == spec.host
+
+
+def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
+    """The same of one host."""
+    policy = next(policy for policy in wanted.hosts if policy.name == one.name)
     pinned: dict[int, list[tuple[str, bool]]] = {}
     for held in one.holdings:
         for cpu in held.cpus:
             pinned.setdefault(cpu, []).append((held.domain, held.dedicated))
-    for domain in vmm.observe():
-        assert domain.spec is not None
-        for cpu in {cpu for pin in domain.spec.placement.vcpus for cpu in pin}:
-            assert cpu not in reserved
-            pinned.setdefault(cpu, []).append((domain.name, domain.spec.placement.dedicated))
+    for spec in specs:
+        for cpu in {cpu for pin in (*spec.placement.vcpus, spec.placement.idle) for cpu in pin}:
+            assert cpu not in policy.reserved_cpus
+            pinned.setdefault(cpu, []).append((spec.name, spec.placement.dedicated))
+        nodes = {cpu.node for cpu in one.cpus for pin in spec.placement.vcpus if cpu.id in pin}
+        assert not spec.placement.nodes or nodes == set(spec.placement.nodes)
     for cpu, holders in pinned.items():
         if any(dedicated for _, dedicated in holders):
             assert len(holders) == 1, f"CPU {cpu} is dedicated, and held by {holders}"
-    used = sum(domain.spec.memory for domain in vmm.observe() if domain.spec) + sum(h.memory for h in one.holdings)
-    assert used <= one.memory
+    assert sum(spec.memory for spec in specs) + sum(held.memory for held in one.holdings) <= one.memory
+    for node in one.nodes:
+        there = [spec for spec in specs if spec.placement.nodes == (node.id,)]
+        assert sum(spec.memory for spec in there) <= node.memory
+        pages = sum(spec.memory // PAGES for spec in there if spec.page_size == PAGES)
+        assert pages <= node.huge_pages[str(PAGES)]
 
 
-@given(hosts(), topologies())
+@given(fleets(), topologies())
 @settings(max_examples=150, deadline=None)
-def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(one: Host, wanted: Topology) -> None:
-    vmm = ModelVmm(one)
+def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(fleet: tuple[Host, ...], wanted: Topology) -> None:
+    vmm = ModelVmm(*fleet)
     plan = vmm.apply(wanted)
-    check_booking(plan, vmm, wanted)
+    check_booking(vmm, wanted)
     out = {item.client for item in plan.unplaced}
     for declared in wanted.clients:
         assert (declared.name in vmm.domains) == (declared.name not in out)
@@ -85,36 +136,38 @@ def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(one: Host, want
     assert plan.unplaced or vmm.plan(wanted).steps == ()
 
 
-@given(hosts(), topologies(), topologies())
+@given(fleets(), topologies(), topologies())
 @settings(max_examples=100, deadline=None)
-def test_from_any_state_to_any_other_and_back_to_nothing(one: Host, first: Topology, second: Topology) -> None:
-    vmm = ModelVmm(one)
+def test_from_any_state_to_any_other_and_back_to_nothing(
+    fleet: tuple[Host, ...], first: Topology, second: Topology
+) -> None:
+    vmm = ModelVmm(*fleet)
     first = replace(first, hosts=second.hosts)
     vmm.apply(first)
     prune = Intent("default", prune=True)
     observed = vmm.observe()
     plan = vmm.apply(second, prune)
     check_plan(plan, observed)
-    check_booking(plan, vmm, second)
+    check_booking(vmm, second)
     assert plan.unplaced or vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)
     assert vmm.domains == {}
 
 
-@given(hosts(), topologies())
+@given(fleets(), topologies())
 @settings(max_examples=60, deadline=None)
-def test_the_same_input_gives_the_same_bytes_and_they_read_back(one: Host, wanted: Topology) -> None:
-    plan = make_plan(wanted, (one,), (), ME)
-    again = make_plan(wanted, (one,), (), ME)
+def test_the_same_input_gives_the_same_bytes_and_they_read_back(fleet: tuple[Host, ...], wanted: Topology) -> None:
+    plan = make_plan(wanted, fleet, (), ME)
+    again = make_plan(wanted, fleet, (), ME)
     assert canonical_json(plan) == canonical_json(again)
     assert from_data(Plan, to_data(plan)) == plan
     check_plan(plan)
 
 
-@given(hosts(), topologies())
+@given(fleets(), topologies())
 @settings(max_examples=60, deadline=None)
-def test_adding_a_client_disturbs_nobody(one: Host, wanted: Topology) -> None:
-    vmm = ModelVmm(one)
+def test_adding_a_client_disturbs_nobody(fleet: tuple[Host, ...], wanted: Topology) -> None:
+    vmm = ModelVmm(*fleet)
     vmm.apply(wanted)
     grown = replace(wanted, clients=tuple(sorted((*wanted.clients, client("zz", disk())), key=lambda c: c.name)))
     plan = vmm.plan(grown)
@@ -122,12 +175,12 @@ def test_adding_a_client_disturbs_nobody(one: Host, wanted: Topology) -> None:
     assert not any(step.action.value in ("stop", "undefine") for step in plan.steps)
 
 
-@given(hosts(), topologies(), topologies(), st.integers(0, 12))
+@given(fleets(), topologies(), topologies(), st.integers(0, 12))
 @settings(max_examples=150, deadline=None)
 def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
-    one: Host, first: Topology, second: Topology, steps: int
+    fleet: tuple[Host, ...], first: Topology, second: Topology, steps: int
 ) -> None:
-    vmm = ModelVmm(one)
+    vmm = ModelVmm(*fleet)
     first = replace(first, hosts=second.hosts)
     vmm.apply(first)
     prune = Intent("default", prune=True)
@@ -138,7 +191,7 @@ def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
             vmm.carry_out(replace(plan, steps=(replace(step, after=()),)))
             done.append(step.id)
     last = vmm.apply(second, prune)
-    check_booking(plan, vmm, second)
+    check_booking(vmm, second)
     # With something left out nothing is applied, unless asked; what went in place of it may make room for it.
     assert last.unplaced or vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)

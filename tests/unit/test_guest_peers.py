@@ -101,13 +101,35 @@ def test_status(serve: Serve) -> None:
         status = control.status()
     assert [device.state for device in status.devices] == [DeviceState.RUNNING, DeviceState.WAITING]
     assert status.ready
-    assert (status.uptime, status.memory_available) == (1.5, 1000)
+    assert (status.uptime, status.memory_available, status.arch) == (1.5, 1000, "")
+    with Control(serve(answering(good(**STATUS, arch="aarch64")))) as control:
+        assert control.status().arch == "aarch64"
 
 
 def test_late_replies_to_others_are_skipped(serve: Serve) -> None:
     stale = b'{"id":null,"ok":false,"error":"not JSON"}\n{"id":-1,"ok":true}\n'
     with Control(serve(answering(lambda request: stale + good(lines=["a", "b\x1b[2J"])(request)))) as control:
         assert control.log() == ("a", "b?[2J")
+
+
+def test_cpu(serve: Serve) -> None:
+    with Control(serve(answering(good(arch="aarch64", flags=["fp", "asimd"])))) as control:
+        found = control.cpu()
+    assert (found.arch, found.flags) == ("aarch64", ("fp", "asimd"))
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        ({"arch": "x86_64"}, "flags missing"),
+        ({"arch": "x86_64", "flags": "sse2"}, "a list expected"),
+        ({"arch": "x86_64", "flags": ["sse2", "\x1b[2J"]}, "processor's flags"),
+        ({"arch": "", "flags": []}, "processor's flags"),
+    ],
+)
+def test_cpu_of_a_hostile_guest(serve: Serve, reply: dict[str, object], reason: str) -> None:
+    with Control(serve(answering(good(**reply)))) as control, pytest.raises(DevicevmError, match=reason):
+        control.cpu()
 
 
 def test_refusal(serve: Serve) -> None:
@@ -218,11 +240,11 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Our emulators, compiled as for an image."""
     if not shutil.which("gcc"):
         pytest.skip("gcc is not installed")
-    from devicevm.guest.compile import compile_program
+    from devicevm.guest.compile import HostToolchain, compile_program
 
     folder = tmp_path_factory.mktemp("programs")
     for name in ("egd", "nmea", "echo"):
-        compile_program(name, Path(__file__).parents[2] / "plugin/guest", folder / name)
+        compile_program(name, Path(__file__).parents[2] / "plugin/guest", folder / name, HostToolchain())
     return folder
 
 

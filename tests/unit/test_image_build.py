@@ -16,14 +16,18 @@ from pathlib import Path
 import pytest
 from devicevm.errors import DevicevmError
 from devicevm.guest.apt import AptPackages
+from devicevm.guest.architecture import ARCHITECTURES, architecture, build_architecture
 from devicevm.guest.build import build_image
 from devicevm.guest.cpio import Archive
 from devicevm.guest.elf import Tree, read_needs
 from devicevm.guest.image import Image
-from devicevm.guest.kernel import extract_vmlinux
+from devicevm.guest.kernel import bootable, extract_vmlinux
 from devicevm.guest.packages import Package, Progress
-from devicevm.guest.recipe import ImageRecipe, RecipeFile
+from devicevm.guest.recipe import ArchitectureRecipe, ImageRecipe, RecipeFile, recipe_for
 from devicevm.guest.store import ImageStore, default_store
+from devicevm.planner.specify import image_named
+from devicevm.vmm.images import images_in
+from world import host
 
 VERSION = "6.1.0-test"
 KERNEL = b"\x7fELF" + b"kernel" * 1000
@@ -94,7 +98,9 @@ class FakePackages:
         (target / f"boot/vmlinuz-{VERSION}").write_bytes(bzimage(KERNEL))
 
 
-def build(folder: Path, recipe: ImageRecipe = RECIPE, packages: FakePackages | None = None) -> tuple[Image, list[str]]:
+def build(
+    folder: Path, recipe: ImageRecipe = RECIPE, packages: FakePackages | None = None, arch: str = "x86_64"
+) -> tuple[Image, list[str]]:
     sources = folder / "sources"
     sources.mkdir(parents=True, exist_ok=True)
     if not (sources / "text").exists():
@@ -106,6 +112,7 @@ def build(folder: Path, recipe: ImageRecipe = RECIPE, packages: FakePackages | N
         store=ImageStore(folder / "store"),
         cache=folder / "cache",
         packages=packages or FakePackages(folder),
+        arch=arch,
         progress=said.append,
     )
     return image, said
@@ -186,6 +193,56 @@ def test_changes_are_seen(tmp_path: Path, change: str) -> None:
     assert set(store.list()) == {first, second}
 
 
+def test_an_image_for_each_architecture(tmp_path: Path) -> None:
+    """One recipe, two images side by side; each is the current one of its architecture, and of a planner's facts."""
+    extra = {"aarch64": ArchitectureRecipe(command_line=("console=ttyAMA0",)), "x86_64": ArchitectureRecipe()}
+    recipe = replace(RECIPE, architectures=extra)
+    images = {arch: build(tmp_path, recipe, arch=arch)[0] for arch in ARCHITECTURES}
+    store = ImageStore(tmp_path / "store")
+    assert {arch: store.current("tiny", arch) for arch in images} == images
+    assert images["aarch64"].digest != images["x86_64"].digest
+    assert (os.readlink(store.root / "tiny"), os.readlink(store.root / "tiny.aarch64")) == (
+        images["x86_64"].folder,
+        images["aarch64"].folder,
+    )
+    assert images["aarch64"].command_line == "quiet panic=-1 console=ttyAMA0"
+    assert images["x86_64"].command_line == "quiet panic=-1"
+    facts = {image.arch: image for image in images_in(store.root)}
+    assert {arch: fact.digest for arch, fact in facts.items()} == {arch: item.digest for arch, item in images.items()}
+    world = replace(host(), images=tuple(facts.values()))
+    assert image_named(world, "tiny") == image_named(replace(world, arch="i686"), "tiny") == facts["x86_64"]
+    assert image_named(world, "tiny", "aarch64") == image_named(replace(world, arch="aarch64"), "tiny")
+    assert image_named(world, "tiny", "aarch64") == facts["aarch64"]
+    store.remove(images["aarch64"])
+    assert image_named(replace(world, images=images_in(store.root)), "tiny", "aarch64") is None
+    assert store.current("tiny", "x86_64") == images["x86_64"]
+    with pytest.raises(DevicevmError, match="for aarch64"):
+        store.current("tiny", "aarch64")
+
+
+def test_what_an_architecture_adds() -> None:
+    extra = ArchitectureRecipe(modules=("m",), packages=("p",), command_line=("c",))
+    recipe = replace(RECIPE, programs=("/lib/${triplet}/x.so",), architectures={"aarch64": extra})
+    arm, other = (recipe_for(recipe, ARCHITECTURES[name]) for name in ("aarch64", "x86_64"))
+    assert (arm.modules, arm.packages, arm.command_line) == (
+        ("builtin-one", "m"),
+        ("tool", "p"),
+        ("quiet", "panic=-1", "c"),
+    )
+    assert arm.programs == ("/lib/aarch64-linux-gnu/x.so",)
+    assert other == replace(RECIPE, programs=("/lib/x86_64-linux-gnu/x.so",))
+
+
+def test_an_arm64_kernel_is_taken_as_it_is() -> None:
+    image = bytearray(4096)
+    image[:2], image[0x38:0x3C] = b"MZ", b"ARMd"
+    assert bootable(bytes(image)) == image
+    assert bootable(gzip.compress(image)) == image
+    with pytest.raises(DevicevmError, match="damaged"):
+        bootable(b"\x1f\x8b" + bytes(50))
+    assert bootable(bzimage(KERNEL)) == KERNEL
+
+
 def test_damaged_image_is_rebuilt(tmp_path: Path) -> None:
     image, _ = build(tmp_path)
     (tmp_path / "store" / image.folder / "image.json").write_text("{")
@@ -250,22 +307,25 @@ def test_libraries_of_a_program() -> None:
     needs = read_needs(Path("/bin/sh").resolve())
     if not needs.interpreter:
         pytest.skip("/bin/sh is static here")
-    closure = Tree(Path("/")).closure("/bin/sh")
+    closure = Tree(Path("/"), architecture(build_architecture()).triplet).closure("/bin/sh")
     assert needs.interpreter in closure
     assert any("libc.so" in path for path in closure)
 
 
 @pytest.mark.slow
-def test_apt_refuses_unknown_packages(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arch", sorted(ARCHITECTURES))
+def test_apt_refuses_unknown_packages(tmp_path: Path, arch: str) -> None:
     """The real apt, in folders of its own; needs the network."""
     if not shutil.which("apt-get"):
         pytest.skip("apt-get is not installed")
-    packages = AptPackages(tmp_path)
+    packages = AptPackages(tmp_path, ARCHITECTURES[arch])
     try:
         found = packages.resolve(["busybox-static"], lambda _: None)
     except DevicevmError as error:
         pytest.skip(f"no repository answers: {error.message}")
     assert [package.name for package in found if "busybox" in package.name] == ["busybox-static"]
     assert all(len(package.sha256) == 64 for package in found)
+    kinds = {package.file.rsplit("_", 1)[1] for package in found}
+    assert f"{ARCHITECTURES[arch].debian}.deb" in kinds <= {f"{ARCHITECTURES[arch].debian}.deb", "all.deb"}
     with pytest.raises(DevicevmError, match="no-such-package"):
         packages.resolve(["no-such-package"], lambda _: None)

@@ -49,6 +49,10 @@ def test_recipe_of_ours(path: Path) -> None:
         ({"files": [{"target": "/x", "source": "../../x"}]}, "below the sources"),
         ({"files": [{"target": "/x", "source": "/etc/shadow"}]}, "below the sources"),
         ({"module": []}, "unknown key module"),
+        ({"architectures": {"z80": {}}}, "architecture 'z80' is unknown; known: aarch64, x86_64"),
+        ({"architectures": {"aarch64": {"modules": ["../evil"]}}}, "no name of a module"),
+        ({"architectures": {"aarch64": {"packages": ["-oDir=/"]}}}, "no package name"),
+        ({"architectures": {"aarch64": {"programs": []}}}, "unknown key programs"),
         ({"modules": "virtio"}, "a list expected"),
     ],
 )

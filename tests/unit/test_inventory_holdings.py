@@ -27,6 +27,15 @@ def holding(inner: str, cpus: int = 8) -> Holding:
     return holding_from_xml(DOMAIN.format(inner), True, frozenset(range(cpus)))
 
 
+def test_idle_processors_and_huge_pages_are_held() -> None:
+    inner = METADATA.format("yes").replace("/></d:", " idle='4,5'/></d:")
+    inner += "<cputune><vcpupin vcpu='0' cpuset='0'/></cputune>"
+    inner += "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages></memoryBacking>"
+    found = holding(inner)
+    assert (found.cpus, found.dedicated, found.page_size) == ((0, 4, 5), True, 2**21)
+    assert holding(METADATA.format("yes")).page_size == 0
+
+
 @given(st.sets(st.integers(0, MAX_CPUS - 1), max_size=50))
 def test_cpusets_survive_the_round_trip(cpus: set[int]) -> None:
     assert parse_cpuset(format_cpuset(cpus)) == tuple(sorted(cpus))

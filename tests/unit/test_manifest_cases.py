@@ -79,7 +79,7 @@ def test_examples_of_the_documentation(manifest: str) -> None:
 
 def test_every_key_is_documented() -> None:
     pages = {"deviceclass": ("manifests", "classes")}
-    for name in ("client", "devicevm", "deviceclass", "host"):
+    for name in ("client", "devicevm", "deviceclass", "host", "policy"):
         text = "".join((REPO / "docs" / f"{page}.md").read_text() for page in pages.get(name, ("manifests",)))
         keys = set(keys_of(json.loads((REPO / "schemas" / f"{name}.schema.json").read_text())))
         assert not sorted(key for key in keys if not re.search(rf"\b{key}\b", text)), name

@@ -8,6 +8,7 @@ import click
 
 from ...domain import ObservedDomain
 from ...errors import DevicevmError
+from ...guest.architecture import ARCHITECTURES, build_architecture
 from ...guest.image import Image
 from ...guest.store import ImageStore, default_store
 from .. import output
@@ -27,15 +28,23 @@ def image() -> None:
     "build",
     ("The image of the built-in device classes", "devicevm image build base"),
     ("An image of your own, from its Image document", "devicevm image build images/radio.yaml"),
+    ("For device VMs of another architecture", "devicevm image build --arch aarch64 base"),
     ("With the newest packages, elsewhere than usual", "devicevm image build --refresh --images /srv/images base"),
 )
 @compose(
     click.argument("names", nargs=-1, required=True, metavar="NAME|FILE..."),
+    click.option(
+        "--arch",
+        type=click.Choice(sorted(ARCHITECTURES)),
+        default=build_architecture,
+        show_default="this machine's",
+        help="The processor architecture of the device VMs that boot it.",
+    ),
     click.option("--refresh", is_flag=True, help="Read the distribution's package lists anew."),
     images_option,
     format_option,
 )
-def build(*, names: tuple[str, ...], refresh: bool, images: Path | None, form: str) -> int:
+def build(*, names: tuple[str, ...], arch: str, refresh: bool, images: Path | None, form: str) -> int:
     """Build images from packages of the distribution, without root and without installing anything.
 
     NAME is a recipe that comes with devicevm, FILE holds documents of kind Image. What is built from the same
@@ -43,7 +52,7 @@ def build(*, names: tuple[str, ...], refresh: bool, images: Path | None, form: s
     """
     recipes = [recipe for name in names for recipe in recipes_of(name)]
     store = ImageStore(images or default_store())
-    built = [build_one(recipe, store, refresh=refresh) for recipe in recipes]
+    built = [build_one(recipe, store, arch=arch, refresh=refresh) for recipe in recipes]
     if form == "json":
         output.document(built)
     for item in built if form == "text" else ():
@@ -69,6 +78,7 @@ def list_(*, images: Path | None, form: str) -> int:
         rows = [
             (
                 item.name,
+                item.arch,
                 item.digest[:12],
                 "yes" if is_current(store, item) else "no",
                 item.kernel_version,
@@ -76,7 +86,7 @@ def list_(*, images: Path | None, form: str) -> int:
             )
             for item in found
         ]
-        output.table(("image", "version", "current", "kernel", "size"), rows)
+        output.table(("image", "arch", "version", "current", "kernel", "size"), rows)
     known = sorted(set(image_recipes()) - {item.name for item in found})
     if known and form == "text":
         output.note(f"not built: {', '.join(known)} (devicevm image build NAME)")

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 enum { MAX_REPLY = 512 * 1024, RETRY = 20 };
@@ -104,9 +105,44 @@ static json_int_t memory_available(void)
 	return kib * 1024;
 }
 
+static json_t *machine(void)
+{
+	struct utsname names;
+
+	return json_string(uname(&names) < 0 ? "" : names.machine);
+}
+
+/* What the first processor can do, in the kernel's words: the line "flags" on x86, "Features" on ARM. */
+static json_t *cpu_flags(void)
+{
+	FILE *file = fopen("/proc/cpuinfo", "re");
+	json_t *flags = json_array();
+	char *line = NULL, *word, *rest;
+	size_t room = 0;
+
+	while (file && getline(&line, &room, file) > 0) {
+		if (strncmp(line, "flags\t", 6) && strncmp(line, "Features\t", 9))
+			continue;
+		strtok_r(line, ":", &rest);
+		while ((word = strtok_r(NULL, " \n", &rest)))
+			json_array_append_new(flags, json_string(word));
+		break;
+	}
+	free(line);
+	if (file)
+		fclose(file);
+	return flags;
+}
+
+static void answer_cpu(json_t *id, json_t *request)
+{
+	(void)request;
+	control_reply(id, NULL, json_pack("{s:o, s:o}", "arch", machine(), "flags", cpu_flags()));
+}
+
 static void answer_status(json_t *id, json_t *request)
 {
-	json_t *extra = json_pack("{s:o, s:f, s:I}", "devices", devices_status(),
+	json_t *extra = json_pack("{s:o, s:o, s:f, s:I}", "devices", devices_status(), "arch", machine(),
 				  "uptime", (double)now_ms() / 1000, "memoryAvailable", memory_available());
 
 	(void)request;
@@ -153,7 +189,7 @@ static const struct {
 	void (*answer)(json_t *id, json_t *request);
 } operations[] = {
 	{ "status", answer_status }, { "add", answer_add }, { "remove", answer_remove },
-	{ "log", answer_log }, { "poweroff", answer_poweroff },
+	{ "log", answer_log }, { "poweroff", answer_poweroff }, { "cpu", answer_cpu },
 };
 
 static void handle_request(json_t *request)
@@ -170,7 +206,7 @@ static void handle_request(json_t *request)
 			operations[i].answer(id, request);
 			return;
 		}
-	control_reply(id, "unknown op; known: status, add, remove, log, poweroff", NULL);
+	control_reply(id, "unknown op; known: status, add, remove, log, poweroff, cpu", NULL);
 }
 
 static void handle_line(const char *line, size_t size)

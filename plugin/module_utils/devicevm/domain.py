@@ -87,14 +87,16 @@ class HostDevice:
 
 @dataclass(frozen=True)
 class CpuPlacement:
-    """Where a domain's threads run. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
-    of the VMM's own threads; empty = anywhere. `dedicated` = nobody else is placed there."""
+    """Where a domain's threads run, and its memory. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
+    of the VMM's own threads; empty = anywhere. `nodes` are the NUMA nodes that its memory comes from (empty = any).
+    `dedicated` = nobody else is placed there; `idle` are CPUs that it keeps empty, since they share a core with it."""
 
     vcpus: tuple[tuple[int, ...], ...] = ()
     emulator: tuple[int, ...] = ()
     nodes: tuple[int, ...] = ()
     dedicated: bool = False
     unit: str = "thread"
+    idle: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,10 @@ class DomainSpec:
     """Whose devices a device VM emulates: those of one client, or of one declaration's scope (planner/grouping.py)."""
     trust_domain: str = "default"
     domain_xml: str = ""
+    cpu_features: tuple[str, ...] = ()
+    """Instruction set extensions that its processor must have, in the VMM's names."""
+    page_size: int = 0
+    """Bytes of the host's memory pages that it runs on; 0 = the usual ones."""
     host_devices: tuple[HostDevice, ...] = ()
     """Devices of the host that the domain is given: for a device VM, the blocks that its emulators drive."""
 

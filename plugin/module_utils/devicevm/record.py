@@ -21,6 +21,10 @@ from .errors import DevicevmError
 
 T = TypeVar("T")
 
+_PLAIN = frozenset({str, int, float, bool, type(None)})
+_NOTHING = object()
+_DIGEST = "_digest_of"
+
 ALWAYS = {"always": True}
 """Metadata of a field that a document must say even when it is the default: its kind and version."""
 
@@ -33,12 +37,20 @@ def camel(name: str) -> str:
 
 def to_data(value: Any) -> Any:
     """A dataclass tree as dicts, lists, strings and numbers, ready for json."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            camel(field.name): to_data(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if not _is_default(field, getattr(value, field.name))
-        }
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    if kind is tuple or kind is list:
+        return [to_data(item) for item in value]
+    if kind is dict:
+        return {key: to_data(item) for key, item in value.items()}
+    if dataclasses.is_dataclass(kind):
+        found = {}
+        for name, key, default, make in _said(kind):
+            item = getattr(value, name)
+            if item is not default and item != (make() if make else default):
+                found[key] = item if type(item) in _PLAIN else to_data(item)
+        return found
     if isinstance(value, enum.Enum):
         return value.value
     if isinstance(value, dict):
@@ -64,14 +76,28 @@ def digest(value: Any, length: int = 64) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
-def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
-    if field.metadata.get("always"):
-        return False
-    if field.default is not dataclasses.MISSING:
-        return bool(value == field.default)
-    if field.default_factory is not dataclasses.MISSING:
-        return bool(value == field.default_factory())
-    return False
+def digest_of(record: Any) -> str:
+    """The digest of a frozen record, worked out once for each object and kept with it: a fleet has many, and a
+    controller that stays up plans with most of them again."""
+    kept = record.__dict__.get(_DIGEST)
+    if kept is None:
+        kept = digest(record)
+        # Not a field: it is neither compared nor written.
+        object.__setattr__(record, _DIGEST, kept)
+    return str(kept)
+
+
+@cache
+def _said(kind: type) -> list[tuple[str, str, Any, Any]]:
+    """Name, key, default and its maker of each field; one that is always said has a default that nothing equals."""
+    found = []
+    for field in dataclasses.fields(kind):
+        make = None if field.default_factory is dataclasses.MISSING else field.default_factory
+        default = field.default
+        if field.metadata.get("always") or (default is dataclasses.MISSING and make is None):
+            default, make = _NOTHING, None
+        found.append((field.name, camel(field.name), default, make))
+    return found
 
 
 @cache

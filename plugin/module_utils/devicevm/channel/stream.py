@@ -19,7 +19,6 @@ def controllers_for(devices: int) -> int:
     return 1 + devices // (CONTROLLER_PORTS - 1)
 
 
-
 def server_element(address: str, port: str) -> Element:
     """The device VM's end: `<channel>`, a virtio-serial port named `port` behind a listening socket."""
     channel = Element("channel", {"type": "unix"})

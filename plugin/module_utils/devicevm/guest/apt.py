@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from ..errors import DevicevmError
 from ..record import canonical_json, digest, from_data
+from .architecture import Architecture
 from .packages import Package, Progress
 from .run import run_tool
 
@@ -20,18 +21,20 @@ from .run import run_tool
 _FILE = r"(?P<name>[^\s_]+)_(?P<version>[^\s_]+)_\S+"
 _URI = re.compile(rf"'(?P<uri>[^']+)' (?P<file>{_FILE}) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{{64}})")
 _LISTS_FRESH = 24 * 3600.0  # seconds
-_KERNELS = {"cloud": "linux-image-cloud-amd64", "generic": "linux-image-amd64"}
+_KERNELS = {"cloud": "linux-image-cloud-{arch}", "generic": "linux-image-{arch}"}
 
 
 class AptPackages:
-    """`cache` holds package lists and archives; `refresh` reads the lists anew whatever their age."""
+    """Packages for `arch`. `cache` holds package lists and archives, of this architecture only; `refresh` reads the
+    lists anew whatever their age."""
 
-    def __init__(self, cache: Path, *, refresh: bool = False) -> None:
+    def __init__(self, cache: Path, arch: Architecture, *, refresh: bool = False) -> None:
         self._cache = cache.absolute()
+        self._arch = arch.debian
         self._refresh = refresh
 
     def kernel_package(self, flavour: str) -> str:
-        return _KERNELS[flavour]
+        return _KERNELS[flavour].format(arch=self._arch)
 
     def resolve(self, names: Sequence[str], progress: Progress) -> tuple[Package, ...]:
         self._update(progress)
@@ -73,6 +76,9 @@ class AptPackages:
         if not status.exists():
             status.touch()
         options = {
+            # The machine's own, and what dpkg was told of foreign ones, play no part.
+            "APT::Architecture": self._arch,
+            "APT::Architectures": self._arch,
             "Dir::State": self._cache,
             "Dir::State::status": status,
             "Dir::Cache": self._cache,

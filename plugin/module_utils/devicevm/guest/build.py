@@ -5,24 +5,24 @@ from __future__ import annotations
 import hashlib
 import stat
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DevicevmError
 from ..record import digest, to_data
-from .compile import compile_program, sources_of, toolchain_identity
+from .architecture import Architecture, architecture, build_architecture
+from .compile import CrossToolchain, HostToolchain, Toolchain, compile_program, sources_of
 from .cpio import Archive
 from .elf import Tree
 from .image import INITRAMFS, KERNEL, Image, PackageVersion, write_description
-from .kernel import KernelTree, Modules, extract_vmlinux, find_kernel, index_modules
+from .kernel import KernelTree, Modules, bootable, find_kernel, index_modules
 from .packages import Package, PackageManager, Progress
-from .recipe import ImageRecipe
+from .recipe import ImageRecipe, recipe_for
 from .store import ImageStore
+from .trees import unpacked
 
 # Part of every digest: raise it when the same recipe has to give other bytes.
-BUILDER_VERSION = 2
-ARCHITECTURE = "x86_64"
+BUILDER_VERSION = 3
 PROGRAM_FOLDER = "/usr/lib/devicevm"
 MODULE_LIST = "/etc/devicevm/modules"
 _MERGED = ("bin", "sbin", "lib", "lib64")
@@ -32,6 +32,8 @@ _FOLDERS = ("dev", "etc", "mnt", "proc", "root", "run", "sys", "tmp", "usr/bin",
 @dataclass(frozen=True)
 class _Inputs:
     recipe: ImageRecipe
+    arch: Architecture
+    toolchain: Toolchain
     sources: Path
     packages: tuple[Package, ...]
     digest: str
@@ -44,22 +46,31 @@ def build_image(
     store: ImageStore,
     cache: Path,
     packages: PackageManager,
+    arch: str = "",
+    tools: PackageManager | None = None,
     progress: Progress = lambda _: None,
 ) -> Image:
-    """The image of `recipe`, current in `store`; built only when nothing there has the same inputs.
+    """The image of `recipe` for `arch` (this machine's if not given), current in `store`; built only when nothing
+    there has the same inputs.
 
     `sources` is plugin/guest, `cache` a directory for unpacked packages that may be deleted at any
-    time. DevicevmError for anything the recipe or the machine lacks; nothing half-written stays.
+    time. `packages` are those of `arch`; `tools`, this machine's, bring the cross compiler where `arch` is another.
+    DevicevmError for anything the recipe or the machine lacks; nothing half-written stays.
     """
+    wanted = architecture(arch or build_architecture())
+    recipe = recipe_for(recipe, wanted)
+    toolchain: Toolchain = HostToolchain()
+    if tools is not None:
+        toolchain = CrossToolchain(wanted, tools=tools, libraries=packages, cache=cache, progress=progress)
     names = [packages.kernel_package(recipe.kernel), *recipe.packages]
     pinned = packages.resolve(names, progress)
-    inputs = _Inputs(recipe, sources, pinned, _digest(recipe, pinned, sources))
+    inputs = _Inputs(recipe, wanted, toolchain, sources, pinned, _digest(recipe, wanted, pinned, sources, toolchain))
     known = store.find(recipe.name, inputs.digest)
     if known is not None:
         store.make_current(known)
         progress(f"image {known.folder} is up to date")
         return known
-    root = _unpacked(pinned, cache, packages, progress)
+    root = unpacked(pinned, cache, packages, progress, lambda tree: index_modules(find_kernel(tree)))
     progress(f"building image {recipe.name}-{inputs.digest[:12]}")
     with store.workspace() as workspace:
         built = workspace / "image"
@@ -73,16 +84,19 @@ def build_image(
     return image
 
 
-def _digest(recipe: ImageRecipe, packages: Sequence[Package], sources: Path) -> str:
+def _digest(
+    recipe: ImageRecipe, arch: Architecture, packages: Sequence[Package], sources: Path, toolchain: Toolchain
+) -> str:
     files = {path for program in recipe.guest_programs for path in sources_of(program, sources)}
     files |= {_source(sources, item.source) for item in recipe.files if item.source}
     return digest(
         {
             "builder": BUILDER_VERSION,
+            "arch": arch.name,
             "recipe": to_data(recipe),
             "packages": [[package.name, package.version, package.sha256] for package in packages],
             "sources": {str(path.relative_to(sources)): _sha256(path.read_bytes()) for path in files},
-            "toolchain": toolchain_identity() if recipe.guest_programs else {},
+            "toolchain": toolchain.identity() if recipe.guest_programs else {},
         }
     )
 
@@ -94,46 +108,27 @@ def _source(sources: Path, name: str) -> Path:
     return path
 
 
-def _unpacked(pinned: Sequence[Package], cache: Path, packages: PackageManager, progress: Progress) -> Path:
-    """All packages in one tree, kept in the cache by what they are."""
-    root = cache / "roots" / digest([package.sha256 for package in pinned], 16)
-    if root.is_dir():
-        return root
-    archives = packages.fetch(pinned, progress)
-    progress(f"unpacking {len(archives)} packages")
-    with ImageStore(root.parent).workspace() as workspace:
-        tree = workspace / "root"
-        tree.mkdir()
-        # No two packages hold the same file, so that they do not wait for each other.
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            list(pool.map(lambda archive: packages.unpack(archive, tree), archives))
-        index_modules(find_kernel(tree))
-        if not root.exists():
-            tree.rename(root)
-    return root
-
-
 def _build(inputs: _Inputs, root: Path, built: Path, workspace: Path) -> Image:
     recipe = inputs.recipe
     kernel = find_kernel(root)
-    vmlinux = extract_vmlinux(kernel.vmlinuz.read_bytes())
-    (built / KERNEL).write_bytes(vmlinux)
+    bytes_ = bootable(kernel.vmlinuz.read_bytes())
+    (built / KERNEL).write_bytes(bytes_)
     archive = _skeleton(recipe)
     _add_guest_programs(archive, inputs, workspace)
     _add_files(archive, inputs)
-    _add_modules(archive, recipe, kernel, workspace)
-    _add_programs(archive, recipe, root)
+    _add_modules(archive, inputs, kernel, workspace)
+    _add_programs(archive, recipe, Tree(root, inputs.arch.triplet))
     with (built / INITRAMFS).open("wb") as output:
         archive.write(output)
     initramfs = (built / INITRAMFS).read_bytes()
     return Image(
         name=recipe.name,
         digest=inputs.digest,
-        arch=ARCHITECTURE,
+        arch=inputs.arch.name,
         kernel_version=kernel.version,
         command_line=" ".join(recipe.command_line),
-        kernel_size=len(vmlinux),
-        kernel_sha256=_sha256(vmlinux),
+        kernel_size=len(bytes_),
+        kernel_sha256=_sha256(bytes_),
         initramfs_size=len(initramfs),
         initramfs_sha256=_sha256(initramfs),
         packages=tuple(PackageVersion(package.name, package.version) for package in inputs.packages),
@@ -160,7 +155,7 @@ def _skeleton(recipe: ImageRecipe) -> Archive:
 def _add_guest_programs(archive: Archive, inputs: _Inputs, workspace: Path) -> None:
     for program in inputs.recipe.guest_programs:
         output = workspace / "program"
-        compile_program(program, inputs.sources, output)
+        compile_program(program, inputs.sources, output, inputs.toolchain)
         archive.file(f"{PROGRAM_FOLDER}/{program}", output.read_bytes(), 0o755)
 
 
@@ -170,8 +165,8 @@ def _add_files(archive: Archive, inputs: _Inputs) -> None:
         archive.file(item.target, data, int(item.mode, 8))
 
 
-def _add_modules(archive: Archive, recipe: ImageRecipe, kernel: KernelTree, workspace: Path) -> None:
-    modules = Modules(kernel)
+def _add_modules(archive: Archive, inputs: _Inputs, kernel: KernelTree, workspace: Path) -> None:
+    recipe, modules = inputs.recipe, Modules(kernel, inputs.toolchain)
     groups = {"": recipe.modules, **{f".{name}": group for name, group in recipe.modules_on_demand.items()}}
     loaded = modules.load_order(recipe.modules)
     for suffix, names in groups.items():
@@ -188,8 +183,7 @@ def _plain(path: str) -> str:
     return path.split(".ko", 1)[0] + ".ko"
 
 
-def _add_programs(archive: Archive, recipe: ImageRecipe, root: Path) -> None:
-    tree = Tree(root)
+def _add_programs(archive: Archive, recipe: ImageRecipe, tree: Tree) -> None:
     placed: dict[Path, str] = {}
     for program in recipe.programs:
         for path, place in tree.closure(program).items():

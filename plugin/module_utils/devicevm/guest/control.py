@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from dataclasses import dataclass
 from enum import Enum
@@ -22,6 +23,7 @@ from .channel_socket import connect, remaining
 _MAX_LINE = 1024 * 1024  # bytes; the agent's own bound for a reply is half of it
 _MAX_FOREIGN = 64  # replies to somebody else's requests, left over in the port
 _MAX_TEXT = 4096
+_FLAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 class DeviceState(str, Enum):
@@ -48,18 +50,29 @@ class DeviceStatus:
 
 @dataclass(frozen=True)
 class GuestStatus:
-    """`uptime` in seconds, `memory_available` in bytes; `config_problem`: the boot configuration's first fault."""
+    """`uptime` in seconds, `memory_available` in bytes; `config_problem`: the boot configuration's first fault;
+    `arch` as `uname -m` says it in the guest, empty from images older than that."""
 
     devices: tuple[DeviceStatus, ...]
     uptime: float
     memory_available: int
     config_problem: str = ""
+    arch: str = ""
 
     @property
     def ready(self) -> bool:
         """All devices can take a peer, as far as the guest itself can tell."""
         good = (DeviceState.RUNNING, DeviceState.WAITING)
         return not self.config_problem and all(device.state in good for device in self.devices)
+
+
+@dataclass(frozen=True)
+class GuestCpu:
+    """What the guest's kernel sees of its processor: `flags` are the words of /proc/cpuinfo (x86: `flags`, ARM:
+    `Features`), which are not always libvirt's names for features (`pni` is libvirt's `sse3`)."""
+
+    arch: str
+    flags: tuple[str, ...]
 
 
 class Control:
@@ -91,6 +104,13 @@ class Control:
     def status(self) -> GuestStatus:
         reply = self._request({"op": "status"})
         return from_data(GuestStatus, reply, f"status from {self._path}")
+
+    def cpu(self) -> GuestCpu:
+        """The guest's processor; DevicevmError for any other answer, such as an older image's that it knows no cpu."""
+        found = from_data(GuestCpu, self._request({"op": "cpu"}), f"cpu from {self._path}")
+        if not all(_FLAG.fullmatch(word) for word in (found.arch, *found.flags)):
+            raise DevicevmError(f"{self._path}: what the guest calls its processor's flags are none")
+        return found
 
     def wait_ready(self, timeout: float, *, interval: float = 0.03) -> GuestStatus:
         """The status once all devices are ready; DevicevmError with their states after `timeout` seconds."""

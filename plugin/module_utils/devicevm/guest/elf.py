@@ -24,7 +24,7 @@ class ElfNeeds:
 class Tree:
     """The root of unpacked packages, in which absolute paths and links are followed as in the image."""
 
-    def __init__(self, root: Path, triplet: str = "x86_64-linux-gnu") -> None:
+    def __init__(self, root: Path, triplet: str) -> None:
         self._root = root
         self._folders = tuple(folder.format(triplet=triplet) for folder in _FOLDERS)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import DevicevmError
 from ..record import from_data, to_data
+from .architecture import DEFAULT
 
 KERNEL = "kernel"
 INITRAMFS = "initramfs"
@@ -42,6 +43,16 @@ class Image:
     def folder(self) -> str:
         """The directory's name in the store."""
         return f"{self.name}-{self.digest[:12]}"
+
+    @property
+    def link(self) -> str:
+        """The name in the store that stands for the current version."""
+        return link_name(self.name, self.arch)
+
+
+def link_name(name: str, arch: str) -> str:
+    """`base` for the image for x86_64, `base.aarch64` for another: no image's name has a dot in it."""
+    return name if arch == DEFAULT else f"{name}.{arch}"
 
 
 def write_description(image: Image, folder: Path) -> None:

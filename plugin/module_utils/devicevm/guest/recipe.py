@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .. import API_VERSION
 from ..errors import DevicevmError
 from ..record import from_data
+from .architecture import ARCHITECTURES, Architecture
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _MODE = re.compile(r"0?[0-7]{3}")
 KERNELS = ("cloud", "generic")
+TRIPLET = "${triplet}"
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,15 @@ class RecipeFile:
     source: str = ""
     content: str = ""
     mode: str = "0644"
+
+
+@dataclass(frozen=True)
+class ArchitectureRecipe:
+    """What an image has besides when it is built for one architecture."""
+
+    modules: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
+    command_line: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,9 @@ class ImageRecipe:
     guest_programs      programs of plugin/guest, compiled, put at /usr/lib/devicevm/NAME
     init                a guest program's name, or a path in the image
     command_line        recommended kernel arguments
+    architectures       `uname -m` -> what is added for that architecture
+
+    In `programs`, `${triplet}` stands for the architecture's library folder (x86_64-linux-gnu).
     """
 
     name: str
@@ -54,6 +68,20 @@ class ImageRecipe:
     links: dict[str, str] = field(default_factory=dict)
     guest_programs: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
+    architectures: dict[str, ArchitectureRecipe] = field(default_factory=dict)
+
+
+def recipe_for(recipe: ImageRecipe, arch: Architecture) -> ImageRecipe:
+    """The recipe as it is for `arch`: additions added, `${triplet}` replaced, nothing left of other architectures."""
+    extra = recipe.architectures.get(arch.name, ArchitectureRecipe())
+    return replace(
+        recipe,
+        modules=(*recipe.modules, *extra.modules),
+        packages=(*recipe.packages, *extra.packages),
+        programs=tuple(path.replace(TRIPLET, arch.triplet) for path in recipe.programs),
+        command_line=(*recipe.command_line, *extra.command_line),
+        architectures={},
+    )
 
 
 def parse_recipe(document: Any) -> ImageRecipe:
@@ -82,12 +110,20 @@ def _problems(recipe: ImageRecipe) -> Iterator[str]:
         yield f"kernel is one of {', '.join(KERNELS)}, not {recipe.kernel!r}"
     if recipe.init not in recipe.guest_programs and not _is_path(recipe.init):
         yield f"init {recipe.init!r} is neither a path nor in guestPrograms"
+    extras = recipe.architectures.values()
     modules = [*recipe.modules, *(name for group in recipe.modules_on_demand.values() for name in group)]
+    modules += [name for extra in extras for name in extra.modules]
     words = [*modules, *recipe.modules_on_demand, *recipe.guest_programs]
     yield from (f"{name!r} is no name of a module, group or program" for name in words if not _WORD.fullmatch(name))
     paths = [*recipe.programs, *recipe.links, *(item.target for item in recipe.files)]
     yield from (f"{path!r} is no absolute path" for path in paths if not _is_path(path))
-    yield from (f"{name!r} is no package name" for name in recipe.packages if not _PACKAGE.fullmatch(name))
+    packages = [*recipe.packages, *(name for extra in extras for name in extra.packages)]
+    yield from (f"{name!r} is no package name" for name in packages if not _PACKAGE.fullmatch(name))
+    yield from (
+        f"architecture {name!r} is unknown; known: {', '.join(sorted(ARCHITECTURES))}"
+        for name in recipe.architectures
+        if name not in ARCHITECTURES
+    )
     for item in recipe.files:
         yield from _file_problems(item)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..errors import DevicevmError
@@ -23,11 +23,20 @@ _PACKAGES = {
 
 
 def run_tool(
-    command: Sequence[str], *, hint: str = "", timeout: float = 900, stdin: bytes | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    *,
+    hint: str = "",
+    timeout: float = 900,
+    stdin: bytes | None = None,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> bytes:
-    """The standard output; DevicevmError with the end of standard error when the tool fails or is missing."""
-    environment = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin"}
-    program = shutil.which(command[0], path=environment["PATH"])
+    """The standard output; DevicevmError with the end of standard error when the tool fails or is missing.
+
+    `environment` is added to the process's own.
+    """
+    env = {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + ":/usr/sbin:/sbin", **(environment or {})}
+    program = shutil.which(command[0], path=env["PATH"])
     if program is None:
         missing = _PACKAGES.get(command[0], command[0])
         raise DevicevmError(f"{command[0]} is not installed", hint=f"apt-get install {missing}")
@@ -38,7 +47,7 @@ def run_tool(
             capture_output=True,
             timeout=timeout,
             cwd=cwd,
-            env=environment,
+            env=env,
             check=False,
         )
     except subprocess.TimeoutExpired as error:

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import DevicevmError
-from .image import INITRAMFS, KERNEL, Image, read_description
+from .architecture import build_architecture
+from .image import INITRAMFS, KERNEL, Image, link_name, read_description
 
 _ABANDONED = 24 * 3600.0  # seconds
 
@@ -52,11 +53,16 @@ class ImageStore:
     def initramfs(self, image: Image) -> Path:
         return self.folder(image) / INITRAMFS
 
-    def current(self, name: str) -> Image:
-        """The image that `name` stands for now; DevicevmError when it was never built."""
-        link = self.root / name
+    def current(self, name: str, arch: str = "") -> Image:
+        """The image that `name` stands for now, for `arch` (this machine's if not given); DevicevmError when it was
+        never built."""
+        arch = arch or build_architecture()
+        link = self.root / link_name(name, arch)
         if not link.is_symlink():
-            raise DevicevmError(f"there is no image {name!r} in {self.root}", hint=f"devicevm image build {name}")
+            raise DevicevmError(
+                f"there is no image {name!r} for {arch} in {self.root}",
+                hint=f"devicevm image build --arch {arch} {name}",
+            )
         return read_description(link.resolve())
 
     def find(self, name: str, digest: str) -> Image | None:
@@ -110,17 +116,17 @@ class ImageStore:
         return image
 
     def make_current(self, image: Image) -> None:
-        link = self.root / image.name
+        link = self.root / image.link
         if link.is_symlink() and os.readlink(link) == image.folder:
             return
-        fresh = self.root / f".{image.name}.{os.getpid()}"
+        fresh = self.root / f".{image.link}.{os.getpid()}"
         fresh.unlink(missing_ok=True)
         fresh.symlink_to(image.folder)
         fresh.rename(link)
 
     def remove(self, image: Image) -> None:
         """Removes one image, and the name's link when it led there."""
-        link = self.root / image.name
+        link = self.root / image.link
         if link.is_symlink() and os.readlink(link) == image.folder:
             link.unlink()
         folder = self.folder(image)

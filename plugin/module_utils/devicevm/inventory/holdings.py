@@ -34,7 +34,7 @@ def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[in
     name = stripped(root.findtext("name"))
     what = f"domain {name}"
     vcpus = _vcpus(root.find("vcpu"), what)
-    owner, dedicated = _ours(root)
+    owner, dedicated, idle = _ours(root)
     cpus, floats = _pins(root, vcpus, frozenset() if dedicated else host_cpus, what)
     return Holding(
         domain=name,
@@ -42,12 +42,13 @@ def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[in
         active=active,
         vcpus=vcpus,
         memory=max(_memory(root.find("memory"), what), _memory(root.find("currentMemory"), what)),
-        cpus=cpus,
+        cpus=tuple(sorted({*cpus, *idle})) if idle else cpus,
         floats=floats,
         dedicated=dedicated,
         nodes=_memory_nodes(root.find("numatune")),
         node_devices=_node_devices(root.find("devices"), what),
         owner=owner,
+        page_size=_page_size(root, what),
     )
 
 
@@ -121,10 +122,18 @@ def _device_address(address: ET.Element, what: str) -> str:
     return ""
 
 
-def _ours(root: ET.Element) -> tuple[str, bool]:
-    """Owner and dedication by devicevm's metadata; nobody's and not dedicated where there is none."""
+def _page_size(root: ET.Element, what: str) -> int:
+    """Bytes of the huge pages of the domain's memory; 0 where it has none, or the host's default size."""
+    page = root.find("memoryBacking/hugepages/page")
+    return 0 if page is None else scaled_bytes(page.get("size"), page.get("unit", "KiB"), f"{what}: page size")
+
+
+def _ours(root: ET.Element) -> tuple[str, bool, tuple[int, ...]]:
+    """Owner, dedication and CPUs that stay empty, by devicevm's metadata; nothing of it where there is none."""
     ours = root.find(f"metadata/{DOMAIN_TAG}")
     if ours is None:
-        return "", False
+        return "", False, ()
     allocation = ours.find(ALLOCATION_TAG)
-    return ours.get("owner", ""), allocation is not None and allocation.get("dedicated") == "yes"
+    if allocation is None:
+        return ours.get("owner", ""), False, ()
+    return ours.get("owner", ""), allocation.get("dedicated") == "yes", tuple(parse_cpuset(allocation.get("idle", "")))

@@ -128,6 +128,8 @@ class Holding:
     nodes: tuple[int, ...] = ()
     node_devices: tuple[str, ...] = ()
     owner: str = ""
+    page_size: int = 0
+    """Bytes of the huge pages that its memory comes from; 0 = usual pages."""
 
 
 @dataclass(frozen=True)

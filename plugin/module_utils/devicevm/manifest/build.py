@@ -22,6 +22,7 @@ from .topology import (
     DeviceClass,
     DeviceVM,
     HostPolicy,
+    PlacementStrategy,
     Program,
     ResourceRequest,
     Serves,
@@ -44,6 +45,7 @@ def build_topology(declared: Declared) -> Topology:
         device_vms=device_vms,
         classes=tuple(_device_class(document) for document in classes),
         hosts=tuple(_host(document) for document in declared.of("Host")),
+        placement=next((_placement(document) for document in declared.of("Policy")), Topology.placement),
     )
 
 
@@ -86,6 +88,7 @@ def _client(document: Document, declared: Declared) -> Client:
         labels=dict(document.data["metadata"].get("labels", {})),
         trust_domain=spec.get("trustDomain", DEFAULT_TRUST_DOMAIN),
         host=spec.get("host", ""),
+        host_labels=_host_labels(spec),
     )
 
 
@@ -118,7 +121,12 @@ def _device_vm(document: Document) -> DeviceVM:
         resources=_alternatives(spec.get("resources", ())),
         memory=parse_bytes(spec.get("memory", 0)),
         host=spec.get("host", ""),
+        host_labels=_host_labels(spec),
     )
+
+
+def _host_labels(spec: dict[str, Any]) -> dict[str, str]:
+    return dict(spec.get("hostSelector", {}).get("matchLabels", {}))
 
 
 def _serves(data: dict[str, Any]) -> Serves:
@@ -153,13 +161,27 @@ def _alternatives(data: Iterable[dict[str, Any]]) -> Alternatives:
     return tuple(tuple(_request(kind, options) for kind, options in sorted(item.items())) for item in data)
 
 
-def _request(kind: str, options: dict[str, Any]) -> ResourceRequest:
-    return ResourceRequest(kind=kind, count=options.get("count", 1), dedicated=options.get("dedicated", False))
+def _request(kind: str, data: Any) -> ResourceRequest:
+    """A request, with what only its kind understands in `options` (planner/resources)."""
+    if kind == "isa":
+        return ResourceRequest(kind, options={"features": sorted(data)})
+    if kind == "microcode":
+        revision = data["revision"]
+        return ResourceRequest(kind, options={"revision": int(revision, 16) if isinstance(revision, str) else revision})
+    if kind == "memory":
+        return ResourceRequest(kind, options={"pageSize": parse_bytes(data["pageSize"])})
+    options = {key: data[key] for key in ("numaNode", "smt") if key in data}
+    return ResourceRequest(kind, data.get("count", 1), data.get("dedicated", False), options)
+
+
+def _placement(document: Document) -> PlacementStrategy:
+    return PlacementStrategy(document.spec.get("placement", Topology.placement.value))
 
 
 def _host(document: Document) -> HostPolicy:
     spec = document.spec
     reserved = spec.get("reservedCpus", ())
+    headroom = spec.get("headroom", {})
     return HostPolicy(
         name=document.name,
         reserved_cpus=parse_cpuset(reserved) if isinstance(reserved, str) else tuple(sorted(set(reserved))),
@@ -167,4 +189,8 @@ def _host(document: Document) -> HostPolicy:
         cpu_overcommit=float(spec.get("cpuOvercommit", HostPolicy.cpu_overcommit)),
         accelerator=spec.get("accelerator", "auto"),
         trust_domains=_unique(spec.get("trustDomains", ())),
+        labels=dict(document.data["metadata"].get("labels", {})),
+        maintenance=spec.get("maintenance", False),
+        headroom_memory=parse_bytes(headroom.get("memory", 0)),
+        headroom_vcpus=headroom.get("vcpus", 0),
     )

@@ -10,6 +10,7 @@ from .class_rules import class_problems
 from .client_rules import client_problems, sound_device_problems
 from .declared import Declared
 from .document import Document, Place, shown
+from .resource_rules import resource_problems
 from .topology import Store
 from .wording import nearest
 
@@ -28,8 +29,19 @@ def rule_problems(declared: Declared) -> list[Problem]:
             problems += sound_device_problems(document, known, declared)
     for document in declared.of("DeviceVM"):
         problems += _device_vm_problems(document, declared)
+    for kind in ("DeviceVM", "DeviceClass"):
+        for document in declared.of(kind):
+            problems += resource_problems(document)
+    problems += _policy_problems(declared)
     problems += _store_problems(declared)
     return problems
+
+
+def _policy_problems(declared: Declared) -> Iterator[Problem]:
+    policies = list(declared.of("Policy"))
+    for document in policies[1:]:
+        where = policies[0].where(("kind",))
+        yield document.problem(("kind",), f"there is a Policy already, in {where}", "one holds for all: join the two")
 
 
 def _device_vm_problems(document: Document, declared: Declared) -> Iterator[Problem]:

@@ -27,6 +27,7 @@ KINDS = {
     "DeviceVM": "devicevm",
     "DeviceClass": "deviceclass",
     "Host": "host",
+    "Policy": "policy",
     "Image": "image",
 }
 """The kinds of manifests and the schema files that describe them."""
@@ -111,8 +112,6 @@ def _kind_problem(document: Document, kinds: tuple[str, ...]) -> Problem | None:
         return document.problem(("apiVersion",), f"{shown(version)} is not known", f"write {API_VERSION}")
     if kind == "Plan":
         return document.problem(("kind",), "this is a plan, not a manifest", f"devicevm apply {document.source}")
-    if kind == "Policy":
-        return document.problem(("kind",), "kind Policy is not supported yet", f"known: {known}")
     if not isinstance(kind, str) or kind not in kinds:
         hint = nearest(kind, kinds) if isinstance(kind, str) else f"known: {known}"
         return document.problem(("kind",), f"kind {shown(kind)} is not known here", hint)

@@ -158,6 +158,7 @@ class Client:
     labels: dict[str, str] = field(default_factory=dict)
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     host: str = ""
+    host_labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -183,11 +184,16 @@ class DeviceVM:
     resources: tuple[tuple[ResourceRequest, ...], ...] = ()
     memory: int = 0
     host: str = ""
+    host_labels: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class HostPolicy:
-    """What the user says of a host: CPUs and memory kept for itself, how far to overcommit."""
+    """What the user says of a host: CPUs and memory kept for itself, how far to overcommit.
+
+    `labels` are what selectors match. On a host in `maintenance` nothing new is placed; `headroom_memory` (bytes) and
+    `headroom_vcpus` are left free by what is new, and may be used by what is there already.
+    """
 
     name: str
     reserved_cpus: tuple[int, ...] = ()
@@ -195,6 +201,17 @@ class HostPolicy:
     cpu_overcommit: float = 16.0
     accelerator: str = "auto"
     trust_domains: tuple[str, ...] = ()
+    labels: dict[str, str] = field(default_factory=dict)
+    maintenance: bool = False
+    headroom_memory: int = 0
+    headroom_vcpus: int = 0
+
+
+class PlacementStrategy(str, Enum):
+    """Which host new clients and their device VMs go to: the first that has room, or the one with the most left."""
+
+    PACK = "pack"
+    SPREAD = "spread"
 
 
 @dataclass(frozen=True)
@@ -205,3 +222,4 @@ class Topology:
     device_vms: tuple[DeviceVM, ...] = ()
     classes: tuple[DeviceClass, ...] = ()
     hosts: tuple[HostPolicy, ...] = ()
+    placement: PlacementStrategy = PlacementStrategy.PACK

@@ -8,6 +8,7 @@ differ is one in the middle of a change.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..domain import DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
@@ -16,6 +17,7 @@ from .difference import compare_emulators, difference, same_but_for_emulators, s
 from .plan import Action, Effect, Phase, Step, Subject
 from .storage import Identity, identity
 
+_NOBODY: frozenset[str] = frozenset()
 _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 
 
@@ -36,6 +38,11 @@ class Changes:
     warnings: list[str] = field(default_factory=list)
     restarts: dict[str, str] = field(default_factory=dict)
     """The running clients that must be restarted, and why."""
+
+    @cached_property
+    def holders(self) -> Holders:
+        """Which device VMs hold what now."""
+        return Holders(self.observed)
 
     def work_out(self, desired: list[DomainSpec], doomed: list[ObservedDomain]) -> None:
         """Fill in the steps.
@@ -58,7 +65,7 @@ class Changes:
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=Effect.RESTART, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
-        for spec in in_order_of_release(device_vms, self.observed):
+        for spec in in_order_of_release(device_vms, self.holders):
             self._device_vm(spec)
         for spec in clients:
             self._client(spec)
@@ -152,7 +159,7 @@ class Changes:
         clients = {emulator.client for emulator in (*spec.emulators, *(served_now.emulators if served_now else ()))}
         for name in sorted(clients):
             steps += self._known(Action.STOP, Subject.CLIENT, name) + self._known(Action.UNDEFINE, Subject.CLIENT, name)
-        for name in sorted(predecessors(spec, self.observed)):
+        for name in sorted(self.holders.before(spec)):
             for action in (Action.STOP, Action.UPDATE):
                 steps += self._known(action, Subject.DEVICE_VM, name)
         return tuple(steps)
@@ -267,20 +274,29 @@ class Changes:
         return key
 
 
-def predecessors(spec: DomainSpec, observed: dict[str, ObservedDomain]) -> set[str]:
-    """The other device VMs that now hold an emulator, or the storage of one, that `spec` is to have."""
-    ids = {emulator.id for emulator in spec.emulators}
-    stores = {identity(one.store) for one in spec.emulators if one.store and not one.store.read_only}
-    return {
-        name
-        for name, domain in observed.items()
-        if name != spec.name and domain.spec
-        for emulator in domain.spec.emulators
-        if emulator.id in ids or (emulator.store and identity(emulator.store) in stores)
-    }
+class Holders:
+    """Which device VMs hold which emulators and stores now."""
+
+    def __init__(self, observed: dict[str, ObservedDomain]) -> None:
+        self._by_id: dict[str, set[str]] = {}
+        self._by_store: dict[Identity, set[str]] = {}
+        for name, domain in observed.items():
+            for emulator in domain.spec.emulators if domain.spec else ():
+                self._by_id.setdefault(emulator.id, set()).add(name)
+                if emulator.store:
+                    self._by_store.setdefault(identity(emulator.store), set()).add(name)
+
+    def before(self, spec: DomainSpec) -> set[str]:
+        """The other device VMs that now hold an emulator, or the storage of one, that `spec` is to have."""
+        found: set[str] = set()
+        for emulator in spec.emulators:
+            found |= self._by_id.get(emulator.id, _NOBODY)
+            if emulator.store and not emulator.store.read_only:
+                found |= self._by_store.get(identity(emulator.store), _NOBODY)
+        return found - {spec.name}
 
 
-def in_order_of_release(device_vms: list[DomainSpec], observed: dict[str, ObservedDomain]) -> list[DomainSpec]:
+def in_order_of_release(device_vms: list[DomainSpec], holders: Holders) -> list[DomainSpec]:
     """Device VMs so that each comes after those that it takes over from; in a circle, by name."""
     by_name = {spec.name: spec for spec in device_vms}
     order: list[DomainSpec] = []
@@ -290,7 +306,7 @@ def in_order_of_release(device_vms: list[DomainSpec], observed: dict[str, Observ
         if name in seen or name not in by_name:
             return
         seen.add(name)
-        for before in sorted(predecessors(by_name[name], observed)):
+        for before in sorted(holders.before(by_name[name])):
             visit(before)
         order.append(by_name[name])
 

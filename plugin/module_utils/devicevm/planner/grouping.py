@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import count
 
 from ..channel.stream import controllers_for
@@ -122,16 +123,22 @@ class Seating:
 
     def _units_of(self, group: Group) -> list[Unit]:
         # By length first: storage-10 comes after storage-9.
-        return sorted(
-            (unit for unit in self.units.values() if unit.group == group.key),
-            key=lambda unit: (len(unit.name), unit.name),
-        )
+        return sorted(self._by_group.get(group.key, ()), key=lambda unit: (len(unit.name), unit.name))
+
+    @cached_property
+    def _by_group(self) -> dict[str, list[Unit]]:
+        found: dict[str, list[Unit]] = {}
+        for unit in self.units.values():
+            found.setdefault(unit.group, []).append(unit)
+        return found
 
     def _new_unit(self, group: Group) -> Unit:
         names = (group.label if number == 1 else naming.label(group.label, str(number)) for number in count(1))
         name = next(name for name in names if name not in self.units and self.free_name(name))
-        self.units[name] = Unit(name, group.key, group.declared, None)
-        return self.units[name]
+        unit = Unit(name, group.key, group.declared, None)
+        self._by_group.setdefault(group.key, []).append(unit)
+        self.units[name] = unit
+        return unit
 
     def _joinable(self, unit: Unit, want: Want) -> bool:
         """Whether a device that is not there yet can be added without disturbing those that are."""

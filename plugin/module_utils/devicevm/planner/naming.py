@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import lru_cache
 
 from ..record import digest
 
@@ -11,6 +12,7 @@ _NAMESPACE = uuid.UUID("5d8b4a7e-3f0c-5c53-9a55-6465766d7631")
 _LABEL = 63
 
 
+@lru_cache(maxsize=2**16)
 def domain_uuid(owner: str, name: str) -> str:
     """The UUID of an owner's domain: the same on every host and in every run."""
     return str(uuid.uuid5(_NAMESPACE, f"{owner}/{name}"))
@@ -24,6 +26,7 @@ def label(*parts: str) -> str:
     return f"{name[: _LABEL - 9].rstrip('-')}-{digest(name, 8)}"
 
 
+@lru_cache(maxsize=2**16)
 def channel_address(runtime_dir: str, owner: str, device_vm: str, device: str) -> str:
     """The path of a device's socket: short whatever the names, for the kernel allows 107 bytes."""
     return f"{runtime_dir}/{digest([owner, device_vm], 8)}-{digest(device, 8)}.sock"
@@ -39,6 +42,7 @@ def console_log(runtime_dir: str, domain: str) -> str:
     return f"{runtime_dir}/{domain}.console"
 
 
+@lru_cache(maxsize=2**16)
 def backing_serial(owner: str, client: str, device: str) -> str:
     """The serial number by which a device VM finds a device's backing disk (a SCSI disk takes 20 bytes)."""
     return digest([owner, client, device], 16)

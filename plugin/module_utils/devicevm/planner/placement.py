@@ -7,32 +7,27 @@ that ask for processors of their own before those that share.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..domain import CpuPlacement, DomainSpec
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
-from ..manifest.topology import Client, HostPolicy
+from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from .book import Book, cpus_of
+from .component import Component
 from .grouping import Unit
-from .ledger import Ledger, cpus_of
+from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
-from .resources import fit_alternatives, fulfilled
+from .resources import CPU_KINDS, Footing, Misfit, fit_one, fits, fulfilled
+from .resources.nearest import nearest_fit
 from .specify import image_named, specify_client, specify_device_vm, unit_memory
 
-
-@dataclass
-class Component:
-    """Clients and the units that serve them: they go to one host together, or not at all."""
-
-    clients: list[Client] = field(default_factory=list)
-    units: list[Unit] = field(default_factory=list)
-
-    @property
-    def name(self) -> str:
-        """What it is called in reasons: its first client."""
-        return self.clients[0].name if self.clients else self.units[0].name
+ATTEMPTS = 256
+"""How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
 
 
 @dataclass
@@ -43,30 +38,7 @@ class Placed:
     allocations: list[Allocation] = field(default_factory=list)
     refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-
-
-def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:
-    """Clients joined by the units that they share; in order of their first client."""
-    leader = {client.name: client.name for client in clients}
-
-    def find(name: str) -> str:
-        while leader[name] != name:
-            name = leader[name]
-        return name
-
-    for unit in units:
-        names = sorted(unit.clients & leader.keys())
-        for name in names[1:]:
-            first, second = sorted((find(names[0]), find(name)))
-            leader[second] = first
-    found: dict[str, Component] = {}
-    for client in clients:
-        found.setdefault(find(client.name), Component()).clients.append(client)
-    for unit in units:
-        names = sorted(unit.clients & leader.keys())
-        if names:
-            found[find(names[0])].units.append(unit)
-    return [found[name] for name in sorted(found)]
+    nearest: tuple[str, ...] = ()
 
 
 class Placement:
@@ -78,15 +50,20 @@ class Placement:
         policies: dict[str, HostPolicy],
         owner: str,
         observed: dict[str, DomainSpec],
+        strategy: PlacementStrategy = PlacementStrategy.PACK,
     ) -> None:
         self.owner = owner
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
         mine = frozenset(observed)
-        self.ledgers = {
-            host.name: Ledger.open(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts
-        }
+        self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
+        self.strategy = strategy
+
+    @cached_property
+    def order(self) -> HostOrder:
+        """In which order hosts are tried: begun when what stays is booked."""
+        return order_of(self.strategy, self.books)
 
     def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
         """Book the domains that are there and go on: as they are, or with the memory they need now."""
@@ -94,61 +71,127 @@ class Placement:
         demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
         asked = {unit.name: unit.resources for unit in units if unit.wants}
         for spec in [*self.observed.values(), *kept]:
-            ledger = self.ledgers.get(spec.host)
+            book = self.books.get(spec.host)
             vm = declared.get(spec.name)
-            if ledger is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
+            if book is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
-            refusal = ledger.may_stay(spec.placement)
-            if spec.name in asked and not fulfilled(asked[spec.name], spec.placement, ledger):
+            refusal = book.may_stay(spec.placement)
+            if spec.name in asked and not fulfilled(asked[spec.name], spec, book):
                 refusal = f"it has {describe_placement(spec.placement)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                self.ledgers[spec.host] = ledger.book(spec.name, spec.placement, vcpus, memory)
+                book.book(spec.name, spec.placement, vcpus, memory, spec.page_size)
             self.staying[spec.name] = refusal
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
-        """Place one component on the first host that takes all of it; book it there."""
-        result = Placed()
-        for host in self._candidates(component):
-            trial = Trial(self, host, self.ledgers[host.name])
-            reasons = trial.place(component, wants)
-            if not reasons:
-                self.ledgers[host.name] = trial.ledger
-                return trial.placed
-            result.refusals[host.name] = tuple(reasons)
-        return result
+        """Place one component on the best host that takes all of it; book it there."""
+        homes = {spec.host for spec in self._there(component)}
+        fixed = sorted(homes) or [host for _, host in component.told]
+        if fixed:
+            placed = self._first_that_fits(component, wants, fixed)
+            return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+        signature = component.signature
+        for name in self.order.hosts(signature):
+            placed = self._try(component, wants, name)
+            if not placed.refusals:
+                self.order.booked(name)
+                return placed
+            self.order.refused(signature, name)
+        # Once more, for the reasons of those that had refused the like before.
+        placed = self._first_that_fits(component, wants, sorted(self.hosts))
+        return replace(placed, nearest=self._nearest(component))
 
-    def _candidates(self, component: Component) -> list[Host]:
-        """The hosts a component may go to: where it is, where it is told to be, else all, in order."""
-        names = [unit.observed.host for unit in component.units if unit.observed]
-        names += [self.observed[client.name].host for client in component.clients if client.name in self.observed]
-        names += [client.host for client in component.clients if client.host]
-        names += [unit.declared.host for unit in component.units if unit.declared and unit.declared.host]
-        wanted = set(names)
-        return [host for name, host in sorted(self.hosts.items()) if wanted <= {name}]
+    def _nearest(self, component: Component) -> tuple[str, ...]:
+        """For each unit that no host has room for alone, what would fit instead."""
+        books = [self.books[name] for name in sorted(self.books) if not self._unsuitable(component, name)]
+        found = []
+        for unit in component.units:
+            memory = unit_memory(unit)
+            if any(
+                isinstance(fit_one(alternative, book, memory), Footing)
+                for alternative in unit.resources
+                for book in books
+            ):
+                continue
+            if words := nearest_fit(unit.resources, books, memory):
+                found.append(f"nearest for {unit.name}: {words}")
+        return tuple(found)
+
+    def _first_that_fits(self, component: Component, wants: dict[str, list[Want]], names: list[str]) -> Placed:
+        refusals: dict[str, tuple[str, ...]] = {}
+        for name in names:
+            placed = self._try(component, wants, name)
+            if not placed.refusals:
+                self.order.booked(name)
+                return placed
+            refusals |= placed.refusals
+        return Placed(refusals=refusals)
+
+    def _try(self, component: Component, wants: dict[str, list[Want]], name: str) -> Placed:
+        if name not in self.hosts:
+            return Placed(refusals={name: ("there is no such host",)})
+        if reasons := self._unsuitable(component, name):
+            return Placed(refusals={name: reasons})
+        book = self.books[name]
+        mark = book.mark()
+        trial = Trial(self, self.hosts[name], book)
+        if found := trial.place(component, wants):
+            book.back_to(mark)
+            return Placed(refusals={name: tuple(found)})
+        trial.warn_of_floating()
+        return trial.placed
+
+    def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
+        """Why a host is not for the component, whatever room it has."""
+        policy = self.books[name].policy
+        there = {spec.name: spec.host for spec in self._there(component)}
+        reasons = [f"{what} is to be on {host}" for what, host in component.told if host != name]
+        reasons += [
+            f"{what} is on {host}, and channels are on one host" for what, host in there.items() if host != name
+        ]
+        for label, value in component.host_labels:
+            if policy.labels.get(label) != value:
+                reasons.append(f"its label {label} is {policy.labels.get(label, 'not set')}, {value} is asked for")
+        if policy.trust_domains:
+            strangers = component.trust_domains - set(policy.trust_domains)
+            reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
+        if policy.maintenance and not there:
+            reasons.append("it is in maintenance")
+        return tuple(reasons)
+
+    def _there(self, component: Component) -> list[DomainSpec]:
+        found = [unit.observed for unit in component.units if unit.observed]
+        return found + [self.observed[client.name] for client in component.clients if client.name in self.observed]
 
 
 @dataclass
 class Trial:
-    """An attempt to place a component on one host, on a copy of its book."""
+    """An attempt to place a component on one host; whoever makes it takes back what it booked when it fails."""
 
     placement: Placement
     host: Host
-    ledger: Ledger
+    book: Book
     placed: Placed = field(default_factory=Placed)
+    attempts: int = ATTEMPTS
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
-        reasons: list[str] = []
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
-        for unit in greedy_first:
-            reasons += self._place_unit(unit)
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
-        for client in component.clients:
-            reasons += self._place_client(client, wants.get(client.name, []), homes)
-        return reasons
 
-    def _place_unit(self, unit: Unit) -> list[str]:
+        def rest(index: int) -> list[str]:
+            if index < len(greedy_first):
+                return self._place_unit(greedy_first[index], lambda: rest(index + 1))
+            return [
+                reason
+                for client in component.clients
+                for reason in self._place_client(client, wants.get(client.name, []), homes)
+            ]
+
+        return rest(0)
+
+    def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
+        """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
         image = unit.image
         if not unit.observed and GUESTS in self.host.vmm.supports and image_named(self.host, image) is None:
             return [f"image {image} is not there: build it with 'devicevm image build {image}'"]
@@ -156,25 +199,36 @@ class Trial:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
-            spec = specify_device_vm(
-                unit, self.host, self.placement.owner, unit.observed.placement, unit.observed.vcpus
-            )
-            reasons: tuple[str, ...] = ("it runs there already and still fits",)
-        else:
-            fit, reasons = fit_alternatives(unit.resources, self.ledger)
-            if fit is None:
-                return [f"{unit.name}: {reason}" for reason in reasons] or [
-                    f"{unit.name}: no resources are declared for it"
-                ]
-            if lacks := self.ledger.lacks(fit.vcpus, memory):
-                return [f"{unit.name}: {lacks}"]
-            self.ledger = self.ledger.book(unit.name, fit.placement, fit.vcpus, memory)
-            spec = specify_device_vm(unit, self.host, self.placement.owner, fit.placement, fit.vcpus)
-            reasons = (f"it could not stay: {stays}", *reasons) if stays else reasons
-            self._warn_of_floating(spec)
+            self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
+            return rest()
+        reasons = [f"it could not stay: {stays}"] if stays else []
+        for words, answer in fits(unit.resources, self.book, memory):
+            if isinstance(answer, Misfit):
+                reasons.append(f"{words}: {answer.reason}")
+                continue
+            mark, before = self.book.mark(), len(self.placed.domains)
+            self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
+            self._accept(unit, answer, (*reasons, f"{words}: {'; '.join(answer.reasons)}"))
+            failed = rest()
+            if not failed:
+                return []
+            self.attempts -= 1
+            if len(unit.resources) == 1 or self.attempts <= 0:
+                return failed
+            self.book.back_to(mark)
+            self._take_back(before)
+            reasons.append(f"{words}: it fits, but then {failed[0]}")
+        return [f"{unit.name}: {reason}" for reason in reasons] or [f"{unit.name}: no resources are declared for it"]
+
+    def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
+        spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
         self.placed.domains.append(spec)
         self.placed.allocations.append(allocation_of(spec, reasons))
-        return []
+
+    def _take_back(self, before: int) -> None:
+        names = {spec.name for spec in self.placed.domains[before:]}
+        del self.placed.domains[before:]
+        self.placed.allocations = [one for one in self.placed.allocations if one.device_vm not in names]
 
     def _place_client(self, client: Client, wants: list[Want], homes: dict[str, str]) -> list[str]:
         boot = client.vm.boot
@@ -184,19 +238,23 @@ class Trial:
                 f"build it with 'devicevm image build {boot.guest_image}'"
             ]
         if self.placement.staying.get(client.name) != "":
-            if lacks := self.ledger.lacks(client.vm.vcpus, client.vm.memory):
+            if lacks := self.book.lacks(client.vm.vcpus, client.vm.memory):
                 return [f"{client.name}: {lacks}"]
-            self.ledger = self.ledger.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
+            self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
         self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
         return []
 
-    def _warn_of_floating(self, spec: DomainSpec) -> None:
-        if spec.placement.dedicated and self.ledger.floating:
-            cpus = format_cpuset(cpus_of(spec.placement))
-            self.placed.warnings.append(
-                f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                f"there too: {', '.join(self.ledger.floating)}"
-            )
+    def warn_of_floating(self) -> None:
+        """Tell which domains may run on processors that are dedicated now."""
+        if not self.book.floating:
+            return
+        for spec in self.placed.domains:
+            if spec.placement.dedicated and self.placement.staying.get(spec.name) != "":
+                cpus = format_cpuset(cpus_of(spec.placement))
+                self.placed.warnings.append(
+                    f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
+                    f"there too: {', '.join(self.book.floating)}"
+                )
 
 
 def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
@@ -226,7 +284,14 @@ def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
     return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
 
 
+def footing_of(spec: DomainSpec, memory: int) -> Footing:
+    """What a device VM stands on now, with the memory it is to have."""
+    return Footing(memory, spec.placement, spec.vcpus, spec.cpu_features, spec.page_size)
+
+
 def _asks_alone(unit: Unit) -> bool:
     return any(
-        request.dedicated or request.kind != "thread" for alternative in unit.resources for request in alternative
+        request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread")
+        for alternative in unit.resources
+        for request in alternative
     )

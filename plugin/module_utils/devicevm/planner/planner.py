@@ -10,8 +10,9 @@ from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, Topology
 from . import naming
 from .changes import Changes
+from .component import components_of
 from .grouping import Unit, group
-from .placement import Placement, components_of, kept_device_vms
+from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Unplaced
 from .requests import Want, wants_of
 from .specify import state_digest
@@ -128,7 +129,8 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
     kept = [one.spec for one in undeclared if one not in gone and one.spec]
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
-    placement = Placement(view.hosts, {policy.name: policy for policy in topology.hosts}, intent.owner, view.specs)
+    policies = {policy.name: policy for policy in topology.hosts}
+    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement)
     placement.book_what_stays(kept, units, topology.clients)
     draft = _Draft(gone)
     by_client = _by_client(wants)
@@ -138,7 +140,7 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
         draft.allocations += placed.allocations
         draft.warnings += placed.warnings
         if placed.refusals or not placed.domains:
-            draft.unplaced += _unplaced(component.clients, by_client, placed.refusals)
+            draft.unplaced += _unplaced(component.clients, by_client, placed.refusals, placed.nearest)
     draft.desired += kept_device_vms(units)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
@@ -178,10 +180,13 @@ def _clashes(topology: Topology, view: _View) -> list[Unplaced]:
 
 
 def _unplaced(
-    clients: list[Client], wants: dict[str, list[Want]], refusals: dict[str, tuple[str, ...]]
+    clients: list[Client],
+    wants: dict[str, list[Want]],
+    refusals: dict[str, tuple[str, ...]],
+    nearest: tuple[str, ...],
 ) -> list[Unplaced]:
     reasons = tuple(f"{host}: {reason}" for host, why in sorted(refusals.items()) for reason in why)
-    reasons = reasons or ("no host is there that it may go to",)
+    reasons = (*reasons, *nearest) or ("no host is there that it may go to",)
     result = []
     for client in clients:
         devices = [want.device.name for want in wants.get(client.name, [])] or [""]

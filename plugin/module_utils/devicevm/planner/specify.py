@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..domain import Attachment, CpuPlacement, DomainSpec, Role
+from ..domain import Attachment, DomainSpec, ObservedDomain, Role
+from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
-from ..record import digest
+from ..record import digest, digest_of
 from . import naming
 from .grouping import MEMORY_STEP, Unit
 from .requests import Want, channel_of, emulator_of
+from .resources import Footing
 
 
 def unit_memory(unit: Unit) -> int:
@@ -23,14 +25,21 @@ def unit_memory(unit: Unit) -> int:
     return -(-needed // MEMORY_STEP) * MEMORY_STEP
 
 
-def specify_device_vm(unit: Unit, host: Host, owner: str, placement: CpuPlacement, vcpus: int) -> DomainSpec:
+def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> DomainSpec:
     """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
     wanted = [emulator_of(want, owner, unit.name, runtime) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
-    memory = unit_memory(unit)
     if unit.observed and boots(unit.observed, unit.image):
-        return replace(unit.observed, emulators=emulators, memory=memory, placement=placement, vcpus=vcpus)
+        return replace(
+            unit.observed,
+            emulators=emulators,
+            memory=footing.memory,
+            placement=footing.placement,
+            vcpus=footing.vcpus,
+            cpu_features=footing.features,
+            page_size=footing.page_size,
+        )
     image = image_named(host, unit.image)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
     return DomainSpec(
@@ -39,19 +48,21 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, placement: CpuPlacemen
         role=Role.DEVICE_VM,
         owner=owner,
         host=host.name,
-        vcpus=vcpus,
-        memory=memory,
+        vcpus=footing.vcpus,
+        memory=footing.memory,
         accelerator=host.accelerator,
         arch=host.arch,
         machine="pc",
         boot=boot,
-        placement=placement,
+        placement=footing.placement,
         emulators=emulators,
         control=naming.control_address(runtime, owner, unit.name),
         console=naming.console_log(host.vmm.log_dir or runtime, unit.name),
         image=f"{image.name}-{image.digest[:12]}" if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
+        cpu_features=footing.features,
+        page_size=footing.page_size,
     )
 
 
@@ -102,11 +113,15 @@ def boots(spec: DomainSpec, image: str) -> bool:
     return not spec.image or spec.image.rpartition("-")[0] == image
 
 
-def image_named(host: Host, name: str) -> ImageFacts | None:
-    """The host's image of that name, if it is there."""
-    return next((image for image in host.images if image.name == name), None)
+def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
+    """The host's image of that name for `arch` (the host's own if not given), if it is there.
+
+    Where the host's own is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
+    """
+    arch = arch or (host.arch if host.arch in ARCHITECTURES else DEFAULT)
+    return next((image for image in host.images if (image.name, image.arch) == (name, arch)), None)
 
 
-def state_digest(hosts: tuple[Host, ...], observed: tuple[object, ...]) -> str:
+def state_digest(hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...]) -> str:
     """What a plan was made from, on the VMM's side."""
-    return digest([hosts, observed])
+    return digest([[digest_of(host) for host in hosts], [digest_of(domain) for domain in observed]])

@@ -1,4 +1,4 @@
-"""The image store on a host: `NAME/image.json` with `kernel` and `initramfs` beside it."""
+"""The image store on a host: `NAME/image.json`, or `NAME.ARCH/image.json`, with `kernel` and `initramfs` beside it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ..guest.architecture import DEFAULT
+from ..guest.image import link_name
 from ..inventory.host import ImageFacts
 
 MAX_DESCRIPTION = 2**16
 
 
 def images_in(store: Path) -> tuple[ImageFacts, ...]:
-    """The images of a store, by name. One that is incomplete, such as while it is being built, is none."""
+    """The images of a store, by name and architecture. One that is incomplete, as while it is built, is none."""
     if not store.is_dir():
         return ()
     found = (_image(path) for path in sorted(store.iterdir()) if path.is_dir())
@@ -31,7 +33,8 @@ def _image(path: Path) -> ImageFacts | None:
     if not isinstance(data, dict) or not (kernel.is_file() and initramfs.is_file()):
         return None
     text = {key: str(data.get(key) or "") for key in ("name", "digest", "arch", "kernelVersion", "commandLine")}
-    if text["name"] != path.name or not text["digest"]:
+    arch = text["arch"] or DEFAULT
+    if link_name(text["name"], arch) != path.name or not text["digest"]:
         return None
     return ImageFacts(
         name=text["name"],
@@ -39,6 +42,6 @@ def _image(path: Path) -> ImageFacts | None:
         kernel=str(kernel),
         initramfs=str(initramfs),
         command_line=text["commandLine"],
-        arch=text["arch"] or "x86_64",
+        arch=arch,
         kernel_version=text["kernelVersion"],
     )

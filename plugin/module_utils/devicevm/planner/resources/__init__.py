@@ -1,52 +1,80 @@
 """The kinds of resource that can run emulation code, one file each.
 
-A kind looks at the book of a host and answers with a `Fit` or a `Misfit`; it books nothing. A
-new kind is one new file and one line in `KINDS`, and passes tests/unit/test_resources.py.
+A kind looks at the book of a host and at what the kinds before it found, and answers with a `Footing` or a `Misfit`;
+it books nothing. A new kind is one new file and one line here, and passes tests/unit/test_resources.py.
 """
 
 from __future__ import annotations
 
-from ...domain import CpuPlacement
-from ...manifest.topology import ResourceRequest
-from ..ledger import Ledger
-from . import core, thread
-from .kind import Fit, Misfit, ResourceKind
+from collections.abc import Iterator
 
-_ALL: tuple[ResourceKind, ...] = (thread.KIND, core.KIND)
+from ...domain import DomainSpec
+from ...manifest.topology import ResourceRequest
+from ..book import Book
+from . import core, isa, memory, microcode, processor, thread
+from .kind import Footing, Misfit, ResourceKind
+
+# In the order in which they are asked: what rules a whole host out first, memory when the node is known.
+_ALL: tuple[ResourceKind, ...] = (
+    microcode.KIND,
+    isa.KIND,
+    thread.KIND,
+    core.KIND,
+    processor.KIND,
+    memory.KIND,
+)
 
 KINDS: dict[str, ResourceKind] = {kind.name: kind for kind in _ALL}
+CPU_KINDS = frozenset({"thread", "core", "processor"})
 
-__all__ = ["KINDS", "Fit", "Misfit", "fit_alternatives", "fulfilled"]
+Alternative = tuple[ResourceRequest, ...]
+
+__all__ = ["CPU_KINDS", "KINDS", "Alternative", "Footing", "Misfit", "fit_one", "fits", "fulfilled"]
+
+_ANY_THREAD = ResourceRequest("thread")
 
 
-def fit_alternatives(
-    alternatives: tuple[tuple[ResourceRequest, ...], ...], ledger: Ledger
-) -> tuple[Fit | None, tuple[str, ...]]:
-    """The first alternative that fits the host, and a line on each that was looked at."""
-    reasons = []
+def fits(alternatives: tuple[Alternative, ...], book: Book, memory: int) -> Iterator[tuple[str, Footing | Misfit]]:
+    """What each alternative comes to on the host for a device VM of `memory` bytes, with the alternative in words."""
     for alternative in alternatives:
-        fit = _fit_one(alternative, ledger)
-        words = " and ".join(KINDS[request.kind].describe(request) for request in alternative)
-        reasons.append(f"{words}: {fit.reason}")
-        if isinstance(fit, Fit):
-            return fit, tuple(reasons)
-    return None, tuple(reasons)
+        yield describe(alternative), fit_one(alternative, book, memory)
 
 
-def fulfilled(alternatives: tuple[tuple[ResourceRequest, ...], ...], placement: CpuPlacement, ledger: Ledger) -> bool:
-    """Whether a placement made earlier is one of the alternatives that are asked for now."""
+def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misfit:
+    """All requests of an alternative must fit together, and the host must have the virtual CPUs and memory left."""
+    footing = Footing(memory)
+    for request in in_order(alternative):
+        answer = KINDS[request.kind].fit(request, book, footing)
+        if isinstance(answer, Misfit):
+            return answer
+        footing = answer
+    if lacks := book.lacks(footing.vcpus, footing.memory):
+        return Misfit(lacks)
+    return footing
+
+
+def fulfilled(alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book) -> bool:
+    """Whether what a device VM was given earlier is one of the alternatives that are asked for now."""
     return any(
-        all(KINDS[request.kind].fulfils(request, placement, ledger) for request in alternative)
+        all(KINDS[request.kind].fulfils(request, spec, book) for request in in_order(alternative))
+        and set(spec.cpu_features) == _features(alternative)
+        and bool(spec.page_size) == any(request.kind == "memory" for request in alternative)
         for alternative in alternatives
     )
 
 
-def _fit_one(alternative: tuple[ResourceRequest, ...], ledger: Ledger) -> Fit | Misfit:
-    """All requests of an alternative must fit; the one that gives processors gives the placement."""
-    best: Fit | None = None
-    for request in alternative:
-        answer = KINDS[request.kind].fit(request, ledger)
-        if isinstance(answer, Misfit):
-            return answer
-        best = answer if best is None or answer.placement.vcpus else best
-    return best or Misfit("an alternative that asks for nothing")
+def in_order(alternative: Alternative) -> list[ResourceRequest]:
+    """The requests as they are asked, with a thread to run on when the alternative names no processors."""
+    by_kind = {request.kind: request for request in alternative}
+    if not by_kind.keys() & CPU_KINDS:
+        by_kind["thread"] = _ANY_THREAD
+    return [by_kind[name] for name in KINDS if name in by_kind]
+
+
+def describe(alternative: Alternative) -> str:
+    """`avx2 and 2 dedicated threads`."""
+    return " and ".join(KINDS[request.kind].describe(request) for request in alternative)
+
+
+def _features(alternative: Alternative) -> set[str]:
+    return {name for request in alternative if request.kind == "isa" for name in isa.features_of(request)}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ...domain import CpuPlacement
-from ...inventory.cpuset import format_cpuset
-from ...inventory.free import describe_taken
+from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
-from ..ledger import Ledger, cpus_of
-from .kind import Fit, Misfit
+from ..book import Book
+from .cpus import Choice, count_of, fit_cpus, on_node, same_node, taken
+from .kind import Footing, Misfit, words
 
 
 @dataclass(frozen=True)
@@ -18,27 +17,26 @@ class Core:
 
     name: str = "core"
 
-    def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
         """One virtual CPU for each thread of each core, pinned to it."""
-        cores = ledger.free.vacant_cores()
-        if len(cores) < request.count:
-            return Misfit(describe_taken(ledger.free, request.count, "core"))
-        cpus = tuple(sorted(cpu for threads in cores[: request.count] for cpu in threads))
-        placement = CpuPlacement(vcpus=tuple((cpu,) for cpu in cpus), emulator=cpus, dedicated=True, unit=self.name)
-        return Fit(
-            placement,
-            len(cpus),
-            f"CPU {format_cpuset(cpus)}: every thread of its core{'s' if request.count > 1 else ''}",
-        )
+        return fit_cpus(request, book, footing, self.name, _choose, True)
 
-    def fulfils(self, request: ResourceRequest, placement: CpuPlacement, ledger: Ledger) -> bool:
+    def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """All threads of as many cores."""
-        cores = {ledger.cpus[cpu].core for cpu in cpus_of(placement) if cpu in ledger.cpus}
-        return placement.unit == self.name and len(cores) == request.count
+        cores = count_of(spec, book, lambda cpu: cpu.core)
+        return spec.placement.unit == self.name and cores == request.count and same_node(request, spec.placement)
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 core`."""
-        return f"{request.count} core{'s' if request.count != 1 else ''}"
+        return words(replace(request, dedicated=False), "core")
+
+
+def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+    cores = on_node(book.vacant_cores(), node)
+    if len(cores) < request.count:
+        return taken(request, book, "core", len(cores), node)
+    cpus = tuple(sorted(cpu.id for core in cores[: request.count] for cpu in core))
+    return Choice(cpus, f"every thread of its core{'s' if request.count > 1 else ''}")
 
 
 KIND = Core()

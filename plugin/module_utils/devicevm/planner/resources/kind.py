@@ -1,22 +1,27 @@
-"""What a kind of resource answers."""
+"""What a kind of resource answers, and what it is asked."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...domain import CpuPlacement
+from ...domain import CpuPlacement, DomainSpec
+from ...inventory.host import Host
 from ...manifest.topology import ResourceRequest
-from ..ledger import Ledger
+from ..book import Book
 
 
 @dataclass(frozen=True)
-class Fit:
-    """It can be had: where, and why there. `vcpus` is how many virtual CPUs the device VM gets."""
+class Footing:
+    """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
+    `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual)."""
 
-    placement: CpuPlacement
-    vcpus: int
-    reason: str
+    memory: int
+    placement: CpuPlacement = field(default_factory=CpuPlacement)
+    vcpus: int = 1
+    features: tuple[str, ...] = ()
+    page_size: int = 0
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -27,23 +32,36 @@ class Misfit:
 
 
 class ResourceKind(Protocol):
-    """One kind of resource. Pure: it reads the book and writes nothing."""
+    """One kind of resource. It reads the book and writes nothing."""
 
     @property
     def name(self) -> str:
         """What manifests call it."""
 
-    def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
-        """Where the request can be served on this host, or why not."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+        """The footing so far with what this request adds, or why it cannot be had on this host."""
 
-    def fulfils(self, request: ResourceRequest, placement: CpuPlacement, ledger: Ledger) -> bool:
-        """Whether a placement made earlier is what is asked for now."""
+    def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
+        """Whether what a device VM was given earlier is what is asked for now, as far as this kind goes."""
 
     def describe(self, request: ResourceRequest) -> str:
         """The request in words: `2 dedicated cores`."""
 
 
 def words(request: ResourceRequest, noun: str) -> str:
-    """`2 dedicated cores`, `1 thread`."""
+    """`2 dedicated cores on one node`, `1 thread`."""
     dedicated = "dedicated " if request.dedicated else ""
-    return f"{request.count} {dedicated}{noun}{'s' if request.count != 1 else ''}"
+    node = request.options.get("numaNode")
+    where = "" if node is None else " on one NUMA node" if node == "one" else f" on NUMA node {node}"
+    smt = request.options.get("smt", "prefer")
+    sibling = {"prefer": "", "isolate": ", each alone on its core", "require": ", siblings together"}[smt]
+    return f"{request.count} {dedicated}{noun}{'s' if request.count != 1 else ''}{sibling}{where}"
+
+
+def nodes_for(request: ResourceRequest, host: Host) -> list[int | None]:
+    """The NUMA nodes to look at, one after the other; None stands for the whole host."""
+    wanted = request.options.get("numaNode")
+    if wanted is None:
+        return [None]
+    nodes = sorted({cpu.node for cpu in host.cpus})
+    return [node for node in nodes if wanted in ("one", node)]

@@ -2,47 +2,100 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
-from ...domain import CpuPlacement
-from ...inventory.cpuset import format_cpuset
-from ...inventory.free import describe_taken
+from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
-from ..ledger import Ledger, cpus_of
-from .kind import Fit, Misfit, words
+from ..book import Book, CpuState, cpus_of
+from .cpus import Choice, fit_cpus, on_node, same_node, taken
+from .kind import Footing, Misfit, words
 
 
 @dataclass(frozen=True)
 class Thread:
-    """`count` logical processors: dedicated, or the least loaded of those that may be shared."""
+    """`count` logical processors: dedicated, or the least loaded of those that may be shared.
+
+    `smt` says what becomes of siblings of dedicated ones: prefer (together where that can be had), isolate (each alone
+    on its core, the siblings stay empty), require (whole cores, every sibling of them).
+    """
 
     name: str = "thread"
 
-    def fit(self, request: ResourceRequest, ledger: Ledger) -> Fit | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
         """One virtual CPU for each logical processor, pinned to it."""
-        loaded = ledger.least_loaded()
-        numbers = ledger.free.vacant_cpus() if request.dedicated else tuple(cpu.id for cpu in loaded)
-        if len(numbers) < request.count:
-            return Misfit(describe_taken(ledger.free, request.count, "thread"))
-        cpus = tuple(sorted(numbers[: request.count]))
-        load = sum(cpu.load for cpu in loaded if cpu.id in cpus)
-        why = "nobody else is pinned to it" if request.dedicated else f"the least loaded, with {load:g} pinned there"
-        placement = CpuPlacement(
-            vcpus=tuple((cpu,) for cpu in cpus),
-            emulator=cpus if request.dedicated else (),
-            dedicated=request.dedicated,
-            unit=self.name,
-        )
-        return Fit(placement, request.count, f"CPU {format_cpuset(cpus)}: {why}")
+        return fit_cpus(request, book, footing, self.name, _choose, request.dedicated)
 
-    def fulfils(self, request: ResourceRequest, placement: CpuPlacement, ledger: Ledger) -> bool:
+    def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """As many logical processors, and alone as asked."""
+        placement = spec.placement
+        cpus = cpus_of(placement)
         asked = (self.name, request.count, request.dedicated)
-        return (placement.unit, len(cpus_of(placement)), placement.dedicated) == asked
+        if (placement.unit, len(cpus), placement.dedicated) != asked or not same_node(request, placement):
+            return False
+        smt = request.options.get("smt", "prefer")
+        cores = Counter(book.cpus[cpu].core for cpu in cpus if cpu in book.cpus)
+        if smt == "isolate":
+            held = set(cpus) | set(placement.idle)
+            return max(cores.values(), default=1) == 1 and all(
+                cpu.id in held for core in book.cores if core[0].core in cores for cpu in core
+            )
+        if smt == "require":
+            return all(cores[core[0].core] == len(core) for core in book.cores if core[0].core in cores)
+        return not placement.idle
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 dedicated thread`."""
         return words(request, "thread")
+
+
+def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+    if not request.dedicated:
+        return _shared(request, book, node)
+    smt = request.options.get("smt", "prefer")
+    if smt == "isolate":
+        cores = on_node(book.vacant_cores(), node)[: request.count]
+        if len(cores) < request.count:
+            return taken(request, book, "core", len(cores), node)
+        idle = tuple(sorted(cpu.id for core in cores for cpu in core[1:]))
+        return Choice(tuple(core[0].id for core in cores), "alone on its core, whose other threads stay empty", idle)
+    if smt == "require":
+        return _siblings(request, book, node)
+    cpus = _vacant(request.count, book, node)
+    if len(cpus) < request.count:
+        return taken(request, book, "thread", len(cpus), node)
+    return Choice(tuple(sorted(cpu.id for cpu in cpus)), "nobody else is pinned to it")
+
+
+def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+    cpus = book.least_loaded(request.count, node)
+    if len(cpus) < request.count:
+        return taken(request, book, "thread", len(cpus), node)
+    load = sum(cpu.load for cpu in cpus)
+    return Choice(tuple(sorted(cpu.id for cpu in cpus)), f"the least loaded, with {load:g} pinned there")
+
+
+def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
+    """Vacant processors, first of cores that are begun already: whole cores are worth keeping whole. Of whole
+    cores then as few as possible."""
+    groups = [
+        [cpu for cpu in core if cpu.vacant] for core in on_node(book.cores, node) if any(cpu.vacant for cpu in core)
+    ]
+    sizes = {core[0].core: len(core) for core in book.cores}
+    begun = [cpu for group in groups if len(group) < sizes[group[0].core] for cpu in group]
+    whole = [cpu for group in groups if len(group) == sizes[group[0].core] for cpu in group]
+    return [*begun, *whole][:count]
+
+
+def _siblings(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+    """Whole cores that come to exactly as many threads."""
+    found: list[int] = []
+    for core in on_node(book.vacant_cores(), node):
+        if len(core) > 1 and len(found) + len(core) <= request.count:
+            found += [cpu.id for cpu in core]
+    if len(found) < request.count:
+        return f"{request.count} threads on whole cores asked, {len(found)} free"
+    return Choice(tuple(sorted(found)), "every thread of its cores")
 
 
 KIND = Thread()

@@ -15,6 +15,10 @@ from .hostdev_xml import hostdev_elements
 
 QBOOT = "/usr/share/qemu/qboot.rom"
 X86 = ("x86_64", "i686")
+TCG_CPU = {"x86_64": ("qemu64", ("rdrand",)), "aarch64": ("cortex-a53", ())}
+"""Model and features for QEMU's translator. x86: the usual model, and an instruction that fills the kernel's entropy
+pool at once: without it the first random number takes a second. ARM: QEMU's default is a 32-bit model, which starts no
+64-bit kernel, and `max` takes 3 s more to boot, for pointer authentication. Entropy comes with the device tree."""
 DISKS = 256
 """Targets of QEMU's virtio-scsi controller."""
 
@@ -32,12 +36,18 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
     add_kernel(system, spec)
     if spec.arch in X86:
         add(add(domain, "features"), "apic")
-    if spec.arch == "x86_64" and spec.accelerator == "tcg":
-        # QEMU's usual model, and an instruction that fills the kernel's entropy pool at once: without it the first
-        # random number takes a second. Not checked: libvirt takes what TCG adds of its own for a fault.
+    if spec.accelerator == "tcg" and spec.arch in TCG_CPU:
+        model, features = TCG_CPU[spec.arch]
+        # Not checked: libvirt takes what TCG adds of its own for a fault.
         cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
-        add(cpu, "model", "qemu64", fallback="forbid")
-        add(cpu, "feature", policy="require", name="rdrand")
+        add(cpu, "model", model, fallback="forbid")
+        for feature in sorted({*features, *spec.cpu_features}):
+            add(cpu, "feature", policy="require", name=feature)
+    elif spec.cpu_features:
+        # Anything else than the host's own model would have to name one that has them.
+        cpu = add(domain, "cpu", mode="host-model", check="full")
+        for feature in spec.cpu_features:
+            add(cpu, "feature", policy="require", name=feature)
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
     config = boot_config([device_config(emulator) for emulator in spec.emulators])

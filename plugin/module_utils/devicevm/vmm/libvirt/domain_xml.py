@@ -48,6 +48,9 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
     add(domain, "title", title.title(spec))
     add(domain, "description", title.description(spec))
     add(domain, "memory", str(-(-spec.memory // 1024)), unit="KiB")
+    if spec.page_size:
+        pages = add(add(domain, "memoryBacking"), "hugepages")
+        add(pages, "page", size=str(spec.page_size // 1024), unit="KiB")
     add(domain, "vcpu", str(spec.vcpus), placement="static")
     _add_placement(domain, spec.placement)
     if spec.role is Role.DEVICE_VM:

@@ -40,7 +40,7 @@ def host(driver: LibvirtDriver) -> Host:
             domains=_domains(connection),
             images=images,
             vmm=_vmm(driver),
-            accelerator=_accelerator(driver, offered, images),
+            accelerator=_accelerator(driver, offered, tuple(image for image in images if image.arch == found.arch)),
             cpu_count=_cpu_count(connection),
             memory=_memory(connection),
         )
@@ -65,7 +65,8 @@ def _version(number: int) -> str:
 
 
 def _accelerator(driver: LibvirtDriver, offered: tuple[str, ...], images: tuple[ImageFacts, ...]) -> str:
-    """The accelerator that works. Without an image there is nothing to try kvm with: then it is not believed in."""
+    """The accelerator that works. `images` are of the host's own architecture: without one there is nothing to try kvm
+    with, and then it is not believed in."""
     if "test" in offered:
         return "test"
     if driver.accelerator == "auto" and not images:

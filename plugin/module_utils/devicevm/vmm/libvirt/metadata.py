@@ -60,9 +60,11 @@ def unqualified(spec: DomainSpec) -> Element:
         format=str(FORMAT),
         host=spec.host,
     )
+    idle = {"idle": ",".join(map(str, spec.placement.idle))} if spec.placement.idle else {}
     add(
         tree,
         "allocation",
+        **idle,
         unit=spec.placement.unit,
         cpus=",".join(str(cpu) for cpu in _cpus(spec)),
         memory=str(spec.memory),

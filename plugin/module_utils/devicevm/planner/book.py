@@ -1,0 +1,224 @@
+"""The book of one host while a plan is made: who holds what, those included that the plan itself places.
+
+It starts from what domains of others hold; then what stays is booked, then what is new. An attempt that fails is taken
+back (`mark`, `back_to`). What a holding takes is counted as in inventory/free.py, but step by step: a fleet
+books tens of thousands of times. `free` makes the whole view anew, for words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from heapq import nsmallest
+
+from ..domain import CpuPlacement
+from ..inventory.free import Free, describe_memory, free
+from ..inventory.host import Holding, Host
+from ..manifest.topology import HostPolicy
+from ..quantity import format_bytes
+
+
+class CpuState:
+    """A logical processor and who is on it. `load`: vCPUs of the domains pinned here, each spread over its pins."""
+
+    __slots__ = ("core", "dedicated_to", "id", "load", "node", "pinned_by", "reserved", "socket")
+
+    def __init__(self, number: int, core: str, socket: int, node: int) -> None:
+        self.id, self.core, self.socket, self.node = number, core, socket, node
+        self.reserved = False
+        self.load = 0.0
+        self.pinned_by: list[str] = []
+        self.dedicated_to: list[str] = []
+
+    @property
+    def shareable(self) -> bool:
+        """A domain may run here beside others."""
+        return not (self.reserved or self.dedicated_to)
+
+    @property
+    def vacant(self) -> bool:
+        """Nobody is pinned here: the CPU can be dedicated. Domains that float may still pass by."""
+        return not (self.reserved or self.pinned_by)
+
+
+class Book:
+    """A host, its policy, and every holding on it. Memory in bytes; `mine` are holders that the plan books itself."""
+
+    def __init__(self, host: Host, policy: HostPolicy, mine: frozenset[str] = frozenset()) -> None:
+        self.host, self.policy = host, policy
+        self.cpus = {
+            cpu.id: CpuState(cpu.id, cpu.core, cpu.socket, cpu.node)
+            for cpu in sorted(host.cpus, key=lambda cpu: cpu.id)
+        }
+        for number in policy.reserved_cpus:
+            if number in self.cpus:
+                self.cpus[number].reserved = True
+        self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
+        self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
+        self.holdings: list[Holding] = []
+        self.memory = host.memory - policy.reserved_memory
+        self.floating_vcpus = 0
+        self._loads: list[list[tuple[CpuState, float]]] = []
+        for holding in host.holdings:
+            if holding.domain not in mine:
+                self._hold(holding)
+
+    def book(self, domain: str, placement: CpuPlacement, vcpus: int, memory: int, page_size: int = 0) -> None:
+        """`domain` has this placement and memory from now on."""
+        cpus = held_by(placement)
+        self._hold(
+            Holding(
+                domain,
+                "",
+                True,
+                vcpus,
+                memory,
+                cpus,
+                not cpus,
+                placement.dedicated,
+                nodes=placement.nodes,
+                page_size=page_size,
+            )
+        )
+
+    def mark(self) -> int:
+        """Where the book is now, for `back_to`."""
+        return len(self.holdings)
+
+    def back_to(self, mark: int) -> None:
+        """Take back what was booked since the mark."""
+        while len(self.holdings) > mark:
+            holding = self.holdings.pop()
+            self.memory += holding.memory
+            self.floating_vcpus -= holding.vcpus if holding.floats else 0
+            # As they were, not less what was added: sums of fractions do not come back.
+            for cpu, load in self._loads.pop():
+                cpu.load = load
+                cpu.pinned_by.pop()
+                if holding.dedicated:
+                    cpu.dedicated_to.pop()
+
+    @property
+    def vcpus(self) -> int:
+        """How many more virtual CPUs the policy's overcommit allows."""
+        load, count = float(self.floating_vcpus), 0
+        for cpu in self.cpus.values():
+            if cpu.shareable:
+                load += cpu.load
+                count += 1
+        # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
+        return max(0, int(round(count * self.policy.cpu_overcommit - load, 6)))
+
+    @property
+    def pressure(self) -> float:
+        """How full the host is, of memory or of virtual CPUs, whichever is fuller: 0 is empty."""
+        policy = self.policy
+        memory = (self.host.memory - policy.reserved_memory) or 1
+        vcpus = (len(self.cpus) - sum(cpu.reserved for cpu in self.cpus.values())) * policy.cpu_overcommit or 1
+        return max(1 - self.memory / memory, 1 - self.vcpus / vcpus)
+
+    @property
+    def free(self) -> Free:
+        """The whole view of what is left, for words."""
+        return free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
+
+    @property
+    def floating(self) -> tuple[str, ...]:
+        """The domains that may run on any processor, dedicated ones included."""
+        return tuple(sorted(holding.domain for holding in self.holdings if holding.floats))
+
+    def vacant_cpus(self) -> list[CpuState]:
+        """Processors that can be dedicated one by one, ascending."""
+        return [cpu for cpu in self.cpus.values() if cpu.vacant]
+
+    def vacant_cores(self) -> list[tuple[CpuState, ...]]:
+        """The processors of each core on which every one is vacant, by lowest number."""
+        return [core for core in self.cores if all(cpu.vacant for cpu in core)]
+
+    def vacant_sockets(self) -> list[tuple[CpuState, ...]]:
+        """The processors of each socket on which every one is vacant, by lowest number."""
+        return [socket for socket in self.sockets if all(cpu.vacant for cpu in socket)]
+
+    def least_loaded(self, count: int, node: int | None = None) -> list[CpuState]:
+        """At most `count` processors (of one node) that may take one more virtual CPU, the least loaded first."""
+        most = self.policy.cpu_overcommit - 1
+        room = [cpu for cpu in self.cpus.values() if cpu.load <= most and cpu.shareable and node in (None, cpu.node)]
+        return nsmallest(count, room, key=lambda cpu: (cpu.load, cpu.id))
+
+    def memory_on(self, nodes: tuple[int, ...]) -> int:
+        """Bytes left for a domain whose memory comes from these nodes alone, as in Free.memory_on."""
+        wanted = frozenset(nodes)
+        there = sum(node.memory for node in self.host.nodes if node.id in wanted)
+        bound = sum(one.memory for one in self.holdings if one.nodes and wanted.issuperset(one.nodes))
+        return min(self.memory, there - bound)
+
+    def huge_pages(self, size: int, nodes: tuple[int, ...] = ()) -> int:
+        """How many pages of `size` bytes are left (on these nodes, when some are given)."""
+        there = sum(node.huge_pages.get(str(size), 0) for node in self.host.nodes if not nodes or node.id in nodes)
+        taken = sum(
+            one.memory // size
+            for one in self.holdings
+            if one.page_size == size and (not nodes or not one.nodes or set(one.nodes) & set(nodes))
+        )
+        return there - taken
+
+    def lacks(self, vcpus: int, memory: int) -> str:
+        """Why the host has no room for so much more, with the arithmetic; empty when it has."""
+        left = self.vcpus - self.policy.headroom_vcpus
+        if vcpus > left:
+            booked = sum(holding.vcpus for holding in self.holdings)
+            return (
+                f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {booked} booked on "
+                f"{sum(cpu.shareable for cpu in self.cpus.values())} CPUs with an overcommit of "
+                f"{self.policy.cpu_overcommit:g}"
+                + (f", {self.policy.headroom_vcpus} kept as headroom" if self.policy.headroom_vcpus else "")
+            )
+        if memory > self.memory - self.policy.headroom_memory:
+            kept = self.policy.headroom_memory
+            headroom = f", {format_bytes(kept)} kept as headroom" if kept else ""
+            return f"memory: {describe_memory(self.free, memory)}{headroom}"
+        return ""
+
+    def may_stay(self, placement: CpuPlacement) -> str:
+        """Why a placement made earlier cannot stay; empty when it can."""
+        for number in held_by(placement):
+            cpu = self.cpus.get(number)
+            if cpu is None:
+                return f"CPU {number} is gone"
+            if cpu.reserved:
+                return f"CPU {number} is now reserved"
+            if cpu.dedicated_to:
+                return f"CPU {number} is now dedicated to {', '.join(cpu.dedicated_to)}"
+            if placement.dedicated and cpu.pinned_by:
+                return f"CPU {number} is no longer its own: {', '.join(cpu.pinned_by)} is pinned to it"
+        return ""
+
+    def _hold(self, holding: Holding) -> None:
+        pins = [self.cpus[number] for number in holding.cpus if number in self.cpus]
+        self._loads.append([(cpu, cpu.load) for cpu in pins])
+        for cpu in pins:
+            # What floats is counted once, for the whole host.
+            cpu.load += 0.0 if holding.floats else holding.vcpus / len(pins)
+            cpu.pinned_by.append(holding.domain)
+            if holding.dedicated:
+                cpu.dedicated_to.append(holding.domain)
+        self.memory -= holding.memory
+        self.floating_vcpus += holding.vcpus if holding.floats else 0
+        self.holdings.append(holding)
+
+
+def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
+    """Every host CPU that a placement runs on, ascending."""
+    return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
+
+
+def held_by(placement: CpuPlacement) -> tuple[int, ...]:
+    """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
+    return tuple(sorted({*cpus_of(placement), *placement.idle}))
+
+
+def _grouped(cpus: Iterable[CpuState], key: Callable[[CpuState], str]) -> tuple[tuple[CpuState, ...], ...]:
+    groups: dict[str, list[CpuState]] = {}
+    for cpu in cpus:
+        groups.setdefault(key(cpu), []).append(cpu)
+    return tuple(map(tuple, groups.values()))

@@ -1,0 +1,83 @@
+"""Clients and the device VMs that serve them: they go to one host together, since a channel is on one host."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+
+from ..manifest.topology import Client
+from .grouping import Unit
+
+
+@dataclass
+class Component:
+    """Clients and the units that serve them."""
+
+    clients: list[Client] = field(default_factory=list)
+    units: list[Unit] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """What it is called in reasons: its first client."""
+        return self.clients[0].name if self.clients else self.units[0].name
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        """Who is to be on which host, by declaration."""
+        found = [(client.name, client.host) for client in self.clients]
+        found += [(unit.name, unit.declared.host) for unit in self.units if unit.declared]
+        return sorted({(name, host) for name, host in found if host})
+
+    @property
+    def host_labels(self) -> list[tuple[str, str]]:
+        """The labels that its host must have."""
+        found = [client.host_labels for client in self.clients]
+        found += [unit.declared.host_labels for unit in self.units if unit.declared]
+        return sorted({label for labels in found for label in labels.items()})
+
+    @property
+    def trust_domains(self) -> set[str]:
+        """The trust domains of its clients."""
+        return {client.trust_domain for client in self.clients}
+
+    @property
+    def signature(self) -> Hashable:
+        """Equal for components that a host takes or refuses alike, all else being equal."""
+        # Classes and declarations are the topology's: one object each for as long as a plan is made.
+        units = [(id(unit.resources), unit.memory_needed, unit.image, id(unit.declared)) for unit in self.units]
+        clients = [
+            (
+                client.vm.vcpus,
+                client.vm.memory,
+                client.vm.boot.guest_image,
+                client.trust_domain,
+                client.host,
+                tuple(client.host_labels.items()),
+            )
+            for client in self.clients
+        ]
+        return tuple(units), tuple(clients)
+
+
+def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:
+    """Clients joined by the units that they share; in order of their first client."""
+    leader = {client.name: client.name for client in clients}
+
+    def find(name: str) -> str:
+        while leader[name] != name:
+            leader[name] = leader[leader[name]]
+            name = leader[name]
+        return name
+
+    served = [sorted(unit.clients & leader.keys()) for unit in units]
+    for names in served:
+        for name in names[1:]:
+            first, second = sorted((find(names[0]), find(name)))
+            leader[second] = first
+    found: dict[str, Component] = {}
+    for client in clients:
+        found.setdefault(find(client.name), Component()).clients.append(client)
+    for unit, names in zip(units, served, strict=True):
+        if names:
+            found[find(names[0])].units.append(unit)
+    return [found[name] for name in sorted(found)]

@@ -1,0 +1,44 @@
+"""memory: the host's pages that a device VM's memory is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...domain import DomainSpec
+from ...manifest.topology import ResourceRequest
+from ...quantity import format_bytes
+from ..book import Book
+from .kind import Footing, Misfit
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Memory from huge pages of `options["pageSize"]` bytes, on the node of its processors where these are on one."""
+
+    name: str = "memory"
+
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+        """The footing with the page size, when as many pages are left."""
+        size: int = request.options["pageSize"]
+        sizes = {int(page) for node in book.host.nodes for page in node.huge_pages}
+        if size not in sizes:
+            there = ", ".join(format_bytes(page) for page in sorted(sizes)) or "none"
+            return Misfit(f"pages of {format_bytes(size)} asked, the host has {there}")
+        memory = -(-footing.memory // size) * size
+        left = book.huge_pages(size, footing.placement.nodes)
+        if memory // size > left:
+            where = "".join(f" on NUMA node {node}" for node in footing.placement.nodes)
+            return Misfit(f"{memory // size} pages of {format_bytes(size)} asked, {left} left{where}")
+        reason = f"{memory // size} pages of {format_bytes(size)}"
+        return replace(footing, memory=memory, page_size=size, reasons=(*footing.reasons, reason))
+
+    def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
+        """It has pages of this size."""
+        return spec.page_size == int(request.options["pageSize"])
+
+    def describe(self, request: ResourceRequest) -> str:
+        """`pages of 2MiB`."""
+        return f"pages of {format_bytes(request.options['pageSize'])}"
+
+
+KIND = Memory()

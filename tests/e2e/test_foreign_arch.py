@@ -1,0 +1,100 @@
+"""Emulation code of another architecture: an aarch64 device VM, which QEMU translates, serves an x86 client."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from devicevm.guest.architecture import build_architecture
+from devicevm.guest.control import Control
+from devicevm.guest.store import ImageStore
+from devicevm.vmm.places import places_of
+from stage import Shell, Stage, shell_port
+from test_main_job import SMALL, a_client, manifest, use_disk, use_instruments
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
+
+ARCH = "aarch64"
+
+
+@pytest.fixture(scope="module")
+def foreign(images: None) -> None:
+    """The image base for aarch64, built (or found) in the default store."""
+    if build_architecture() == ARCH:
+        pytest.skip(f"{ARCH} is this machine's own architecture")
+    if not shutil.which(f"qemu-system-{ARCH}"):
+        pytest.skip(f"qemu-system-{ARCH} is not installed (qemu-system-arm)")
+    command = [sys.executable, "-m", "devicevm.cli", "image", "build", "--arch", ARCH, "base"]
+    subprocess.run(command, check=True, timeout=900)
+
+
+def foreign_plan(stage: Stage, path: Path) -> tuple[Path, dict[str, Any]]:
+    """What is planned for `path`, its device VM of the other architecture; where it is saved, and the device VM."""
+    saved = stage.folder / "plan.json"
+    stage.devicevm("plan", path, "--out", saved)
+    plan = json.loads(saved.read_text())
+    store = ImageStore(places_of(stage.uri).images)
+    image = store.current("base", ARCH)
+    (device_vm,) = [spec for spec in plan["domains"] if spec["role"] == "device-vm"]
+    assert (device_vm["arch"], device_vm["boot"]["kernel"]) != (ARCH, str(store.kernel(image)))
+    device_vm |= {"arch": ARCH, "machine": "virt", "accelerator": "tcg", "image": image.folder}
+    device_vm["boot"] = {
+        "kernel": str(store.kernel(image)),
+        "initrd": str(store.initramfs(image)),
+        "commandLine": image.command_line,
+    }
+    saved.write_text(json.dumps(plan))
+    return saved, device_vm
+
+
+def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) -> None:
+    backing = stage.folder / "data.raw"
+    first = a_client(stage, "a", "virtio-blk").replace("size: 32MiB", f"size: 32MiB, store: {{file: {backing}}}")
+    saved, device_vm = foreign_plan(stage, manifest(stage, first))
+    stage.devicevm("apply", saved)
+
+    # The VMM, the device VM's kernel, and its processor all say so; the client's own kernel is another.
+    assert f"<type arch='{ARCH}'" in stage.virsh("dumpxml", "instruments")
+    programs = sorted(Path(f"/proc/{pid}/exe").resolve().name for pid in stage.processes())
+    assert programs == [f"qemu-system-{ARCH}", f"qemu-system-{build_architecture()}"]
+    with Control(device_vm["control"]) as control:
+        assert control.status().arch == ARCH
+        cpu = control.cpu()
+        assert cpu.arch == ARCH
+        assert {"fp", "asimd", "aes"} <= set(cpu.flags)
+        assert not {"sse2", "sve"} & set(cpu.flags)  # x86's, and what a cortex-a53 has not
+    shell = Shell(stage.folder / "a.shell")
+    assert shell.run("uname -m").strip() == build_architecture()
+
+    use_disk(shell, "/dev/vda")
+    use_instruments(shell)
+    shell.run("dd if=/dev/urandom of=/tmp/x bs=64k count=16 2>/dev/null; dd if=/tmp/x of=/dev/vda oflag=direct bs=64k")
+    assert shell.run("md5sum </tmp/x") == shell.run("dd if=/dev/vda bs=64k count=16 iflag=direct 2>/dev/null | md5sum")
+    assert shell.run("head -c 4096 /tmp/x | md5sum").split()[0] == md5_of(backing, 4096)
+
+    # What it has stays; what is added comes to the running device VM, whose architecture nobody has to tell.
+    path = manifest(stage, first)
+    assert "No changes" in stage.devicevm("apply", path).stdout
+    boot = shell.run("cat /proc/sys/kernel/random/boot_id")
+    path = manifest(stage, first, SMALL.format(name="c", port=shell_port(stage.folder / "c.shell")))
+    step = stage.json("plan", path)["steps"][0]
+    assert (step["id"], step["effect"]) == ("update/device-vm/instruments", "live")
+    stage.devicevm("apply", path)
+    second = Shell(stage.folder / "c.shell")
+    assert len(second.run("dd if=/dev/hwrng bs=16 count=1 2>/dev/null | hexdump -C")) > 40
+    assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
+    with Control(device_vm["control"]) as control:
+        assert (control.status().arch, len(control.status().devices)) == (ARCH, 4)
+    stage.devicevm("destroy", "--yes", "--delete-data", path)
+
+
+def md5_of(path: Path, size: int) -> str:
+    """The checksum of a file's beginning, by md5sum."""
+    with path.open("rb") as file:
+        data = file.read(size)
+    return subprocess.run(["md5sum"], input=data, capture_output=True, check=True).stdout.split()[0].decode()

@@ -1,0 +1,66 @@
+"""The book counts step by step what inventory/free.py counts at once, and what is taken back was never there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from devicevm.domain import CpuPlacement
+from devicevm.inventory.free import free
+from devicevm.inventory.host import Host
+from devicevm.manifest.topology import HostPolicy
+from devicevm.planner.book import Book
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from world import GIB, MIB, host
+
+CPUS = 8
+PLACEMENTS = st.builds(
+    lambda pins, dedicated, nodes: (CpuPlacement(pins, (), nodes, dedicated), max(len(pins), 1)),
+    st.lists(st.lists(st.integers(0, CPUS), min_size=1, max_size=3, unique=True).map(tuple), max_size=3).map(tuple),
+    st.booleans(),
+    st.sampled_from([(), (0,), (1,), (0, 1)]),
+)
+HOLDINGS = st.lists(st.tuples(PLACEMENTS, st.integers(0, 2 * GIB)), max_size=6)
+POLICY = HostPolicy("h1", reserved_cpus=(0,), reserved_memory=100 * MIB, cpu_overcommit=3.0)
+
+
+def facts(book: Book) -> tuple[object, ...]:
+    """All that the book says of what is left."""
+    return (
+        book.memory,
+        book.vcpus,
+        [(cpu.id, cpu.load, cpu.pinned_by, cpu.dedicated_to) for cpu in book.cpus.values()],
+        [[cpu.id for cpu in core] for core in book.vacant_cores()],
+        [[cpu.id for cpu in socket] for socket in book.vacant_sockets()],
+        [book.memory_on(nodes) for nodes in ((0,), (1,), (0, 1))],
+    )
+
+
+def facts_at_once(one: Host, book: Book) -> tuple[object, ...]:
+    view = free(replace(one, holdings=tuple(book.holdings)), POLICY)
+    return (
+        view.memory,
+        view.vcpus,
+        [(cpu.id, cpu.load, list(cpu.pinned_by), list(cpu.dedicated_to)) for cpu in view.cpus],
+        [list(core) for core in view.vacant_cores()],
+        [list(socket) for socket in view.vacant_sockets()],
+        [view.memory_on(nodes) for nodes in ((0,), (1,), (0, 1))],
+    )
+
+
+@settings(max_examples=150, deadline=None)
+@given(HOLDINGS, HOLDINGS)
+def test_a_book_counts_what_the_inventory_counts_and_forgets_what_is_taken_back(
+    kept: list[tuple[tuple[CpuPlacement, int], int]], tried: list[tuple[tuple[CpuPlacement, int], int]]
+) -> None:
+    one = host(cores=2, threads=2, sockets=2)
+    book = Book(one, POLICY)
+    for number, ((placement, vcpus), memory) in enumerate(kept):
+        book.book(f"k{number}", placement, vcpus, memory)
+    before = facts(book)
+    mark = book.mark()
+    for number, ((placement, vcpus), memory) in enumerate(tried):
+        book.book(f"t{number}", placement, vcpus, memory)
+    assert facts(book) == facts_at_once(one, book)
+    book.back_to(mark)
+    assert facts(book) == before == facts_at_once(one, book)

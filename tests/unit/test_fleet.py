@@ -1,0 +1,110 @@
+"""Which of many hosts is taken, and why not the others."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from devicevm.inventory.host import Host
+from devicevm.manifest.topology import Boot, Client, ClientVM, DeviceVM, HostPolicy, PlacementStrategy, Serves, Topology
+from devicevm.planner.plan import Plan
+from world import GIB, ME, ModelVmm, client, disk, host, topology
+
+FLEET = tuple(host(f"h{number}", cores=2, threads=1, memory=2 * GIB) for number in (1, 2, 3))
+
+GUEST = Boot(guest_image="client")
+
+
+def on(plan: Plan) -> dict[str, str]:
+    """The host of every domain."""
+    return {spec.name: spec.host for spec in plan.domains}
+
+
+def plan_of(wanted: Topology, hosts: tuple[Host, ...] = FLEET) -> Plan:
+    return ModelVmm(*hosts).plan(wanted)
+
+
+def clients(count: int) -> list[Client]:
+    return [client(f"c{number}", disk()) for number in range(count)]
+
+
+def test_pack_fills_the_first_host_and_leaves_the_last_empty() -> None:
+    plan = plan_of(topology(*clients(4)))
+    assert Counter(on(plan).values()) == {"h1": 8}
+
+
+def test_spread_takes_the_host_with_the_most_left() -> None:
+    plan = plan_of(replace(topology(*clients(6)), placement=PlacementStrategy.SPREAD))
+    assert Counter(on(plan).values()) == {"h1": 4, "h2": 4, "h3": 4}
+    assert on(plan)["c0"] == on(plan)["c0-dvm"]
+
+
+def test_what_does_not_fit_one_host_goes_to_the_next() -> None:
+    wide = [replace(client(f"c{number}", disk()), vm=ClientVM(1, GIB, GUEST)) for number in range(4)]
+    plan = plan_of(topology(*wide))
+    assert Counter(on(plan).values()) == {"h1": 2, "h2": 2, "h3": 2}
+    (left,) = {item.client for item in plan.unplaced}
+    assert left == "c3"
+    assert [reason.split(":")[0] for reason in plan.unplaced[0].reasons] == ["h1", "h2", "h3"]
+    assert "memory: 1GiB asked" in plan.unplaced[0].reasons[0]
+
+
+def test_selectors_match_the_labels_of_hosts() -> None:
+    policies = (HostPolicy("h1"), HostPolicy("h2", labels={"rack": "b"}), HostPolicy("h3", labels={"rack": "c"}))
+    chosen = replace(client("c", disk()), host_labels={"rack": "c"})
+    assert on(plan_of(topology(chosen, hosts=policies))) == {"c": "h3", "c-dvm": "h3"}
+    nowhere = replace(chosen, host_labels={"rack": "x"})
+    assert plan_of(topology(nowhere, hosts=policies)).unplaced[0].reasons == (
+        "h1: its label rack is not set, x is asked for",
+        "h2: its label rack is b, x is asked for",
+        "h3: its label rack is c, x is asked for",
+    )
+    declared = DeviceVM("storage", Serves(), host_labels={"rack": "b"})
+    assert set(on(plan_of(topology(client("c", disk()), device_vms=(declared,), hosts=policies))).values()) == {"h2"}
+
+
+def test_trust_domains_have_hosts_of_their_own() -> None:
+    policies = (HostPolicy("h1", trust_domains=("red",)), HostPolicy("h2", trust_domains=("default", "red")))
+    plan = plan_of(topology(client("a", disk()), client("r", disk(), trust_domain="red"), hosts=policies), FLEET[:2])
+    assert on(plan) == {"a": "h2", "a-dvm": "h2", "r": "h1", "r-dvm": "h1"}
+    plan = plan_of(topology(client("b", disk(), trust_domain="blue"), hosts=policies), FLEET[:2])
+    assert plan.unplaced[0].reasons[0] == "h1: it is not for trust domain blue"
+
+
+def test_nothing_new_comes_to_a_host_in_maintenance_and_nothing_leaves_it() -> None:
+    vmm = ModelVmm(*FLEET)
+    vmm.apply(topology(client("a", disk())))
+    resting = (HostPolicy("h1", maintenance=True),)
+    plan = vmm.apply(topology(client("a", disk()), client("b", disk()), hosts=resting))
+    assert {domain.name: domain.spec.host for domain in vmm.observe() if domain.spec} == {
+        "a": "h1",
+        "a-dvm": "h1",
+        "b": "h2",
+        "b-dvm": "h2",
+    }
+    assert all(step.name.startswith("b") for step in plan.steps)
+    only = ModelVmm(FLEET[0]).plan(topology(client("b", disk()), hosts=resting))
+    assert only.unplaced[0].reasons == ("h1: it is in maintenance",)
+
+
+def test_a_host_that_is_not_there_is_told() -> None:
+    plan = plan_of(topology(replace(client("a", disk()), host="h9")))
+    assert plan.unplaced[0].reasons == ("h9: there is no such host",)
+
+
+def test_two_that_are_told_to_be_apart_cannot_share() -> None:
+    shared = DeviceVM("storage", Serves())
+    pair = (replace(client("a", disk()), host="h1"), replace(client("b", disk()), host="h2"))
+    reasons = plan_of(topology(*pair, device_vms=(shared,))).unplaced[0].reasons
+    assert reasons == ("h1: b is to be on h2", "h2: a is to be on h1")
+
+
+def test_adding_a_client_moves_nothing() -> None:
+    for strategy in PlacementStrategy:
+        vmm = ModelVmm(*FLEET)
+        vmm.apply(replace(topology(*clients(3)), placement=strategy))
+        before = dict(vmm.domains)
+        plan = vmm.apply(replace(topology(*clients(4)), placement=strategy))
+        assert {step.name for step in plan.steps} == {"c3", "c3-dvm"}
+        assert {name: vmm.domains[name] for name in before} == before
+        assert vmm.plan(replace(topology(*clients(4)), placement=strategy), ME).steps == ()

@@ -1,0 +1,124 @@
+"""What is declared, on which hosts, and the plan that comes of it, case by case.
+
+Each manifest of tests/cases/plans is planned on each host (or fleet) below; the plan in short is NAME/HOST.txt beside
+it. DEVICEVM_REGENERATE=1 writes them anew, for review by diff.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from devicevm.inventory.cpuset import format_cpuset
+from devicevm.inventory.host import DomainSupport, Holding, Host
+from devicevm.manifest.read import read_topology
+from devicevm.planner.plan import Plan
+from devicevm.planner.planner import make_plan
+from devicevm.quantity import format_bytes
+from devicevm.record import canonical_json, from_data
+from world import GIB, ME, MIB, host
+
+REPO = Path(__file__).resolve().parents[2]
+CASES = REPO / "tests/cases/plans"
+RECORDED = REPO / "tests/goldens/inventory/capabilities"
+MANIFESTS = sorted(path.stem for path in CASES.glob("*.yaml"))
+
+
+def recorded(name: str) -> Host:
+    """A host whose capabilities were recorded, called `vm` whatever it is."""
+    found = from_data(Host, json.loads((RECORDED / f"{name}.json").read_text()))
+    accelerator = "kvm" if "kvm" in name else "xen" if "xen" in name else "tcg"
+    return replace(found, name="vm", vmm=replace(found.vmm, runtime_dir="/run/d"), accelerator=accelerator)
+
+
+def wide() -> Host:
+    """Two processors of eight cores with two threads; one NUMA node each, with huge pages."""
+    one = host("wide", cores=8, threads=2, sockets=2, memory=64 * GIB)
+    nodes = tuple(replace(node, huge_pages={str(2 * MIB): 1024}) for node in one.nodes)
+    support = DomainSupport(arch="x86_64", accelerator="tcg", host_features=("aes", "avx2"))
+    return replace(one, nodes=nodes, microcode=0x2B, support=(support,))
+
+
+def busy() -> Host:
+    """Four cores, of which others hold two."""
+    holdings = (
+        Holding("db", "u1", True, 2, GIB, (0, 4), False, owner="them", dedicated=True),
+        Holding("web0", "u2", True, 4, 2 * GIB),
+        Holding("batch", "u3", False, 1, GIB, (1,), False),
+    )
+    return host("busy", cores=4, threads=2, memory=8 * GIB, holdings=holdings)
+
+
+HOSTS: dict[str, tuple[Host, ...]] = {
+    "wide": (wide(),),
+    "busy": (busy(),),
+    "fleet": tuple(host(f"f{number}", cores=2, threads=2, memory=4 * GIB) for number in (1, 2, 3)),
+    "mixed": (busy(), wide()),
+    **{path.stem: (recorded(path.stem),) for path in sorted(RECORDED.glob("*.json"))},
+}
+
+
+@functools.cache
+def planned(manifest: str, hosts: str) -> Plan:
+    topology = read_topology([CASES / f"{manifest}.yaml"], schemas=REPO / "schemas", classes=REPO / "classes")
+    return make_plan(topology, HOSTS[hosts], (), ME)
+
+
+def in_short(plan: Plan) -> str:
+    """Where everything goes and why, what cannot be had and why, and the steps."""
+    lines = []
+    places = {spec.name: spec for spec in plan.domains}
+    for allocation in plan.allocations:
+        placement = places[allocation.device_vm].placement
+        alone = "dedicated " if allocation.dedicated else ""
+        idle = f", CPU {format_cpuset(placement.idle)} empty" if placement.idle else ""
+        nodes = f", NUMA node {format_cpuset(allocation.nodes)}" if allocation.nodes else ""
+        lines.append(
+            f"{allocation.device_vm} on {allocation.host}: {alone}{allocation.unit}, "
+            f"CPU {format_cpuset(allocation.cpus)}{idle}{nodes}, {format_bytes(allocation.memory)}, "
+            f"serves {', '.join(allocation.serves)}"
+        )
+        lines += [f"  why: {reason}" for reason in allocation.reasons]
+    for spec in plan.domains:
+        if spec.attachments:
+            lines.append(f"{spec.name} on {spec.host}: {', '.join(sorted({a.device_vm for a in spec.attachments}))}")
+    for item in plan.unplaced:
+        lines.append(f"not placed: {item.client}/{item.device}")
+        lines += [f"  why: {reason}" for reason in item.reasons]
+    lines += [f"warning: {warning}" for warning in plan.warnings]
+    lines += [f"{step.id} [{step.effect.value}]" for step in plan.steps]
+    return "\n".join(lines) + "\n"
+
+
+def test_there_are_enough_cases() -> None:
+    assert len(MANIFESTS) * len(HOSTS) >= 150
+
+
+@pytest.mark.parametrize("hosts", HOSTS)
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_case(manifest: str, hosts: str) -> None:
+    golden = CASES / manifest / f"{hosts}.txt"
+    text = in_short(planned(manifest, hosts))
+    if os.environ.get("DEVICEVM_REGENERATE"):
+        golden.parent.mkdir(exist_ok=True)
+        golden.write_text(text)
+    assert golden.read_text() == text, "DEVICEVM_REGENERATE=1 writes the plans anew"
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_the_order_of_documents_does_not_matter(manifest: str, tmp_path: Path) -> None:
+    documents = (CASES / f"{manifest}.yaml").read_text().split("\n---\n")
+    turned = tmp_path / "turned.yaml"
+    turned.write_text("\n---\n".join(reversed(documents)))
+    topology = read_topology([turned], schemas=REPO / "schemas", classes=REPO / "classes")
+    again = make_plan(topology, HOSTS["mixed"], (), ME)
+    assert canonical_json(again) == canonical_json(planned(manifest, "mixed"))
+
+
+def test_no_golden_is_without_its_case() -> None:
+    wanted = {CASES / manifest / f"{hosts}.txt" for manifest in MANIFESTS for hosts in HOSTS}
+    assert set(CASES.glob("*/*.txt")) == wanted
