@@ -33,8 +33,12 @@ class Stage:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The real command's: as a user has it, but for the VMM."""
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("DEVICEVM_")}
+        """The real command's: as a user has it, but for the VMM; images are where the tests built them."""
+        kept = {
+            key: value
+            for key, value in os.environ.items()
+            if not key.startswith("DEVICEVM_") or key == "DEVICEVM_IMAGES"
+        }
         return {**kept, "LIBVIRT_DEFAULT_URI": self.uri, "PATH": PATH, "NO_COLOR": "1"}
 
     def devicevm(

@@ -75,6 +75,17 @@ class Attachment:
 
 
 @dataclass(frozen=True)
+class HostDevice:
+    """A device of the host that a domain is given whole. `kind` is pci (a function, virtual ones too) or mdev.
+
+    `address` is as in inventory's NodeDevice: `0000:02:10.7` for PCI, the UUID of a mediated device that is there.
+    """
+
+    kind: str
+    address: str
+
+
+@dataclass(frozen=True)
 class CpuPlacement:
     """Where a domain's threads run, and its memory. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
     of the VMM's own threads; empty = anywhere. `nodes` are the NUMA nodes that its memory comes from (empty = any).
@@ -123,6 +134,8 @@ class DomainSpec:
     """Instruction set extensions that its processor must have, in the VMM's names."""
     page_size: int = 0
     """Bytes of the host's memory pages that it runs on; 0 = the usual ones."""
+    host_devices: tuple[HostDevice, ...] = ()
+    """Devices of the host that the domain is given: for a device VM, the blocks that its emulators drive."""
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ...errors import DevicevmError
 from ...frontend.disk import letters
 from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config
 from .element import add, element
+from .hostdev_xml import hostdev_elements
 
 QBOOT = "/usr/share/qemu/qboot.rom"
 X86 = ("x86_64", "i686")
@@ -62,7 +63,7 @@ def add_kernel(system: Element, spec: DomainSpec) -> None:
 
 
 def add_devices(devices: Element, spec: DomainSpec) -> None:
-    """Controllers, console, control port, and each emulator's channel and backing disk."""
+    """Controllers, console, control port, each emulator's channel and backing disk, and devices of the host."""
     add(devices, "controller", type="usb", index="0", model="none")
     for index in range(controllers_for(len(spec.emulators))):
         add(devices, "controller", type="virtio-serial", index=str(index), ports=str(CONTROLLER_PORTS))
@@ -78,6 +79,7 @@ def add_devices(devices: Element, spec: DomainSpec) -> None:
         if emulator.store:
             devices.append(backing_disk(emulator, taken))
             taken += 1
+    devices.extend(hostdev_elements(spec))
     add(devices, "memballoon", model="none")
 
 

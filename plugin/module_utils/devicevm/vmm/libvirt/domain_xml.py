@@ -57,6 +57,11 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
         device_vm_xml.add_machine(domain, spec)
         device_vm_xml.add_devices(add(domain, "devices"), spec)
     else:
+        if spec.host_devices:
+            raise DevicevmError(
+                f"{spec.name} is a client: devices of the host are for device VMs",
+                hint="give a client one by a <hostdev> in its domainXML",
+            )
         client_xml.add_machine(domain, spec)
         client_xml.add_devices(add(domain, "devices"), spec, f"{state}/clients")
     return domain

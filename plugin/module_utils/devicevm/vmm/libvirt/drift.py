@@ -13,6 +13,7 @@ from xml.etree.ElementTree import Element
 from ...errors import DevicevmError
 from ...inventory.cpuset import parse_cpuset
 from ...quantity import format_bytes
+from .hostdev_xml import hostdev_address
 
 UNITS = {"b": 1, "bytes": 1, "KB": 10**3, "k": 2**10, "KiB": 2**10, "MB": 10**6, "M": 2**20, "MiB": 2**20}
 UNITS |= {"GB": 10**9, "G": 2**30, "GiB": 2**30, "TB": 10**12, "T": 2**40, "TiB": 2**40}
@@ -161,6 +162,9 @@ def device_key(item: Element) -> str:
     if item.tag == "rng":
         source = item.find("backend/source")
         return "" if source is None else f"rng on {source.get('path')}"
+    if item.tag == "hostdev":
+        address = hostdev_address(item)
+        return f"host device {address}" if address else ""
     return item.tag if item.tag == "memballoon" else ""
 
 
