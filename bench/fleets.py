@@ -40,7 +40,7 @@ class Fleet:
 class Shape:
     """What a fleet's hosts and clients are drawn from. Memory in bytes; `cores` are a socket's.
 
-    `weights` are those of CLASSES; `overcommit` is vCPUs to a shareable CPU.
+    `weights` are those of CLASSES; `overcommit` is a host's vCPUs to a shareable CPU.
     """
 
     sockets: Sequence[int] = (1, 2)
@@ -51,7 +51,7 @@ class Shape:
     client_memory: Sequence[int] = (256 * MIB, 512 * MIB, GIB, 4 * GIB)
     devices: Sequence[int] = (2, 3, 4)
     weights: Sequence[int] = (14, 6, 2, 1, 2)
-    overcommit: float = 8.0
+    overcommit: Sequence[float] = (8.0,)
 
 
 ROOMY = Shape()
@@ -65,7 +65,7 @@ SCARCE = Shape(
     client_memory=(256 * MIB, 512 * MIB, GIB),
     devices=(1, 2, 3),
     weights=(5, 3, 3, 2, 3),
-    overcommit=2.0,
+    overcommit=(1.0, 1.5, 2.0, 4.0),
 )
 """A host takes two to four clients: of CPUs, vCPUs and memory, now one and now another is what ends first."""
 
@@ -73,7 +73,7 @@ SCARCE = Shape(
 def make_host(
     name: str, sockets: int, cores: int, threads: int, memory: int, huge_pages: dict[str, int] | None = None
 ) -> Host:
-    """A host with a NUMA node for each socket; CPU n is a thread of core n % (cores of the host), as Linux numbers them.
+    """A host with a NUMA node for each socket; CPU n is a thread of core n % (the host's cores), as Linux numbers.
 
     `memory` in bytes, and `huge_pages` (page bytes -> count on each node): both are evenly spread over the nodes.
     """
@@ -110,7 +110,9 @@ def make_host(
     )
 
 
-def make_class(name: str, resources: tuple[tuple[ResourceRequest, ...], ...], base: int, per_device: int) -> DeviceClass:
+def make_class(
+    name: str, resources: tuple[tuple[ResourceRequest, ...], ...], base: int, per_device: int
+) -> DeviceClass:
     """A class of small disks that live in their device VM's memory (`base` and `per_device` in bytes)."""
     return DeviceClass(
         name=name,
@@ -149,7 +151,7 @@ def make_fleet(seed: int, hosts: int, clients: int, shape: Shape = ROOMY) -> Fle
         picked = draw.choices(names, shape.weights, k=draw.choice(shape.devices))
         devices = tuple(Device(f"device-{index}", name) for index, name in enumerate(picked))
         users.append(Client(f"client-{number:05}", vm, devices))
-    policies = tuple(HostPolicy(host.name, cpu_overcommit=shape.overcommit) for host in machines)
+    policies = tuple(HostPolicy(host.name, cpu_overcommit=draw.choice(shape.overcommit)) for host in machines)
     classes = tuple(sorted(CLASSES, key=lambda class_: class_.name))
     return Fleet(machines, Topology(tuple(users), classes=classes, hosts=policies))
 

@@ -34,7 +34,9 @@ def growth_plot(title: str, lines: Sequence[Line]) -> str:
     for number, (line, colour) in enumerate(zip(lines, COLOURS, strict=False)):
         places = [scale.place(x, y) for x, y in line.points]
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-        ElementTree.SubElement(svg, "polyline", {"points": joined, "fill": "none", "stroke": colour, "stroke-width": "2"})
+        ElementTree.SubElement(
+            svg, "polyline", {"points": joined, "fill": "none", "stroke": colour, "stroke-width": "2"}
+        )
         for x, y in places:
             ElementTree.SubElement(svg, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3", "fill": colour})
         _text(svg, LEFT + 190 * number, 45, f"{line.name}{_exponent(line)}", colour=colour)
@@ -91,7 +93,14 @@ def _rule(svg: ElementTree.Element, across: tuple[float, float], up: tuple[float
 
 
 def _text(
-    svg: ElementTree.Element, x: float, y: float, words: str, *, size: int = 12, anchor: str = "start", colour: str = "#222"
+    svg: ElementTree.Element,
+    x: float,
+    y: float,
+    words: str,
+    *,
+    size: int = 12,
+    anchor: str = "start",
+    colour: str = "#222",
 ) -> None:
     where = {"x": f"{x:.1f}", "y": f"{y:.1f}", "font-size": str(size), "text-anchor": anchor, "fill": colour}
     ElementTree.SubElement(svg, "text", where).text = words

@@ -21,7 +21,8 @@ least and the greatest in parentheses; a ratio is that of neighbouring runs. Rat
 those of one small machine without hardware virtualisation, unless it says otherwise below.
 
     make bench                                  # everything; makes this page
-    make bench ARGS='start --runs 15'           # one of them: start, apply, nochange, disk
+    make bench ARGS='start --runs 15'           # one of them: start, apply, nochange, disk, bound, nova, scale
+    make bench ARGS='peers'                     # the planner against the optimum and against OpenStack Nova
 
 """
 
