@@ -14,7 +14,7 @@ from pathlib import Path
 from devicevm.guest.store import default_store
 
 from . import bound, disk, no_change, nova_peer, scale, start_to_ready, ten_clients
-from .report import keep, known, page, table
+from .report import keep, known, page, plots, table
 from .stage import make_stage, say
 
 BENCHMARKS = {
@@ -47,7 +47,10 @@ def main() -> int:
             subprocess.run([sys.executable, "-m", "bench", name, *options, "--no-page"], check=True)
     results = known(asked.json)
     if not asked.no_page:
-        asked.page.write_text(page([results[name] for name in BENCHMARKS if name in results]), encoding="utf-8")
+        shown = [results[name] for name in BENCHMARKS if name in results]
+        asked.page.write_text(page(shown), encoding="utf-8")
+        for name, plot in plots(shown).items():
+            (asked.page.parent / name).write_text(plot, encoding="utf-8")
         say(f"written: {asked.page}")
     return 0
 

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import ceil, floor, log10
 from xml.etree import ElementTree
+
+from .measuring import Line
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 70, 20, 70, 50
 COLOURS = ("#1f6fb2", "#c2571a", "#2c8a4b", "#7a4fa3")
-
-
-@dataclass(frozen=True)
-class Line:
-    """One curve: its points, all positive, and the limit to keep below at its right end (0 = none)."""
-
-    name: str
-    points: tuple[tuple[float, float], ...]
-    limit: float = 0.0
 
 
 def growth_plot(title: str, lines: Sequence[Line]) -> str:

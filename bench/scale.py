@@ -23,8 +23,7 @@ from devicevm.planner.plan import Action, Plan
 from devicevm.planner.planner import Intent, make_plan
 
 from .fleets import ROOMY, Fleet, make_fleet
-from .growth import Line, growth_plot
-from .measuring import Comparison, Figures, Part, Result, Series
+from .measuring import Comparison, Figures, Line, Part, Result, Series
 from .stage import OWNER, Stage, say
 
 SIZES = {10: 3, 100: 10, 1000: 100, 10000: 1000}
@@ -41,12 +40,11 @@ TARGET_MEMORY = 1024.0
 LIMIT = 300.0
 """Seconds after which a case is stopped."""
 SEED = 1
-PLOT = Path(__file__).resolve().parent.parent / "docs/planner-growth.svg"
 TEXT = """\
 `make_plan` alone, on fleets from a seed (bench/fleets.py): up to 1,000 hosts and 10,000 clients with 30,000 devices.
 Nothing runs: what a plan promises is taken to be there. Each figure is of a process of its own; peak memory is that of
 the whole process (`ru_maxrss`), with Python, the fleet and what is there. The targets are limits in seconds and MiB, so
-a ratio is the part of the limit that is used. The lines of growth are in [planner-growth.svg](planner-growth.svg)."""
+a ratio is the part of the limit that is used. The plot shows seconds by clients; broken lines are the targets."""
 
 
 @dataclass(frozen=True)
@@ -107,9 +105,10 @@ def run(stage: Stage, runs: int) -> Result:
                     f"{clients} clients, {case}: "
                     + ", ".join(f"{key} {value:.4g}" for key, value in figures[-1].items())
                 )
-    PLOT.write_text(growth_plot("Seconds to plan, by clients", _lines(found)), encoding="utf-8")
     text = TEXT + "".join(f" Not reached: {what}." for what in stopped)
-    return Result("scale", "The planner on large fleets", text, _against_targets(found), _parts(found))
+    return Result(
+        "scale", "The planner on large fleets", text, _against_targets(found), _parts(found), growth=_lines(found)
+    )
 
 
 def measure(case: str, clients: int, folder: Path) -> Figures:
@@ -126,8 +125,7 @@ def main(case: str, clients: int, folder: Path) -> int:
     """What `measure` starts. The full case leaves what the others begin with in `folder`."""
     fleet = make_fleet(SEED, SIZES[clients], clients, ROOMY)
     kept = folder / f"applied-{clients}.pickle"
-    # Written by ourselves a moment ago.
-    state = State(fleet.topology, fleet.hosts) if case == "full" else pickle.loads(kept.read_bytes())  # noqa: S301
+    state = State(fleet.topology, fleet.hosts) if case == "full" else _read(kept)
     if case == "one-more":
         state = with_one_more(state)
     before = _peak()
@@ -141,11 +139,19 @@ def main(case: str, clients: int, folder: Path) -> int:
     if case == "one-more" and {step.name for step in plan.steps if step.kind == "client"} != {"one-more"}:
         raise AssertionError("one more client changes others")
     if case == "full":
-        kept.write_bytes(pickle.dumps(applied(fleet, plan)))
+        with kept.open("wb") as file:
+            pickle.dump(applied(fleet, plan), file)
     unplaced = len({item.client for item in plan.unplaced})
     figures = {"seconds": seconds, "MiB": peak, "MiB before": before, "steps": plan.changes, "unplaced": unplaced}
     print(json.dumps(figures))
     return 0
+
+
+def _read(kept: Path) -> State:
+    with kept.open("rb") as file:
+        # Written by ourselves a moment ago.
+        state: State = pickle.load(file)  # noqa: S301
+    return state
 
 
 def _peak() -> float:
@@ -196,7 +202,7 @@ def _parts(found: dict[tuple[str, int], list[Figures]]) -> tuple[Part, ...]:
     return tuple(result)
 
 
-def _lines(found: dict[tuple[str, int], list[Figures]]) -> list[Line]:
+def _lines(found: dict[tuple[str, int], list[Figures]]) -> tuple[Line, ...]:
     result = []
     for case, name in CASES.items():
         points = [
@@ -206,7 +212,7 @@ def _lines(found: dict[tuple[str, int], list[Figures]]) -> list[Line]:
         ]
         if points:
             result.append(Line(name, tuple(points), TARGETS[case]))
-    return result
+    return tuple(result)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -11,7 +12,9 @@ from devicevm.planner.plan import Action
 from world import ME, ModelVmm
 
 from bench.fleets import GIB, make_fleet, make_host
-from bench.growth import Line, growth_plot
+from bench.growth import growth_plot
+from bench.measuring import Line, Result
+from bench.report import keep, known, page, plots
 from bench.scale import State, applied, with_one_more
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -75,3 +78,13 @@ def test_growth_plot() -> None:
     assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
     (limit,) = [line for line in svg.iter(f"{SVG}line") if "stroke-dasharray" in line.attrib]
     assert float(limit.attrib["y1"]) == pytest.approx(y3, abs=0.1)
+
+
+def test_a_plot_is_made_of_what_is_kept(tmp_path: Path) -> None:
+    result = Result("scale", "T", "text", (), growth=(Line("square", ((10.0, 1.0), (100.0, 100.0)), 50.0),))
+    keep(result, tmp_path / "kept.json")
+    (found,) = known(tmp_path / "kept.json").values()
+    assert found == result
+    ((name, plot),) = plots([found]).items()
+    assert f"![T]({name})" in page([found])
+    assert "square (~n^2.00)" in plot
