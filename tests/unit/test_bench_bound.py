@@ -13,7 +13,7 @@ from devicevm.domain import CpuPlacement, DomainSpec, Role
 from devicevm.manifest.topology import Boot, Client, ClientVM, Device, HostPolicy
 from devicevm.planner.planner import Intent, make_plan
 
-from bench.bound import Demand, Room, demand_of, examine, excess, most_that_fit, place, room_of
+from bench.bound import Demand, Room, demand_of, examine, excess, first_fit, fits, most_that_fit, place, room_of
 from bench.fleets import CLASSES, GIB, MIB, SCARCE, make_fleet, make_host
 
 ROOM = Room(cores=4, threads_per_core=2, memory=4 * GIB, overcommit=2.0)
@@ -42,6 +42,25 @@ ROOM = Room(cores=4, threads_per_core=2, memory=4 * GIB, overcommit=2.0)
 )
 def test_most_that_fit(demands: list[Demand], rooms: list[Room], most: int) -> None:
     assert most_that_fit(demands, rooms) == most
+
+
+def test_first_fit_is_not_the_optimum() -> None:
+    large, small = Demand(3 * GIB, 0), Demand(2 * GIB, 0)
+    assert first_fit([large, small, small], [ROOM]) == 1
+    assert first_fit([small, small, large], [ROOM]) == most_that_fit([large, small, small], [ROOM]) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_fits_one_host_is_what_the_solver_says(seed: int) -> None:
+    draw = Random(seed)  # noqa: S311
+    room = Room(draw.choice((1, 2, 4)), draw.choice((1, 2)), 4 * GIB, draw.choice((1.0, 1.5, 2.0)))
+    demands = [
+        Demand(
+            GIB * draw.randint(0, 2), *(draw.choice((0, 0, 1)) for _ in range(3)), shared=2, widest=draw.randint(1, 2)
+        )
+        for _ in range(draw.randint(1, 3))
+    ]
+    assert fits(demands, room) is (most_that_fit(demands, [room]) == len(demands))
 
 
 def _lies_on(cpus: list[list[str]], room: Room, asked: list[tuple[str, int]]) -> bool:
