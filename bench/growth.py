@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from math import ceil, floor, log10
 from xml.etree import ElementTree
 
-from .measuring import Line
+from .measuring import Growth, Line
 
 WIDTH, HEIGHT = 640, 400
-LEFT, RIGHT, TOP, BOTTOM = 70, 20, 70, 50
+LEFT, RIGHT, TOP, BOTTOM = 70, 30, 110, 60
 COLOURS = ("#1f6fb2", "#c2571a", "#2c8a4b", "#7a4fa3")
 
 
-def growth_plot(title: str, lines: Sequence[Line]) -> str:
+def growth_plot(title: str, growth: Growth) -> str:
     """The plot as an SVG document: each curve with its slope (the exponent of growth at its end) in the key."""
-    scale = _Scale(lines)
+    scale = _Scale(growth.lines)
     svg = ElementTree.Element(
         "svg",
         {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {WIDTH} {HEIGHT}", "font-family": "sans-serif"},
@@ -23,7 +23,9 @@ def growth_plot(title: str, lines: Sequence[Line]) -> str:
     ElementTree.SubElement(svg, "rect", {"width": str(WIDTH), "height": str(HEIGHT), "fill": "white"})
     _text(svg, WIDTH / 2, 20, title, size=15, anchor="middle")
     scale.draw(svg)
-    for number, (line, colour) in enumerate(zip(lines, COLOURS, strict=False)):
+    _text(svg, (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 15, growth.across, anchor="middle")
+    _text(svg, 10, TOP - 12, growth.up)
+    for number, (line, colour) in enumerate(zip(growth.lines, COLOURS, strict=False)):
         places = [scale.place(x, y) for x, y in line.points]
         joined = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
         ElementTree.SubElement(
@@ -31,9 +33,9 @@ def growth_plot(title: str, lines: Sequence[Line]) -> str:
         )
         for x, y in places:
             ElementTree.SubElement(svg, "circle", {"cx": f"{x:.1f}", "cy": f"{y:.1f}", "r": "3", "fill": colour})
-        _text(svg, LEFT + 190 * number, 45, f"{line.name}{_exponent(line)}", colour=colour)
+        _text(svg, LEFT, 45 + 17 * number, f"{line.name}{_exponent(line)}", colour=colour)
         if line.limit:
-            x, y = scale.place(line.points[-1][0], line.limit)
+            x, y = scale.place(10.0**scale.right, line.limit)
             ends = {"x1": f"{x - 40:.1f}", "x2": f"{x:.1f}", "y1": f"{y:.1f}", "y2": f"{y:.1f}"}
             ElementTree.SubElement(svg, "line", {**ends, "stroke": colour, "stroke-dasharray": "4 3"})
     ElementTree.indent(svg)

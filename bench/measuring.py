@@ -68,11 +68,20 @@ class Part:
 
 @dataclass(frozen=True)
 class Line:
-    """One curve: its points, all positive, and the limit to keep below at its right end (0 = none)."""
+    """One curve: its points, all positive, and the limit to keep below at the right end (0 = none)."""
 
     name: str
     points: tuple[tuple[float, float], ...]
     limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Curves to plot, and what the axes are: `across` of the x, `up` of the y, with its unit."""
+
+    across: str
+    up: str
+    lines: tuple[Line, ...]
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Result:
     date: str = ""
     load: float = 0.0
     """The load average of the machine before it began: what others did."""
-    growth: tuple[Line, ...] = ()
+    growth: Growth | None = None
 
 
 def take_turns(

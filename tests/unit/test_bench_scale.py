@@ -13,10 +13,11 @@ from world import ME, ModelVmm
 
 from bench.fleets import GIB, make_fleet, make_host
 from bench.growth import growth_plot
-from bench.measuring import Line, Result
+from bench.measuring import Growth, Line, Result
 from bench.report import keep, known, page, plots
-from bench.scale import State, applied, with_one_more
+from bench.scale import State, against_targets, applied, with_one_more
 
+SQUARE = Growth("clients", "seconds", (Line("square", ((10.0, 1.0), (100.0, 100.0), (1000.0, 1e4)), 1e4),))
 SVG = "{http://www.w3.org/2000/svg}"
 
 
@@ -68,9 +69,9 @@ def test_one_more_client_is_one_more() -> None:
 
 def test_growth_plot() -> None:
     """A straight line of slope 2 is drawn straight and named so; its limit is where its end would be at the limit."""
-    svg = ElementTree.fromstring(growth_plot("T", [Line("square", ((10.0, 1.0), (100.0, 100.0), (1000.0, 1e4)), 1e4)]))
+    svg = ElementTree.fromstring(growth_plot("T", SQUARE))
     texts = [text.text for text in svg.iter(f"{SVG}text")]
-    assert "T" in texts
+    assert {"T", "clients", "seconds"} <= set(texts)
     assert "square (~n^2.00)" in texts
     places = [(float(dot.attrib["cx"]), float(dot.attrib["cy"])) for dot in svg.iter(f"{SVG}circle")]
     (x1, y1), (x2, y2), (x3, y3) = places
@@ -80,8 +81,19 @@ def test_growth_plot() -> None:
     assert float(limit.attrib["y1"]) == pytest.approx(y3, abs=0.1)
 
 
+def test_what_was_stopped_misses_its_target() -> None:
+    reached = {("full", 10000): [{"seconds": 9.0, "MiB": 500.0}]}
+    met = {item.what: item.met for item in against_targets(reached)}
+    assert met == {
+        "10,000 clients: a plan of everything": True,
+        "10,000 clients: a plan of everything, peak memory": True,
+        "10,000 clients: a plan when nothing is to do (not reached)": False,
+        "10,000 clients: a plan of one more client (not reached)": False,
+    }
+
+
 def test_a_plot_is_made_of_what_is_kept(tmp_path: Path) -> None:
-    result = Result("scale", "T", "text", (), growth=(Line("square", ((10.0, 1.0), (100.0, 100.0)), 50.0),))
+    result = Result("scale", "T", "text", (), growth=SQUARE)
     keep(result, tmp_path / "kept.json")
     (found,) = known(tmp_path / "kept.json").values()
     assert found == result
