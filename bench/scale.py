@@ -23,7 +23,7 @@ from devicevm.planner.plan import Action, Plan
 from devicevm.planner.planner import Intent, make_plan
 
 from .fleets import ROOMY, Fleet, make_fleet
-from .measuring import Comparison, Figures, Line, Part, Result, Series
+from .measuring import Comparison, Figures, Growth, Line, Part, Result, Series
 from .stage import OWNER, Stage, say
 
 SIZES = {10: 3, 100: 10, 1000: 100, 10000: 1000}
@@ -40,6 +40,7 @@ TARGET_MEMORY = 1024.0
 LIMIT = 300.0
 """Seconds after which a case is stopped."""
 SEED = 1
+REPO = Path(__file__).resolve().parent.parent
 TEXT = """\
 `make_plan` alone, on fleets from a seed (bench/fleets.py): up to 1,000 hosts and 10,000 clients with 30,000 devices.
 Nothing runs: what a plan promises is taken to be there. Each figure is of a process of its own; peak memory is that of
@@ -106,16 +107,16 @@ def run(stage: Stage, runs: int) -> Result:
                     + ", ".join(f"{key} {value:.4g}" for key, value in figures[-1].items())
                 )
     text = TEXT + "".join(f" Not reached: {what}." for what in stopped)
-    return Result(
-        "scale", "The planner on large fleets", text, against_targets(found), _parts(found), growth=_lines(found)
-    )
+    growth = Growth("clients", "seconds", _lines(found))
+    title = "The planner on large fleets"
+    return Result("scale", title, text, against_targets(found), _parts(found), growth=growth)
 
 
 def measure(case: str, clients: int, folder: Path) -> Figures:
     """Seconds, MiB and counts of one case in a process of its own; empty when it was stopped."""
     command = [sys.executable, "-m", "bench.scale", case, str(clients), str(folder)]
     try:
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=LIMIT)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, timeout=LIMIT, cwd=REPO)
     except subprocess.TimeoutExpired:
         return {}
     return dict(json.loads(done.stdout))

@@ -15,7 +15,8 @@ from bench.fleets import GIB, make_fleet, make_host
 from bench.growth import growth_plot
 from bench.measuring import Growth, Line, Result
 from bench.report import keep, known, page, plots
-from bench.scale import State, against_targets, applied, with_one_more
+from bench.scale import State, against_targets, applied, measure, run, with_one_more
+from bench.stage import Stage
 
 SQUARE = Growth("clients", "seconds", (Line("square", ((10.0, 1.0), (100.0, 100.0), (1000.0, 1e4)), 1e4),))
 SVG = "{http://www.w3.org/2000/svg}"
@@ -79,6 +80,20 @@ def test_growth_plot() -> None:
     assert y1 - y2 == pytest.approx(y2 - y3, abs=0.2)
     (limit,) = [line for line in svg.iter(f"{SVG}line") if "stroke-dasharray" in line.attrib]
     assert float(limit.attrib["y1"]) == pytest.approx(y3, abs=0.1)
+
+
+def test_the_smallest_fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The benchmark itself, down to the processes in which it measures."""
+    monkeypatch.setattr("bench.scale.SIZES", {10: 3})
+    result = run(Stage(tmp_path, tmp_path, "tcg"), 1)
+    assert [item.what for item in result.comparisons if not item.met] == []
+    steps = measure("full", 10, tmp_path)["steps"], measure("again", 10, tmp_path)["steps"]
+    assert steps[0] > steps[1] == 0
+    memory = [part.series.median for part in result.parts if part.unit == "MiB"]
+    assert len(memory) == 3
+    assert all(5 < figure < 1000 for figure in memory)
+    assert result.growth is not None
+    assert [len(line.points) for line in result.growth.lines] == [1, 1, 1]
 
 
 def test_what_was_stopped_misses_its_target() -> None:
