@@ -26,7 +26,7 @@ BENCHMARKS = {
     "nova": nova_peer,
     "scale": scale,
 }
-RUNS = {"start": 9, "apply": 3, "nochange": 9, "disk": 5, "bound": 100, "nova": 600, "scale": 3}
+RUNS = {"start": 9, "apply": 3, "nochange": 9, "disk": 5, "bound": 100, "nova": 1000, "scale": 3}
 TOGETHER = {"peers": ("bound", "nova")}
 """Names of several: planning against those who have planned before."""
 REPO = Path(__file__).resolve().parent.parent

@@ -28,22 +28,23 @@ FLEET_HOSTS, FLEET_VMS = 50, 500
 TARGET = 0.1
 SEED = 1
 TEXT = """\
-Random hosts on which others hold CPUs and memory, and one device VM that asks for dedicated CPUs: prefer, isolate or
-require for their siblings, on one NUMA node or not, from huge pages or not. devicevm: `make_plan` of one client with
-one device (a client without vCPUs and memory, so that only the device VM counts). Nova: `numa_fit_instance_to_host` of
-`nova.virt.hardware` with the same host and one cell of `dedicated` policy. Nova's host is configured as with
-`vcpu_pin_set`, since its isolate policy refuses hosts with SMT otherwise. A question's two answers are timed one after
-the other, without what only builds the question. devicevm's answer is a whole plan with the domains, their channels and
-their steps, Nova's is a pinning. Where answers differ, the reason is shown by a second question in which it does not
-matter and to which both answer alike. In a fleet, both place device VMs one after the other on the first host that has
-room: devicevm in one plan, Nova with a call for each host that is tried, and one that books."""
+Random hosts on which others hold CPUs and memory, and one device VM that asks for whole cores, or for dedicated
+threads: prefer, isolate or require for their siblings; on one NUMA node or not, from huge pages or not. devicevm:
+`make_plan` of one client with one device (a client without vCPUs and memory, so that only the device VM counts). Nova:
+`numa_fit_instance_to_host` of `nova.virt.hardware` with the same host and one cell of `dedicated` policy. Nova's host
+is configured as with `vcpu_pin_set`, since its isolate policy refuses hosts with SMT otherwise. A question's two
+answers are timed one after the other, without what only builds the question. devicevm's answer is a whole plan with the
+domains, their channels and their steps, Nova's is a pinning. Where answers differ, the reason is shown by a second question in
+which it does not matter and to which both answer alike. In a fleet, both place device VMs one after the other on the
+first host that has room: devicevm in one plan, Nova with a call for each host that is tried, and one that books."""
 
 
 @dataclass(frozen=True)
 class Question:
     """A host with what is held of it, and what one device VM asks. Memory in bytes.
 
-    `smt` and `numa` are options of the resource kind `thread`; `pages` asks for huge pages of PAGE bytes.
+    `smt` and `numa` are options of the resource kind `thread`; `pages` asks for huge pages of PAGE bytes. With `whole`,
+    `count` is of cores (the kind `core`, which has no `smt`).
     """
 
     host: Host
@@ -53,6 +54,12 @@ class Question:
     numa: bool
     memory: int
     pages: bool
+    whole: bool = False
+
+    @property
+    def threads(self) -> int:
+        """How many threads a core of the host has."""
+        return len(self.host.cpus[0].siblings)
 
 
 def make_question(draw: Random) -> Question:
@@ -64,14 +71,16 @@ def make_question(draw: Random) -> Question:
     reserved = tuple(cpu.id for cpu in host.cpus if cpu.core == "core0") if draw.random() < 0.3 else ()
     host = replace(host, holdings=tuple(_holdings(draw, host, frozenset(reserved))))
     pages = bool(page_count) and draw.random() < 0.5
+    whole = draw.random() < 0.25
     return Question(
         host=host,
         policy=HostPolicy("host", reserved_cpus=reserved),
-        count=draw.randint(1, max(1, cores * threads * 2 // 3)),
+        count=draw.randint(1, max(1, cores * (1 if whole else threads) * 2 // 3)),
         smt=draw.choice(("prefer", "isolate", "require")),
         numa=draw.random() < 0.7,
         memory=32 * MIB * draw.randint(1, max(1, memory // sockets // (48 * MIB))),
         pages=pages,
+        whole=whole,
     )
 
 
@@ -100,8 +109,12 @@ def _holdings(draw: Random, host: Host, reserved: frozenset[int]) -> list[Holdin
 
 def our_topology(question: Question) -> Topology:
     """The question as devicevm is asked it."""
-    options = {"smt": question.smt, **({"numaNode": "one"} if question.numa else {})}
-    requests = [ResourceRequest("thread", question.count, True, options)]
+    node = {"numaNode": "one"} if question.numa else {}
+    requests = [
+        ResourceRequest("core", question.count, True, node)
+        if question.whole
+        else ResourceRequest("thread", question.count, True, {"smt": question.smt, **node})
+    ]
     if question.pages:
         requests.append(ResourceRequest("memory", options={"pageSize": PAGE}))
     class_ = make_class("asked", (tuple(requests),), question.memory, 0)
@@ -178,6 +191,14 @@ def nova_instance(count: int, smt: str, memory: int, pages: bool) -> Any:
     return nova().objects.InstanceNUMATopology(cells=[cell])
 
 
+def nova_question(question: Question) -> Any:
+    """The device VM of a question. Whole cores are all their threads, and siblings where there are any."""
+    count, smt = question.count, question.smt
+    if question.whole:
+        count, smt = count * question.threads, "require" if question.threads > 1 else "prefer"
+    return nova_instance(count, smt, question.memory, question.pages)
+
+
 def nova_answer(host: Any, instance: Any) -> Any:
     """The instance's topology on the host, or None."""
     return nova().hardware.numa_fit_instance_to_host(host, instance, {})
@@ -185,7 +206,7 @@ def nova_answer(host: Any, instance: Any) -> Any:
 
 def agree(question: Question) -> bool:
     """Whether both give the same answer."""
-    instance = nova_instance(question.count, question.smt, question.memory, question.pages)
+    instance = nova_question(question)
     fits = nova_answer(nova_host(question.host, question.policy), instance) is not None
     return fits is not bool(our_answer(question, our_topology(question)).unplaced)
 
@@ -205,9 +226,9 @@ def cause(question: Question) -> str:
 
 
 def _whole_cores(question: Question) -> Question:
-    threads = len(question.host.cpus[0].siblings)
-    whole = -(-question.count // threads) * threads
-    return replace(question, count=whole if question.smt == "require" else question.count)
+    if question.whole or question.smt != "require":
+        return question
+    return replace(question, count=-(-question.count // question.threads) * question.threads)
 
 
 def _one_node(question: Question) -> Question:
@@ -227,10 +248,26 @@ def _usual_pages_only(question: Question) -> Question:
     return replace(question, host=replace(question.host, nodes=nodes, memory=memory, holdings=holdings))
 
 
+def _where_pages_are(question: Question) -> Question:
+    """CPUs only on the nodes that have as many huge pages left, when such are asked for."""
+    if not question.pages:
+        return question
+    lacking = {
+        node.id
+        for node in question.host.nodes
+        if node.huge_pages.get(str(PAGE), 0) * PAGE
+        < question.memory
+        + sum(one.memory for one in question.host.holdings if one.page_size == PAGE and node.id in one.nodes)
+    }
+    reserved = {cpu.id for cpu in question.host.cpus if cpu.node in lacking} | set(question.policy.reserved_cpus)
+    return replace(question, policy=replace(question.policy, reserved_cpus=tuple(sorted(reserved))))
+
+
 CAUSES: dict[str, Callable[[Question], Question]] = {
     "siblings required: Nova may use the last core in part, devicevm takes whole cores only": _whole_cores,
     "no NUMA node asked: Nova puts a pinned instance on one node, devicevm on any CPUs": _one_node,
     "devicevm counts memory set aside as huge pages among usual memory": _usual_pages_only,
+    "devicevm stays with the first node that has the CPUs, though the huge pages are on another": _where_pages_are,
 }
 
 
@@ -245,7 +282,7 @@ def run(stage: Stage, runs: int) -> Result:
     for number in range(runs + 1):
         question = make_question(draw)
         topology, host = our_topology(question), nova_host(question.host, question.policy)
-        instance = nova_instance(question.count, question.smt, question.memory, question.pages)
+        instance = nova_question(question)
         begun = time.perf_counter()
         plan = our_answer(question, topology)
         between = time.perf_counter()

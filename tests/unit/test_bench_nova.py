@@ -13,18 +13,17 @@ if "page_size" not in {field.name for field in dataclasses.fields(Holding)}:
     pytest.skip("this planner has no huge pages", allow_module_level=True)
 
 from bench.fleets import GIB, MIB, make_host
-from bench.nova_peer import PAGE, Question, agree, cause, nova_answer, nova_host, nova_instance
+from bench.nova_peer import PAGE, Question, agree, cause, nova_answer, nova_host, nova_question
 
 ANY = HostPolicy("h")
 
 
 def fits(question: Question) -> bool:
-    instance = nova_instance(question.count, question.smt, question.memory, question.pages)
-    return nova_answer(nova_host(question.host, question.policy), instance) is not None
+    return nova_answer(nova_host(question.host, question.policy), nova_question(question)) is not None
 
 
 def ask(host: Host, count: int, smt: str = "prefer", *, numa: bool = True, memory: int = GIB, **rest: bool) -> Question:
-    return Question(host, ANY, count, smt, numa, memory, rest.get("pages", False))
+    return Question(host, ANY, count, smt, numa, memory, rest.get("pages", False), rest.get("whole", False))
 
 
 def held(*cpus: int, memory: int = 0, node: int = 0, page_size: int = 0) -> Holding:
@@ -49,6 +48,9 @@ PAGED = make_host("h", sockets=1, cores=2, threads=1, memory=4 * GIB, huge_pages
         pytest.param(ask(TAKEN, 2, "isolate"), False, id="the sibling is held"),
         pytest.param(ask(TAKEN, 2, "require"), True, id="siblings"),
         pytest.param(ask(WIDE, 2, "require"), False, id="no siblings there"),
+        pytest.param(ask(TAKEN, 1, whole=True), True, id="a whole core"),
+        pytest.param(ask(TAKEN, 2, whole=True), False, id="one core is begun"),
+        pytest.param(ask(WIDE, 2, whole=True), True, id="cores of one thread"),
         pytest.param(ask(TAKEN, 1, memory=2 * GIB), True, id="the rest of memory"),
         pytest.param(ask(TAKEN, 1, memory=2 * GIB + 32 * MIB), False, id="memory is held"),
         pytest.param(ask(PAGED, 1, pages=True), True, id="huge pages"),
@@ -61,12 +63,19 @@ def test_both_answer(question: Question, answer: bool) -> None:
     assert agree(question)
 
 
+PAGES_AWAY = dataclasses.replace(
+    make_host("h", sockets=2, cores=2, threads=1, memory=8 * GIB, huge_pages={str(PAGE): GIB // PAGE}),
+    holdings=(held(0, memory=GIB, page_size=PAGE),),
+)
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "why"),
     [
         (ask(SMALL, 3, "require"), True, "whole cores only"),
         (ask(WIDE, 3, numa=False), False, "no NUMA node asked"),
         (ask(PAGED, 1, memory=4 * GIB), False, "set aside as huge pages"),
+        (ask(PAGES_AWAY, 1, pages=True), True, "huge pages are on another"),
     ],
 )
 def test_known_differences_are_told(question: Question, answer: bool, why: str) -> None:
