@@ -30,13 +30,14 @@ SEED = 1
 TEXT = """\
 Random hosts on which others hold CPUs and memory, and one device VM that asks for whole cores, or for dedicated
 threads: prefer, isolate or require for their siblings; on one NUMA node or not, from huge pages or not. devicevm:
-`make_plan` of one client with one device (a client without vCPUs and memory, so that only the device VM counts). Nova:
-`numa_fit_instance_to_host` of `nova.virt.hardware` with the same host and one cell of `dedicated` policy. Nova's host
-is configured as with `vcpu_pin_set`, since its isolate policy refuses hosts with SMT otherwise. A question's two
-answers are timed one after the other, without what only builds the question. devicevm's answer is a whole plan with the
-domains, their channels and their steps, Nova's is a pinning. Where answers differ, the reason is shown by a second question in
-which it does not matter and to which both answer alike. In a fleet, both place device VMs one after the other on the
-first host that has room: devicevm in one plan, Nova with a call for each host that is tried, and one that books."""
+`make_plan` of one client with one device (a client without vCPUs and memory, so that only the device VM counts).
+Nova: `numa_fit_instance_to_host` of `nova.virt.hardware` with the same host and one cell of `dedicated` policy.
+Nova's host is configured as with `vcpu_pin_set`, since its isolate policy refuses hosts with SMT otherwise. A
+question's two answers are timed one after the other, without what only builds the question. devicevm's answer is a
+whole plan with the domains, their channels and their steps, Nova's is a pinning. Where answers differ, the reason
+is shown by a second question in which it does not matter and to which both answer alike. In a fleet, both place
+device VMs one after the other on the first host that has room: devicevm in one plan, Nova with a call for each host
+that is tried, and one that books."""
 
 
 @dataclass(frozen=True)
