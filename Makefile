@@ -44,7 +44,11 @@ test: deps venv ## run everything: linters, types, unit tests, virtual machines,
 demo: deps venv ## run the quickstart: a client VM that reads its disk from a device VM
 	@$(BIN)/devicevm demo
 
-bench: deps venv ## measure starting, applying and disks, and write docs/benchmarks.md
+$(VENV)/.bench: $(VENV)/.stamp
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[test,bench]'
+	@touch $@
+
+bench: deps venv $(VENV)/.bench ## measure starting, applying, disks and planning, and write docs/benchmarks.md
 	@$(BIN)/python -m bench $(ARGS)
 
 collection: venv ## build the Ansible collection into build/

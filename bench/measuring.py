@@ -67,8 +67,26 @@ class Part:
 
 
 @dataclass(frozen=True)
+class Line:
+    """One curve: its points, all positive, and the limit to keep below at the right end (0 = none)."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    limit: float = 0.0
+
+
+@dataclass(frozen=True)
+class Growth:
+    """Curves to plot, and what the axes are: `across` of the x, `up` of the y, with its unit."""
+
+    across: str
+    up: str
+    lines: tuple[Line, ...]
+
+
+@dataclass(frozen=True)
 class Result:
-    """What a benchmark found. `text`: what is compared, and how. `date`: when (ISO 8601, UTC)."""
+    """What a benchmark found. `text`: what is compared, and how. `date`: when (ISO 8601, UTC). `growth` is plotted."""
 
     name: str
     title: str
@@ -78,6 +96,7 @@ class Result:
     date: str = ""
     load: float = 0.0
     """The load average of the machine before it began: what others did."""
+    growth: Growth | None = None
 
 
 def take_turns(

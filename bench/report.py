@@ -8,6 +8,7 @@ from pathlib import Path
 
 from devicevm.record import from_data, to_data
 
+from .growth import growth_plot
 from .machine import describe
 from .measuring import Result, Series
 
@@ -21,7 +22,8 @@ least and the greatest in parentheses; a ratio is that of neighbouring runs. Rat
 those of one small machine without hardware virtualisation, unless it says otherwise below.
 
     make bench                                  # everything; makes this page
-    make bench ARGS='start --runs 15'           # one of them: start, apply, nochange, disk
+    make bench ARGS='start --runs 15'           # one of them: start, apply, nochange, disk, bound, nova, scale
+    make bench ARGS='peers'                     # the planner against the optimum and against OpenStack Nova
 
 """
 
@@ -45,12 +47,26 @@ def known(path: Path) -> dict[str, Result]:
 def page(results: Iterable[Result]) -> str:
     """The whole page."""
     machine = "".join(f"| {key} | {value} |\n" for key, value in describe().items())
-    return HEAD + "| machine | |\n|---|---|\n" + machine + "".join(f"\n{_section(result)}" for result in results)
+    sections = "".join(f"\n{_section(result)}{_image(result)}" for result in results)
+    return HEAD + "| machine | |\n|---|---|\n" + machine + sections
+
+
+def plots(results: Iterable[Result]) -> dict[str, str]:
+    """The SVG files that the page shows, by name."""
+    return {_plot_name(result): growth_plot(result.title, result.growth) for result in results if result.growth}
 
 
 def table(result: Result) -> str:
     """A result for the terminal."""
     return _section(result)
+
+
+def _plot_name(result: Result) -> str:
+    return f"benchmarks-{result.name}.svg"
+
+
+def _image(result: Result) -> str:
+    return f"\n![{result.title}]({_plot_name(result)})\n" if result.growth else ""
 
 
 def _section(result: Result) -> str:
@@ -69,6 +85,8 @@ def _section(result: Result) -> str:
 
 
 def _text(figures: Series) -> str:
+    if len(figures.values) == 1:
+        return _number(figures.median)
     return f"{_number(figures.median)} ({_number(figures.low)}-{_number(figures.high)})"
 
 
