@@ -215,7 +215,7 @@ def excess(host: Host, policy: HostPolicy, specs: list[DomainSpec]) -> list[str]
     loads: Counter[int] = Counter()
     alone: Counter[int] = Counter()
     for spec in specs:
-        held = {cpu for pin in (*spec.placement.vcpus, getattr(spec.placement, "idle", ())) for cpu in pin}
+        held = {cpu for pin in (*spec.placement.vcpus, spec.placement.idle) for cpu in pin}
         (alone if spec.placement.dedicated else loads).update(held)
     if max(alone.values(), default=0) > 1 or alone.keys() & loads.keys():
         found.append("a CPU that somebody has to himself is another's, too")

@@ -163,7 +163,7 @@ def _peak() -> float:
 def _holding(spec: DomainSpec) -> Holding:
     placement = spec.placement
     # CPUs that are kept empty beside those in use are held, too, where the planner has such.
-    pins = (*placement.vcpus, getattr(placement, "idle", ()))
+    pins = (*placement.vcpus, placement.idle)
     cpus = tuple(sorted({cpu for pin in pins for cpu in pin}))
     return Holding(
         domain=spec.name,

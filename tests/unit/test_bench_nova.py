@@ -9,8 +9,6 @@ from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import HostPolicy
 
 pytest.importorskip("nova", reason="OpenStack Nova is not installed: pip install 'devicevm[bench]'")
-if "page_size" not in {field.name for field in dataclasses.fields(Holding)}:
-    pytest.skip("this planner has no huge pages", allow_module_level=True)
 
 from bench.fleets import GIB, MIB, make_host
 from bench.nova_peer import PAGE, Question, agree, cause, nova_answer, nova_host, nova_question

@@ -10,7 +10,7 @@ from devicevm.domain import CpuPlacement, DomainSpec, Role
 from devicevm.inventory.host import DomainSupport, GuestKind, Holding, Host
 from devicevm.manifest.topology import Boot, HostPolicy, ResourceRequest
 from devicevm.planner.book import Book, cpus_of, held_by
-from devicevm.planner.resources import KINDS, Footing, Misfit, fit_one, fits, fulfilled
+from devicevm.planner.resources import KINDS, Footing, Misfit, describe, fit_one, fits, fulfilled
 from world import GIB, MIB, host
 
 Alternative = tuple[ResourceRequest, ...]
@@ -195,7 +195,7 @@ def test_huge_pages_are_counted_by_node_and_rounded_up() -> None:
 def test_each_alternative_is_told_with_what_it_comes_to() -> None:
     alternatives = ((ask("processor", 3),), (ask("core", 2, dedicated=True),), (ask("thread"),))
     answers = list(fits(alternatives, book(), 128 * MIB))
-    assert [words for words, _ in answers] == ["3 processors", "2 cores", "1 thread"]
+    assert [describe(alternative) for alternative, _ in answers] == ["3 processors", "2 cores", "1 thread"]
     assert [isinstance(answer, Footing) for _, answer in answers] == [False, True, True]
 
 

@@ -162,19 +162,25 @@ class Book:
         )
         return there - taken
 
+    def takes(self, vcpus: int, memory: int) -> bool:
+        """Whether the host has room for so much more, beyond the headroom."""
+        policy = self.policy
+        return vcpus <= self.vcpus - policy.headroom_vcpus and memory <= self.memory - policy.headroom_memory
+
     def lacks(self, vcpus: int, memory: int) -> str:
-        """Why the host has no room for so much more, with the arithmetic; empty when it has."""
-        left = self.vcpus - self.policy.headroom_vcpus
+        """Why the host does not take so much more, with the arithmetic; empty when it does."""
+        policy = self.policy
+        left = self.vcpus - policy.headroom_vcpus
         if vcpus > left:
             booked = sum(holding.vcpus for holding in self.holdings)
             return (
                 f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {booked} booked on "
                 f"{sum(cpu.shareable for cpu in self.cpus.values())} CPUs with an overcommit of "
-                f"{self.policy.cpu_overcommit:g}"
-                + (f", {self.policy.headroom_vcpus} kept as headroom" if self.policy.headroom_vcpus else "")
+                f"{policy.cpu_overcommit:g}"
+                + (f", {policy.headroom_vcpus} kept as headroom" if policy.headroom_vcpus else "")
             )
-        if memory > self.memory - self.policy.headroom_memory:
-            kept = self.policy.headroom_memory
+        if memory > self.memory - policy.headroom_memory:
+            kept = policy.headroom_memory
             headroom = f", {format_bytes(kept)} kept as headroom" if kept else ""
             return f"memory: {describe_memory(self.free, memory)}{headroom}"
         return ""

@@ -22,12 +22,15 @@ from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
-from .resources import CPU_KINDS, Footing, Misfit, fit_one, fits, fulfilled
+from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
 from .resources.nearest import nearest_fit
 from .specify import image_named, specify_client, specify_device_vm, unit_memory
 
 ATTEMPTS = 256
 """How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
+
+
+_UNTOLD = "it does not fit"
 
 
 @dataclass
@@ -92,7 +95,7 @@ class Placement:
             return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
         signature = component.signature
         for name in self.order.hosts(signature):
-            placed = self._try(component, wants, name)
+            placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
                 self.order.booked(name)
                 return placed
@@ -127,14 +130,14 @@ class Placement:
             refusals |= placed.refusals
         return Placed(refusals=refusals)
 
-    def _try(self, component: Component, wants: dict[str, list[Want]], name: str) -> Placed:
+    def _try(self, component: Component, wants: dict[str, list[Want]], name: str, *, telling: bool = True) -> Placed:
         if name not in self.hosts:
             return Placed(refusals={name: ("there is no such host",)})
         if reasons := self._unsuitable(component, name):
             return Placed(refusals={name: reasons})
         book = self.books[name]
         mark = book.mark()
-        trial = Trial(self, self.hosts[name], book)
+        trial = Trial(self, self.hosts[name], book, telling=telling)
         if found := trial.place(component, wants):
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
@@ -172,6 +175,8 @@ class Trial:
     host: Host
     book: Book
     placed: Placed = field(default_factory=Placed)
+    telling: bool = True
+    """Whether the reasons are wanted in words when it fails."""
     attempts: int = ATTEMPTS
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
@@ -198,17 +203,18 @@ class Trial:
         if unit.observed and stays == "":
             self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
             return rest()
-        reasons = [f"it could not stay: {stays}"] if stays else []
-        for words, answer in fits(unit.resources, self.book, memory):
+        reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
+        for alternative, answer in fits(unit.resources, self.book, memory):
             if isinstance(answer, Misfit):
-                reasons.append(f"{words}: {answer.reason}")
+                reasons.append(_of(alternative, answer.why))
                 continue
             if missing := self._lacks_image(unit, answer.arch):
-                reasons.append(missing)
+                reasons.append(_said(missing))
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
+            told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
             self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
-            self._accept(unit, answer, (*reasons, f"{words}: {'; '.join(answer.reasons)}"))
+            self._accept(unit, answer, tuple(told))
             failed = rest()
             if not failed:
                 return []
@@ -217,8 +223,10 @@ class Trial:
                 return failed
             self.book.back_to(mark)
             self._take_back(before)
-            reasons.append(f"{words}: it fits, but then {failed[0]}")
-        return [f"{unit.name}: {reason}" for reason in reasons] or [f"{unit.name}: no resources are declared for it"]
+            reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
+        if not self.telling:
+            return [_UNTOLD]
+        return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
 
     def _lacks_image(self, unit: Unit, arch: str) -> str:
         """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
@@ -249,8 +257,8 @@ class Trial:
                 f"build it with 'devicevm image build {boot.guest_image}'"
             ]
         if self.placement.staying.get(client.name) != "":
-            if lacks := self.book.lacks(client.vm.vcpus, client.vm.memory):
-                return [f"{client.name}: {lacks}"]
+            if not self.book.takes(client.vm.vcpus, client.vm.memory):
+                return [f"{client.name}: {self.book.lacks(client.vm.vcpus, client.vm.memory)}"]
             self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
         self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
         return []
@@ -293,6 +301,14 @@ def describe_placement(placement: CpuPlacement) -> str:
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
     """The device VMs to which nothing new is asked: what they serve still, and the rest as it is."""
     return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
+
+
+def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
+    return lambda: f"{describe(alternative)}: {why()}"
+
+
+def _said(text: str) -> Callable[[], str]:
+    return lambda: text
 
 
 def footing_of(spec: DomainSpec, memory: int) -> Footing:

@@ -29,15 +29,17 @@ CPU_KINDS = frozenset({"thread", "core", "processor"})
 
 Alternative = tuple[ResourceRequest, ...]
 
-__all__ = ["CPU_KINDS", "KINDS", "Alternative", "Footing", "Misfit", "fit_one", "fits", "fulfilled"]
+__all__ = ["CPU_KINDS", "KINDS", "Alternative", "Footing", "Misfit", "describe", "fit_one", "fits", "fulfilled"]
 
 _ANY_THREAD = ResourceRequest("thread")
 
 
-def fits(alternatives: tuple[Alternative, ...], book: Book, memory: int) -> Iterator[tuple[str, Footing | Misfit]]:
-    """What each alternative comes to on the host for a device VM of `memory` bytes, with the alternative in words."""
+def fits(
+    alternatives: tuple[Alternative, ...], book: Book, memory: int
+) -> Iterator[tuple[Alternative, Footing | Misfit]]:
+    """What each alternative comes to on the host for a device VM of `memory` bytes."""
     for alternative in alternatives:
-        yield describe(alternative), fit_one(alternative, book, memory)
+        yield alternative, fit_one(alternative, book, memory)
 
 
 def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misfit:
@@ -48,9 +50,8 @@ def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misf
         if isinstance(answer, Misfit):
             return answer
         footing = answer
-    if lacks := book.lacks(footing.vcpus, footing.memory):
-        return Misfit(lacks)
-    return footing
+    vcpus, needed = footing.vcpus, footing.memory
+    return footing if book.takes(vcpus, needed) else Misfit(lambda: book.lacks(vcpus, needed))
 
 
 def fulfilled(alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...domain import DomainSpec
@@ -31,7 +32,7 @@ class Core:
         return words(replace(request, dedicated=False), "core")
 
 
-def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     cores = on_node(book.vacant_cores(), node)
     if len(cores) < request.count:
         return taken(request, book, "core", len(cores), node)

@@ -23,23 +23,22 @@ class Choice:
     idle: tuple[int, ...] = ()
 
 
-Chooser = Callable[[ResourceRequest, Book, "int | None"], "Choice | str"]
-"""Chooses on one node (None: anywhere); or says how many there are, in words."""
+Chooser = Callable[[ResourceRequest, Book, "int | None"], "Choice | Callable[[], str]"]
+"""Chooses on one node (None: anywhere); or gives what says how many there are."""
 
 
 def fit_cpus(
     request: ResourceRequest, book: Book, footing: Footing, unit: str, choose: Chooser, dedicated: bool
 ) -> Footing | Misfit:
     """The first node on which the processors are, and the memory when a node was asked for."""
-    short: list[str] = []
+    short: list[Callable[[], str]] = []
     for node in nodes_for(request, book.host):
         choice = choose(request, book, node)
-        where = "" if node is None else f"NUMA node {node}: "
-        if isinstance(choice, str):
-            short.append(where + choice)
+        if not isinstance(choice, Choice):
+            short.append(choice)
             continue
         if node is not None and footing.memory > (left := book.memory_on((node,))):
-            short.append(f"{where}{format_bytes(footing.memory)} of memory asked, {format_bytes(max(left, 0))} left")
+            short.append(_memory_words(footing.memory, left, node))
             continue
         placement = CpuPlacement(
             vcpus=tuple((cpu,) for cpu in choice.cpus),
@@ -52,15 +51,20 @@ def fit_cpus(
         reason = f"CPU {format_cpuset(choice.cpus)}{'' if node is None else f' of NUMA node {node}'}: {choice.why}"
         return replace(footing, placement=placement, vcpus=len(choice.cpus), reasons=(*footing.reasons, reason))
     if not short:
-        return Misfit(f"there is no NUMA node {request.options['numaNode']}")
-    return Misfit("; ".join(short))
+        return Misfit(lambda: f"there is no NUMA node {request.options['numaNode']}")
+    return Misfit(lambda: "; ".join(words() for words in short))
 
 
-def taken(request: ResourceRequest, book: Book, unit: str, available: int, node: int | None) -> str:
+def taken(request: ResourceRequest, book: Book, unit: str, available: int, node: int | None) -> Callable[[], str]:
     """The arithmetic of a refusal: on the whole host with all holders, on one node by numbers."""
     if node is None:
-        return describe_taken(book.free, request.count, unit)
-    return f"{request.count} {unit}{'' if request.count == 1 else 's'} asked, {available} free"
+        return lambda: describe_taken(book.free, request.count, unit)
+    plural = "" if request.count == 1 else "s"
+    return lambda: f"NUMA node {node}: {request.count} {unit}{plural} asked, {available} free"
+
+
+def _memory_words(asked: int, left: int, node: int) -> Callable[[], str]:
+    return lambda: f"NUMA node {node}: {format_bytes(asked)} of memory asked, {format_bytes(max(left, 0))} left"
 
 
 def on_node(groups: Iterable[tuple[CpuState, ...]], node: int | None) -> list[tuple[CpuState, ...]]:

@@ -24,7 +24,9 @@ class Isa:
         there = features_for_guests(book.host)
         if missing := [feature for feature in asked if feature not in there]:
             known = "no guest's extensions are known of this host" if not there else f"guests have {len(there)} others"
-            return Misfit(f"{', '.join(missing)} cannot be had with {book.host.accelerator or 'its VMM'}: {known}")
+            return Misfit(
+                lambda: f"{', '.join(missing)} cannot be had with {book.host.accelerator or 'its VMM'}: {known}"
+            )
         reason = f"{', '.join(asked)}: guests of this host can have {'them' if len(asked) > 1 else 'it'}"
         return replace(footing, features=tuple(sorted({*footing.features, *asked})), reasons=(*footing.reasons, reason))
 

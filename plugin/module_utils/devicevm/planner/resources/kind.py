@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -28,9 +29,15 @@ class Footing:
 
 @dataclass(frozen=True)
 class Misfit:
-    """It cannot be had: the numbers."""
+    """It cannot be had. The words, with the numbers, are only worked out when somebody asks: on a fleet most hosts
+    refuse what another one takes. They are those of the book as it is when they are asked for."""
 
-    reason: str
+    why: Callable[[], str]
+
+    @property
+    def reason(self) -> str:
+        """The numbers."""
+        return self.why()
 
 
 class ResourceKind(Protocol):

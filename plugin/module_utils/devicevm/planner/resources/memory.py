@@ -23,12 +23,12 @@ class Memory:
         sizes = {int(page) for node in book.host.nodes for page in node.huge_pages}
         if size not in sizes:
             there = ", ".join(format_bytes(page) for page in sorted(sizes)) or "none"
-            return Misfit(f"pages of {format_bytes(size)} asked, the host has {there}")
+            return Misfit(lambda: f"pages of {format_bytes(size)} asked, the host has {there}")
         memory = -(-footing.memory // size) * size
         left = book.huge_pages(size, footing.placement.nodes)
         if memory // size > left:
             where = "".join(f" on NUMA node {node}" for node in footing.placement.nodes)
-            return Misfit(f"{memory // size} pages of {format_bytes(size)} asked, {left} left{where}")
+            return Misfit(lambda: f"{memory // size} pages of {format_bytes(size)} asked, {left} left{where}")
         reason = f"{memory // size} pages of {format_bytes(size)}"
         return replace(footing, memory=memory, page_size=size, reasons=(*footing.reasons, reason))
 

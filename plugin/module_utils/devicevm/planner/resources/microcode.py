@@ -28,18 +28,20 @@ class Microcode:
         asked, there = request.options.get("revision", 0), book.host.microcode
         reasons = footing.reasons
         if asked and not there:
-            return Misfit(f"revision {asked:#x} or later asked, the host does not tell its own")
+            return Misfit(lambda: f"revision {asked:#x} or later asked, the host does not tell its own")
         if there < asked:
-            return Misfit(f"revision {asked:#x} or later asked, the host has {there:#x}")
+            return Misfit(lambda: f"revision {asked:#x} or later asked, the host has {there:#x}")
         if asked:
             reasons = (*reasons, f"the host's microcode is {there:#x}")
         arch = request.options.get("arch", "")
         if not arch or arch == book.host.arch:
             return replace(footing, reasons=reasons)
         if arch not in ARCHITECTURES:
-            return Misfit(f"there are no device VM images for {arch}, only for {', '.join(sorted(ARCHITECTURES))}")
+            return Misfit(
+                lambda: f"there are no device VM images for {arch}, only for {', '.join(sorted(ARCHITECTURES))}"
+            )
         if not any(kind.arch == arch and TRANSLATOR in kind.accelerators for kind in book.host.guests):
-            return Misfit(f"the VMM has no translator for {arch}")
+            return Misfit(lambda: f"the VMM has no translator for {arch}")
         return replace(footing, arch=arch, reasons=(*reasons, f"the VMM translates {arch} into {book.host.arch}"))
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:

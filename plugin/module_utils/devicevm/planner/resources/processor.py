@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from ...domain import DomainSpec
@@ -31,7 +32,7 @@ class Processor:
         return words(replace(request, dedicated=False), "processor")
 
 
-def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     sockets = on_node(book.vacant_sockets(), node)
     if node is not None:
         # A processor of several NUMA nodes is on none of them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...domain import DomainSpec
@@ -49,7 +50,7 @@ class Thread:
         return words(request, "thread")
 
 
-def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     if not request.dedicated:
         return _shared(request, book, node)
     smt = request.options.get("smt", "prefer")
@@ -67,7 +68,7 @@ def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
     return Choice(tuple(sorted(cpu.id for cpu in cpus)), "nobody else is pinned to it")
 
 
-def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     cpus = book.least_loaded(request.count, node)
     if len(cpus) < request.count:
         return taken(request, book, "thread", len(cpus), node)
@@ -87,14 +88,15 @@ def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
     return [*begun, *whole][:count]
 
 
-def _siblings(request: ResourceRequest, book: Book, node: int | None) -> Choice | str:
+def _siblings(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     """Whole cores that come to exactly as many threads."""
     found: list[int] = []
     for core in on_node(book.vacant_cores(), node):
         if len(core) > 1 and len(found) + len(core) <= request.count:
             found += [cpu.id for cpu in core]
     if len(found) < request.count:
-        return f"{request.count} threads on whole cores asked, {len(found)} free"
+        where = "" if node is None else f"NUMA node {node}: "
+        return lambda: f"{where}{request.count} threads on whole cores asked, {len(found)} free"
     return Choice(tuple(sorted(found)), "every thread of its cores")
 
 
