@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
-from ..guest.control import Control, DeviceState, DeviceStatus
 from ..guest.channel_socket import has_peer
+from ..guest.control import Control, DeviceState, DeviceStatus
 from ..guest.probe import PROBES, probe_answer, probe_bytes
 from ..vmm.driver import Driver
 
@@ -165,7 +165,9 @@ def _patiently(driver: Driver, spec: DomainSpec, deadline: float, attempt: Calla
 
 def _pause(driver: Driver, spec: DomainSpec, deadline: float, reason: str) -> None:
     if not driver.is_active(spec.name):
-        hint = f"is {spec.firmware.path} for machine {spec.machine}?" if spec.firmware else "see the console's last lines"
+        hint = (
+            f"is {spec.firmware.path} for machine {spec.machine}?" if spec.firmware else "see the console's last lines"
+        )
         raise DevicevmError(f"it has powered off: {reason}", hint=hint)
     if time.monotonic() >= deadline:
         raise DevicevmError(f"no answer in time: {reason}", hint="give it more time with --timeout, or more memory")

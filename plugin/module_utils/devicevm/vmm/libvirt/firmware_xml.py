@@ -17,8 +17,8 @@ PC_SERIAL_PORTS = 4
 def add_machine(domain: Element, spec: DomainSpec, firmware: Firmware) -> None:
     """The image, in the place where its kind is looked for. It ends with the machine, however that ends.
 
-    Of an application of UEFI's libvirt makes a kernel, as QEMU does: EDK II starts it from there, so that no disk with a
-    file system is needed (OvmfPkg/QemuKernelLoaderFsDxe).
+    A UEFI application is given as the kernel: EDK II starts what QEMU has as kernel (OvmfPkg/QemuKernelLoaderFsDxe), so
+    that it needs no disk with a file system.
     """
     _check(spec, firmware)
     uefi = firmware.kind is FirmwareKind.UEFI
@@ -60,9 +60,12 @@ def _add_serial(devices: Element, spec: DomainSpec, emulator: Emulator, number: 
 
 def _check(spec: DomainSpec, firmware: Firmware) -> None:
     """DevicevmError for what a device VM without operating system cannot have."""
-    if firmware.kind is not FirmwareKind.ELF and spec.arch not in (X86 if firmware.kind is FirmwareKind.ROM else X86[:1]):
+    if firmware.kind is not FirmwareKind.ELF and spec.arch not in (
+        X86 if firmware.kind is FirmwareKind.ROM else X86[:1]
+    ):
         raise DevicevmError(
-            f"{spec.name}: {firmware.kind.value} firmware does not run on {spec.arch}", hint="use elf, or an x86 machine"
+            f"{spec.name}: {firmware.kind.value} firmware does not run on {spec.arch}",
+            hint="use elf, or an x86 machine",
         )
     if spec.control or spec.console:
         what = "control port" if spec.control else "console"
