@@ -40,6 +40,7 @@ def first(of: DomainSpec, **changes: Any) -> DomainSpec:
 REFUSED = [
     (replace(spec(), control="/run/c.sock"), "runs firmware, which has no control port"),
     (replace(spec(), console="/run/c.log"), "runs firmware, which has no console"),
+    (replace(spec(), cpu_features=("avx2",)), "is not given instruction set extensions"),
     (replace(spec(), emulators=()), "no serial port to be reached at"),
     (first(spec(), command=("nbdkit",)), "web.t0: web-firmware runs firmware, which has no programs"),
     (

@@ -70,6 +70,8 @@ def _check(spec: DomainSpec, firmware: Firmware) -> None:
     if spec.control or spec.console:
         what = "control port" if spec.control else "console"
         raise DevicevmError(f"{spec.name} runs firmware, which has no {what}: its serial ports are its devices")
+    if spec.cpu_features:
+        raise DevicevmError(f"{spec.name} runs firmware, which is not given instruction set extensions")
     for emulator in spec.emulators:
         if emulator.channel.kind != "stream":
             raise DevicevmError(
