@@ -108,9 +108,10 @@ def test_what_is_no_image_is_refused_without_waiting(tmp_path: Path) -> None:
 
 class Instrument:
     """A serial port behind a socket, one peer at a time: it hears nothing of what comes before `wakes` seconds, and
-    answers every line after that."""
+    answers every line after that. It notices `lingers` seconds late that a peer has left."""
 
-    def __init__(self, path: str, wakes: float) -> None:
+    def __init__(self, path: str, wakes: float, lingers: float) -> None:
+        self.lingers = lingers
         self.wakes, self.asked, self.left = time.monotonic() + wakes, 0, False
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(path)
@@ -128,13 +129,14 @@ class Instrument:
                         if time.monotonic() >= self.wakes:
                             peer.sendall(b"\x1b[2Jdevicevm,thermometer,test,1\n" * data.count(b"\n"))
                     self.left = True
+                    time.sleep(self.lingers)
         except OSError:
             return
 
 
 @contextmanager
-def instrument(path: Path, wakes: float = 0.0) -> Iterator[Instrument]:
-    made = Instrument(str(path), wakes)
+def instrument(path: Path, *, wakes: float = 0.0, lingers: float = 0.0) -> Iterator[Instrument]:
+    made = Instrument(str(path), wakes, lingers)
     try:
         yield made
     finally:
@@ -195,6 +197,11 @@ def test_firmware_is_ready_when_it_has_answered(tmp_path: Path) -> None:
         assert made.left
         with pytest.raises(NotReady, match=r"device VM web-firmware: no answer in time: web\.t0: "):
             wait(at(tmp_path / "s", expect="oscilloscope"), Driver(), 0.5)
+
+
+def test_a_probe_that_has_left_is_not_taken_for_a_client(tmp_path: Path) -> None:
+    with instrument(tmp_path / "s", lingers=0.4), pytest.raises(NotReady, match="no answer in time"):
+        wait(at(tmp_path / "s", expect="oscilloscope"), Driver(), 3)
 
 
 def test_a_channel_whose_client_is_there_is_not_probed(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ _PAUSE = 0.05
 # A program that cannot wait itself is started when its peer connects: `waiting`.
 # Of one question to firmware: then whoever else waits for the channel has it, and that is seen.
 _ATTEMPT = 2.0
+# Longer than QEMU takes to notice that a peer has left, on a host that is overloaded.
+_LINGER = 1.0
 _GOOD = {DeviceState.RUNNING, DeviceState.WAITING}
 
 
@@ -61,7 +63,7 @@ def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     when it talks by itself. One of which nothing is expected is ready when the machine runs.
     """
     for emulator in spec.emulators:
-        while _asks(emulator) and not has_peer(emulator.channel.address):
+        while _asks(emulator) and not _is_taken(emulator.channel.address):
             try:
                 _probe(emulator, min(_left(deadline), _ATTEMPT))
                 break
@@ -71,6 +73,17 @@ def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     time.sleep(_PAUSE)
     if not driver.is_active(spec.name):
         raise DevicevmError("it has stopped by itself", hint=f"is its firmware for machine {spec.machine}?")
+
+
+def _is_taken(address: str) -> bool:
+    """Whether somebody else has the channel. A machine that is busy closes a probe's end some time after the probe has
+    left: only who stays is somebody else."""
+    end = time.monotonic() + _LINGER
+    while has_peer(address):
+        if time.monotonic() >= end:
+            return True
+        time.sleep(_PAUSE)
+    return False
 
 
 class _Guest:
