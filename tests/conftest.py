@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 from stage_collection import REPO, tracked
+
+# Whoever starts the tests in the background, from a script, has them ignore SIGINT, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Run(Protocol):

@@ -31,6 +31,8 @@ def console(*, name: str, vmm: Vmm) -> int:
         uri = driver.host().vmm.uri
     if not domain.active:
         raise DevicevmError(f"{name} does not run", hint=f"what it said last: devicevm logs {name}")
+    if domain.spec and domain.spec.firmware:
+        raise DevicevmError(f"{name} runs firmware: it has no console, its serial ports are its devices")
     virsh = shutil.which("virsh")
     if virsh is None:
         raise DevicevmError("virsh is not installed", hint="apt-get install libvirt-clients")

@@ -35,7 +35,12 @@ def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
         domain = find_domain(driver, name)
         spec = specification(domain)
         console = driver.console_tail(spec, lines)
-    agent, problem = _agent_log(spec, lines) if domain.active and domain.role is Role.DEVICE_VM else ((), "")
+    agent: tuple[str, ...] = ()
+    problem = ""
+    if spec.firmware:
+        output.warning(f"{name} runs firmware: it has no console and no agent, and what it says goes to its client")
+    elif domain.active and domain.role is Role.DEVICE_VM:
+        agent, problem = _agent_log(spec, lines)
     if form == "json":
         output.document({"name": name, "console": console, "agent": agent})
     else:

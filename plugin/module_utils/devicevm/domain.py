@@ -47,6 +47,8 @@ class Emulator:
     protocol: str = "bytes"
     ready: str = "bytes"
     expect: str = ""
+    ask: str = ""
+    """What a probe sends for its answer to be `expect`; asked again while there is none."""
     on_exit: str = "restart"
     store: Store | None = None
     serial: str = ""
@@ -99,6 +101,29 @@ class CpuPlacement:
     idle: tuple[int, ...] = ()
 
 
+class FirmwareKind(str, Enum):
+    """What a firmware image is, and so how a machine gets at it."""
+
+    ELF = "elf"
+    """A microcontroller's program, or any that the machine loads as its kernel."""
+    UEFI = "uefi"
+    """An x86_64 UEFI application, which UEFI firmware starts."""
+    ROM = "rom"
+    """A PC's ROM: what the processor runs first, in place of a BIOS."""
+
+
+@dataclass(frozen=True)
+class Firmware:
+    """Emulation code that is a firmware image, with no operating system under it.
+
+    `path` on the host; `digest` is the SHA-256 of the file in hex, or its first digits; empty = not checked.
+    """
+
+    kind: FirmwareKind
+    path: str
+    digest: str = ""
+
+
 @dataclass(frozen=True)
 class DomainSpec:
     """A domain that devicevm makes. `memory` in bytes; `name` is unique on the VMM.
@@ -136,6 +161,9 @@ class DomainSpec:
     """Bytes of the host's memory pages that it runs on; 0 = the usual ones."""
     host_devices: tuple[HostDevice, ...] = ()
     """Devices of the host that the domain is given: for a device VM, the blocks that its emulators drive."""
+    firmware: Firmware | None = None
+    """What a device VM without operating system runs: it has no agent, so no `control`, `console`, `image` or `boot`.
+    Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from .domain import DomainSpec, ObservedDomain, Role
 from .errors import DevicevmError
+from .guest.channel_socket import has_peer
 from .guest.control import Control, DeviceState
 from .inventory.supports import GUESTS
 from .vmm.driver import Driver
@@ -22,7 +23,8 @@ class DeviceHealth:
     """One device: who has it, who emulates it, and how it is.
 
     `state`: connected (its client uses it), ready (nobody does), starting, failed, stopped (its device VM
-    does not run), unknown (the device VM does not answer, or the VMM runs no guests).
+    does not run), running (firmware: nobody uses it, and nobody in the machine can be asked how it is), unknown (the
+    device VM does not answer, or the VMM runs no guests).
     """
 
     client: str
@@ -61,7 +63,7 @@ def check_health(driver: Driver, supports: tuple[str, ...], owner: str = "") -> 
     """Ask the VMM and every running device VM; `owner` empty = all owners."""
     observed = [domain for domain in driver.observe() if not owner or domain.owner == owner]
     device_vms = [
-        (domain.active, spec)
+        (domain, spec)
         for domain in observed
         if domain.role is Role.DEVICE_VM and (spec := domain.active_spec or domain.spec)
     ]
@@ -84,12 +86,14 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
 
 
-def _devices_of(active: bool, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
-    words = _ask(spec) if active and guests else {}
+def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
+    words: dict[str, tuple[str, str, int]] = {}
+    if domain.active and guests:
+        words = _look_at(spec, ready=domain.ready) if spec.firmware else _ask(spec)
     result = []
     for emulator in spec.emulators:
         state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
-        if not active:
+        if not domain.active:
             state = "stopped"
         result.append(
             DeviceHealth(
@@ -105,6 +109,15 @@ def _devices_of(active: bool, spec: DomainSpec, *, guests: bool) -> list[DeviceH
             )
         )
     return result
+
+
+def _look_at(spec: DomainSpec, *, ready: bool) -> dict[str, tuple[str, str, int]]:
+    """The same of firmware, which is not disturbed: a question could be answered to its client."""
+    idle = ("running", "firmware has no agent to ask") if ready else ("starting", "it has not answered yet")
+    return {
+        emulator.id: ("connected", "", 0) if has_peer(emulator.channel.address) else (*idle, 0)
+        for emulator in spec.emulators
+    }
 
 
 def _ask(spec: DomainSpec) -> dict[str, tuple[str, str, int]]:

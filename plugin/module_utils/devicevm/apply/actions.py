@@ -140,6 +140,11 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     The definition is written first and the live mark last: if this process dies in between, the
     two differ, and the next plan does it again from `old`. Everything between is idempotent.
     """
+    if old.firmware or new.firmware:
+        raise DevicevmError(
+            f"{new.name} runs firmware: its devices are its serial ports, and cannot change while it runs",
+            hint=f"have it made anew: 'virsh destroy {new.name}', then apply again",
+        )
     changes = compare_emulators(old, new)
     before = {emulator.id: emulator for emulator in old.emulators}
     context.driver.define(new)

@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
+from ..guest.channel_socket import has_peer
 from ..guest.control import Control, DeviceState, DeviceStatus
 from ..guest.features import missing_features
-from ..guest.probe import PROBES, probe_bytes
+from ..guest.probe import PROBES, probe_answer, probe_bytes
 from ..vmm.driver import Driver
 
 T = TypeVar("T")
@@ -18,6 +19,10 @@ T = TypeVar("T")
 # Short enough not to add to a boot of two seconds, long enough to leave the host's CPU to the guest.
 _PAUSE = 0.05
 # A program that cannot wait itself is started when its peer connects: `waiting`.
+# Of one question to firmware: then whoever else waits for the channel has it, and that is seen.
+_ATTEMPT = 2.0
+# Longer than QEMU takes to notice that a peer has left, on a host that is overloaded.
+_LINGER = 1.0
 _GOOD = {DeviceState.RUNNING, DeviceState.WAITING}
 
 
@@ -33,6 +38,9 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     the guest last wrote to its console.
     """
     try:
+        if spec.firmware:
+            _wait_firmware(driver, spec, deadline)
+            return
         with _Guest(driver, spec, deadline) as guest:
             before = guest.wait_running()
             guest.check_features()
@@ -41,11 +49,43 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
                 _wait_answer(driver, spec, emulator, deadline)
             guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed})
     except DevicevmError as error:
+        if spec.firmware:
+            raise NotReady(f"device VM {spec.name}: {error.message}", hint=error.hint) from error
         lines = driver.console_tail(spec, 12)
         tail = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
         raise NotReady(
             f"device VM {spec.name}: {error.message}\n  its console's last lines:\n{tail}", hint=error.hint
         ) from error
+
+
+def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float) -> None:
+    """Firmware has nobody beside it to ask: what its serial ports answer is all there is.
+
+    What it said before the probe came is lost, and so it would be for its client: it is asked (`ask`), or listened to
+    when it talks by itself. One of which nothing is expected is ready when the machine runs.
+    """
+    for emulator in spec.emulators:
+        while _asks(emulator) and not _is_taken(emulator.channel.address):
+            try:
+                _probe(emulator, min(_left(deadline), _ATTEMPT))
+                break
+            except DevicevmError as error:
+                _pause(driver, spec, deadline, f"{emulator.id}: {error.message}")
+    # The machine sees the probe leave before the next peer comes.
+    time.sleep(_PAUSE)
+    if not driver.is_active(spec.name):
+        raise DevicevmError("it has stopped by itself", hint=f"is its firmware for machine {spec.machine}?")
+
+
+def _is_taken(address: str) -> bool:
+    """Whether somebody else has the channel. A machine that is busy closes a probe's end some time after the probe has
+    left: only who stays is somebody else."""
+    end = time.monotonic() + _LINGER
+    while has_peer(address):
+        if time.monotonic() >= end:
+            return True
+        time.sleep(_PAUSE)
+    return False
 
 
 class _Guest:
@@ -122,16 +162,22 @@ def _missing(spec: DomainSpec, devices: Iterable[DeviceStatus]) -> list[str]:
 def _asks(emulator: Emulator) -> bool:
     """Whether there is a question to ask. A program of which nothing is expected may rightly say nothing before it is
     spoken to: that it waits for its peer, which its supervisor has seen, is all that can be asked of it."""
-    return emulator.ready != "bytes" or bool(emulator.expect)
+    return emulator.ready != "bytes" or bool(emulator.expect or emulator.ask)
 
 
 def _wait_answer(driver: Driver, spec: DomainSpec, emulator: Emulator, deadline: float) -> None:
-    address = emulator.channel.address
+    _patiently(driver, spec, deadline, lambda: _probe(emulator, _left(deadline)))
+
+
+def _probe(emulator: Emulator, timeout: float) -> None:
+    """One question through the emulator's channel, and its answer within `timeout` seconds, or DevicevmError."""
+    address, pattern = emulator.channel.address, emulator.expect.encode()
     if emulator.ready != "bytes":
-        _patiently(driver, spec, deadline, lambda: PROBES[emulator.ready](address, _left(deadline)))
+        PROBES[emulator.ready](address, timeout)
+    elif emulator.ask:
+        probe_answer(address, timeout, ask=emulator.ask.encode(), pattern=pattern)
     else:
-        pattern = emulator.expect.encode()
-        _patiently(driver, spec, deadline, lambda: probe_bytes(address, _left(deadline), pattern=pattern))
+        probe_bytes(address, timeout, pattern=pattern)
 
 
 def _patiently(driver: Driver, spec: DomainSpec, deadline: float, attempt: Callable[[], T]) -> T:
@@ -144,7 +190,10 @@ def _patiently(driver: Driver, spec: DomainSpec, deadline: float, attempt: Calla
 
 def _pause(driver: Driver, spec: DomainSpec, deadline: float, reason: str) -> None:
     if not driver.is_active(spec.name):
-        raise DevicevmError(f"it has powered off: {reason}", hint="see the console's last lines")
+        hint = (
+            f"is {spec.firmware.path} for machine {spec.machine}?" if spec.firmware else "see the console's last lines"
+        )
+        raise DevicevmError(f"it has powered off: {reason}", hint=hint)
     if time.monotonic() >= deadline:
         raise DevicevmError(f"no answer in time: {reason}", hint="give it more time with --timeout, or more memory")
     time.sleep(_PAUSE)

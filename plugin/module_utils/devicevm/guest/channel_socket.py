@@ -15,6 +15,20 @@ def remaining(deadline: float) -> float:
     return max(deadline - time.monotonic(), 0.001)
 
 
+def has_peer(path: str) -> bool:
+    """Whether somebody is connected to the unix socket that a VMM listens on at `path`.
+
+    The host's kernel says so, without the VMM or the guest being asked (proc(5)): a socket that was accepted has its
+    listener's path, is connected (state 03), and has an inode, which one that waits to be accepted has not yet.
+    """
+    try:
+        with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as table:
+            rows = [line.rstrip("\n").split(maxsplit=7) for line in table]
+    except OSError:
+        return False
+    return any(len(row) == 8 and row[5] == "03" and row[6] != "0" and row[7] == path for row in rows)
+
+
 def connect(path: str, deadline: float) -> socket.socket:
     """A connection to the unix socket at `path`, which may appear only before the deadline."""
     while True:
@@ -62,6 +76,19 @@ class Stream:
             data = self._socket.recv(limit)
         except TimeoutError as error:
             raise self._silence() from error
+        except OSError as error:
+            raise DevicevmError(f"{self.path}: {error}") from error
+        if not data:
+            raise DevicevmError(f"{self.path}: the device VM closed the connection")
+        return data
+
+    def whatever(self, limit: int, seconds: float) -> bytes:
+        """What arrives next, at most `limit` bytes; nothing when nothing does for that many seconds."""
+        try:
+            self._socket.settimeout(min(seconds, remaining(self._deadline)))
+            data = self._socket.recv(limit)
+        except TimeoutError:
+            return b""
         except OSError as error:
             raise DevicevmError(f"{self.path}: {error}") from error
         if not data:

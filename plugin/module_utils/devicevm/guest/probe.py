@@ -7,8 +7,10 @@ Leave 50 ms between a probe and the next peer.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
+import time
 from collections.abc import Callable
 from itertools import repeat
 
@@ -25,6 +27,8 @@ _NBD_MAX_REPLY = 4096  # bytes; NBD allows 4096-byte strings at most
 _NBD_MAX_REPLIES = 16
 _EGD_READ_BLOCKING = 2
 _MAX_BYTES = 64 * 1024
+_QUIET = 0.2  # seconds after which a device that was asked has said all
+_DRAIN = 1.0  # seconds at most: some never stop talking
 _SENTENCE = re.compile(rb"\$([A-Z0-9,.*+-]{5,80}?)\*([0-9A-F]{2})\r?\n")
 
 Probe = Callable[[str, float], str]
@@ -92,6 +96,31 @@ def probe_bytes(path: str, timeout: float = 5.0, *, send: bytes = b"", pattern: 
             if len(data) >= _MAX_BYTES:
                 raise DevicevmError(f"{path}: {_MAX_BYTES} bytes, and none of what was expected")
             data += stream.some(4096)
+    return data
+
+
+def probe_answer(path: str, timeout: float = 5.0, *, ask: bytes, pattern: bytes, again: float = 0.5) -> bytes:
+    """What arrives until it matches `pattern`, with `ask` (none: nothing) sent every `again` seconds until it does.
+
+    For what may not listen yet: firmware that is still starting may throw away what it was asked. All on one
+    connection, so that no late answer is left for the next peer.
+    """
+    expected = re.compile(pattern, re.DOTALL)
+    data, sent, deadline = b"", -math.inf, time.monotonic() + timeout
+    with Stream(path, timeout) as stream:
+        while not data or not expected.search(data):
+            if len(data) >= _MAX_BYTES:
+                raise DevicevmError(f"{path}: {_MAX_BYTES} bytes, and none of what was expected")
+            if time.monotonic() >= deadline:
+                raise DevicevmError(f"{path}: no answer within {timeout:g} s to {ask!r}; what came: {data[-80:]!r}")
+            if ask and time.monotonic() - sent >= again:
+                stream.send(ask)
+                sent = time.monotonic()
+            data += stream.whatever(4096, again)
+        # The answers to what was asked in vain before come now, or never.
+        end = min(time.monotonic() + _DRAIN, deadline)
+        while stream.whatever(4096, _QUIET) and time.monotonic() < end:
+            pass
     return data
 
 

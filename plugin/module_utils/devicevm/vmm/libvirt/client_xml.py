@@ -10,8 +10,9 @@ from ...domain import Attachment, DomainSpec
 from ...errors import DevicevmError
 from ...frontend.frontend import Frontend
 from ...frontend.registry import frontend_named
-from .device_vm_xml import X86, add_console, add_kernel
+from .device_vm_xml import add_console, add_kernel
 from .element import add
+from .firmware_xml import X86
 
 SPARE_PORTS = 4
 """PCIe root ports left free on q35: a running client can be given that many devices more."""

@@ -10,11 +10,12 @@ from ...domain import DomainSpec, Emulator
 from ...errors import DevicevmError
 from ...frontend.disk import letters
 from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config
+from . import firmware_xml
 from .element import add, element
+from .firmware_xml import X86
 from .hostdev_xml import hostdev_elements
 
 QBOOT = "/usr/share/qemu/qboot.rom"
-X86 = ("x86_64", "i686")
 TCG_CPU = {"x86_64": ("qemu64", ("rdrand",)), "aarch64": ("cortex-a53", ())}
 """Model and features for QEMU's translator. x86: the usual model, and an instruction that fills the kernel's entropy
 pool at once: without it the first random number takes a second. ARM: QEMU's default is a 32-bit model, which starts no
@@ -29,6 +30,9 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
     There is no `<acpi/>`: a PC without it, with qboot and a PVH kernel, boots in half the time. So the guest
     cannot power off; it reboots, and `on_reboot` ends it.
     """
+    if spec.firmware:
+        firmware_xml.add_machine(domain, spec, spec.firmware)
+        return
     system = add(domain, "os")
     add(system, "type", "hvm", arch=spec.arch, machine=spec.machine)
     if spec.arch == "x86_64" and spec.machine == "pc":
@@ -64,6 +68,9 @@ def add_kernel(system: Element, spec: DomainSpec) -> None:
 
 def add_devices(devices: Element, spec: DomainSpec) -> None:
     """Controllers, console, control port, each emulator's channel and backing disk, and devices of the host."""
+    if spec.firmware:
+        firmware_xml.add_devices(devices, spec)
+        return
     add(devices, "controller", type="usb", index="0", model="none")
     for index in range(controllers_for(len(spec.emulators))):
         add(devices, "controller", type="virtio-serial", index=str(index), ports=str(CONTROLLER_PORTS))

@@ -37,8 +37,9 @@ def remove(domain: Element, name: str, places: Places) -> None:
 
     Paths come from the domain's XML, and count only inside devicevm's own directories: metadata is anybody's to edit.
     """
-    for source in domain.iterfind("devices/channel/source[@mode='bind']"):
-        remove_socket(source.get("path", ""), places)
+    for kind in ("channel", "serial"):
+        for source in domain.iterfind(f"devices/{kind}/source[@mode='bind']"):
+            remove_socket(source.get("path", ""), places)
     for log in domain.iterfind("devices/serial/log"):
         _remove_log(log.get("file", ""), places)
     if "/" not in name:

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
+from ..firmware import check_firmware
 from ..overlay import ensure_overlay
 from . import embed
 from .client_xml import overlay_path
@@ -33,7 +34,9 @@ class QemuDriver(LibvirtDriver):
     def prepare(self, spec: DomainSpec) -> None:
         self.prepare_runtime()
         if spec.role is Role.DEVICE_VM:
-            if not spec.boot.kernel:
+            if spec.firmware:
+                check_firmware(spec.name, spec.firmware)
+            elif not spec.boot.kernel:
                 raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
         elif spec.boot.image:
             ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
