@@ -54,13 +54,14 @@ def test_a_book_counts_what_the_inventory_counts_and_forgets_what_is_taken_back(
     kept: list[tuple[tuple[CpuPlacement, int], int]], tried: list[tuple[tuple[CpuPlacement, int], int]]
 ) -> None:
     one = host(cores=2, threads=2, sockets=2)
+    one = replace(one, nodes=tuple(replace(node, huge_pages={str(MIB): 64}) for node in one.nodes))
     book = Book(one, POLICY)
     for number, ((placement, vcpus), memory) in enumerate(kept):
-        book.book(f"k{number}", placement, vcpus, memory)
+        book.book(f"k{number}", placement, vcpus, memory, MIB * (number % 2))
     before = facts(book)
     mark = book.mark()
     for number, ((placement, vcpus), memory) in enumerate(tried):
-        book.book(f"t{number}", placement, vcpus, memory)
+        book.book(f"t{number}", placement, vcpus, memory, MIB * (number % 2))
     assert facts(book) == facts_at_once(one, book)
     book.back_to(mark)
     assert facts(book) == before == facts_at_once(one, book)

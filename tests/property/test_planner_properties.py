@@ -113,7 +113,8 @@ def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
     for cpu, holders in pinned.items():
         if any(dedicated for _, dedicated in holders):
             assert len(holders) == 1, f"CPU {cpu} is dedicated, and held by {holders}"
-    assert sum(spec.memory for spec in specs) + sum(held.memory for held in one.holdings) <= one.memory
+    usual = sum(spec.memory for spec in specs if not spec.page_size) + sum(held.memory for held in one.holdings)
+    assert usual + sum(PAGES * node.huge_pages[str(PAGES)] for node in one.nodes) <= one.memory
     for node in one.nodes:
         there = [spec for spec in specs if spec.placement.nodes == (node.id,)]
         assert sum(spec.memory for spec in there) <= node.memory

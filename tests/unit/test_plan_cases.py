@@ -32,6 +32,9 @@ def recorded(name: str) -> Host:
     """A host whose capabilities were recorded, called `vm` whatever it is."""
     found = from_data(Host, json.loads((RECORDED / f"{name}.json").read_text()))
     accelerator = "kvm" if "kvm" in name else "xen" if "xen" in name else "tcg"
+    if name.startswith("vircaps"):
+        # libvirt made these up for its tests: the huge pages come to a thousand times the memory.
+        found = replace(found, nodes=tuple(replace(node, huge_pages={}) for node in found.nodes))
     return replace(found, name="vm", vmm=replace(found.vmm, runtime_dir="/run/d"), accelerator=accelerator)
 
 

@@ -187,9 +187,24 @@ def test_huge_pages_are_counted_by_node_and_rounded_up() -> None:
     pages = ask("memory", pageSize=2 * MIB)
     footing = given((ask("core", numaNode="one"), pages), there, 59 * MIB)
     assert (footing.memory, footing.page_size, footing.placement.nodes) == (60 * MIB, 2 * MIB, (0,))
-    assert "64 pages of 2MiB asked, 30 left on NUMA node 0" in refused((ask("core", numaNode=0), pages), there)
+    assert refused((ask("core", numaNode=0), pages), there) == "NUMA node 0: 64 pages of 2MiB asked, 30 left"
+    # Another node may have the pages, though this one has the processors.
+    assert given((ask("core", numaNode="one"), pages), there, 140 * MIB).placement.nodes == (1,)
     assert given((ask("core", numaNode=1), pages), there).placement.nodes == (1,)
     assert "128 pages of 2MiB asked, 110 left" in refused((pages,), there, 256 * MIB)
+
+
+def test_memory_set_aside_as_huge_pages_is_no_usual_memory() -> None:
+    one = host(cores=2, sockets=2, memory=4 * GIB)
+    nodes = tuple(replace(node, huge_pages={str(2 * MIB): 512}) for node in one.nodes)
+    there = book(replace(one, nodes=nodes, holdings=(holder(0, memory=GIB, nodes=(0,), page_size=2 * MIB),)))
+    assert (there.memory, there.memory_on((0,))) == (2 * GIB, GIB)
+    assert refused((ask("thread"),), there, 3 * GIB).startswith(
+        "memory: 3GiB asked, 2GiB free of 4GiB: 2GiB huge pages"
+    )
+    pages = ask("memory", pageSize=2 * MIB)
+    assert given((pages,), there, GIB).memory == GIB
+    assert refused((pages,), there, 2 * GIB) == "1024 pages of 2MiB asked, 512 left"
 
 
 def test_each_alternative_is_told_with_what_it_comes_to() -> None:

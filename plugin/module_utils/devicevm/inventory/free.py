@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..manifest.topology import HostPolicy
 from ..quantity import format_bytes
 from .cpuset import format_cpuset
-from .host import Cpu, Holding, Host
+from .host import Cpu, Holding, Host, Node
 
 # Names that a message shows before it says "and N others".
 _NAMED = 5
@@ -59,6 +59,7 @@ class Free:
     node_devices: dict[str, str]
     """Address of a device that is held -> the domain that holds it."""
     unknown_reserved: tuple[int, ...] = ()
+    memory_set_aside: int = 0
 
     def vacant_cpus(self) -> tuple[int, ...]:
         """CPUs that can be dedicated one by one, ascending."""
@@ -87,7 +88,7 @@ class Free:
         there = sum(self.node_memory.get(node, 0) for node in wanted)
         # Domains bound to several of these nodes are missing in the single nodes' figures.
         several = (one for one in self.holdings if len(one.nodes) > 1 and wanted.issuperset(one.nodes))
-        return min(self.memory, there - sum(one.memory for one in several))
+        return min(self.memory, there - sum(map(usual_memory, several)))
 
     def _vacant_groups(self, key: Callable[[CpuUse], str]) -> tuple[tuple[int, ...], ...]:
         groups: dict[str, list[CpuUse]] = {}
@@ -108,7 +109,7 @@ def free(host: Host, policy: HostPolicy | None = None, without: frozenset[str] =
     return Free(
         host=host.name,
         cpus=cpus,
-        memory=host.memory - policy.reserved_memory - sum(one.memory for one in holdings),
+        memory=host.memory - policy.reserved_memory - set_aside(host.nodes) - sum(map(usual_memory, holdings)),
         memory_total=host.memory,
         memory_reserved=policy.reserved_memory,
         # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
@@ -117,6 +118,7 @@ def free(host: Host, policy: HostPolicy | None = None, without: frozenset[str] =
         holdings=holdings,
         node_memory=_node_memory(host, holdings),
         node_devices={address: one.domain for one in reversed(holdings) for address in one.node_devices},
+        memory_set_aside=set_aside(host.nodes),
         unknown_reserved=tuple(sorted(set(policy.reserved_cpus) - {cpu.id for cpu in host.cpus})),
     )
 
@@ -155,7 +157,8 @@ def describe_holders(view: Free) -> str:
 def describe_memory(view: Free, asked: int) -> str:
     """The arithmetic of memory: `8GiB asked, 3GiB free of 16GiB: 1GiB reserved, 12GiB held by db`."""
     parts = [f"{_size(view.memory_reserved)} reserved"] if view.memory_reserved else []
-    held = sorted((one for one in view.holdings if one.memory), key=lambda one: (-one.memory, one.domain))
+    parts += [f"{_size(view.memory_set_aside)} huge pages"] if view.memory_set_aside else []
+    held = sorted((one for one in view.holdings if usual_memory(one)), key=lambda one: (-one.memory, one.domain))
     parts += [f"{_size(one.memory)} held by {one.domain}" for one in held[:_NAMED]]
     if held[_NAMED:]:
         rest = sum(one.memory for one in held[_NAMED:])
@@ -189,12 +192,22 @@ def _cpu_use(cpu: Cpu, users: list[tuple[Holding, float]], reserved: bool) -> Cp
 
 
 def _node_memory(host: Host, holdings: tuple[Holding, ...]) -> dict[int, int]:
-    """Bytes of each node less the domains that are bound to it alone."""
-    memory = {node.id: node.memory for node in host.nodes}
+    """Bytes of each node less its huge pages and the domains that are bound to it alone."""
+    memory = {node.id: node.memory - set_aside((node,)) for node in host.nodes}
     for one in holdings:
         if len(one.nodes) == 1 and one.nodes[0] in memory:
-            memory[one.nodes[0]] -= one.memory
+            memory[one.nodes[0]] -= usual_memory(one)
     return memory
+
+
+def set_aside(nodes: Iterable[Node]) -> int:
+    """Bytes that these nodes keep as huge pages: nobody gets them who does not ask for such pages."""
+    return sum(int(size) * count for node in nodes for size, count in node.huge_pages.items())
+
+
+def usual_memory(holding: Holding) -> int:
+    """Bytes that a domain takes of the usual memory: none when its memory is huge pages."""
+    return 0 if holding.page_size else holding.memory
 
 
 def _some(names: list[str]) -> str:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from heapq import nsmallest
 
 from ..domain import CpuPlacement
-from ..inventory.free import Free, describe_memory, free
+from ..inventory.free import Free, describe_memory, free, set_aside, usual_memory
 from ..inventory.host import Holding, Host
 from ..manifest.topology import HostPolicy
 from ..quantity import format_bytes
@@ -56,7 +56,7 @@ class Book:
         self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
         self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
         self.holdings: list[Holding] = []
-        self.memory = host.memory - policy.reserved_memory
+        self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
         self.floating_vcpus = 0
         self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
@@ -89,7 +89,7 @@ class Book:
         """Take back what was booked since the mark."""
         while len(self.holdings) > mark:
             holding = self.holdings.pop()
-            self.memory += holding.memory
+            self.memory += usual_memory(holding)
             self.floating_vcpus -= holding.vcpus if holding.floats else 0
             # As they were, not less what was added: sums of fractions do not come back.
             for cpu, load in self._loads.pop():
@@ -113,7 +113,7 @@ class Book:
     def pressure(self) -> float:
         """How full the host is, of memory or of virtual CPUs, whichever is fuller: 0 is empty."""
         policy = self.policy
-        memory = (self.host.memory - policy.reserved_memory) or 1
+        memory = (self.host.memory - policy.reserved_memory - set_aside(self.host.nodes)) or 1
         vcpus = (len(self.cpus) - sum(cpu.reserved for cpu in self.cpus.values())) * policy.cpu_overcommit or 1
         return max(1 - self.memory / memory, 1 - self.vcpus / vcpus)
 
@@ -148,8 +148,8 @@ class Book:
     def memory_on(self, nodes: tuple[int, ...]) -> int:
         """Bytes left for a domain whose memory comes from these nodes alone, as in Free.memory_on."""
         wanted = frozenset(nodes)
-        there = sum(node.memory for node in self.host.nodes if node.id in wanted)
-        bound = sum(one.memory for one in self.holdings if one.nodes and wanted.issuperset(one.nodes))
+        there = sum(node.memory - set_aside((node,)) for node in self.host.nodes if node.id in wanted)
+        bound = sum(usual_memory(one) for one in self.holdings if one.nodes and wanted.issuperset(one.nodes))
         return min(self.memory, there - bound)
 
     def huge_pages(self, size: int, nodes: tuple[int, ...] = ()) -> int:
@@ -208,7 +208,7 @@ class Book:
             cpu.pinned_by.append(holding.domain)
             if holding.dedicated:
                 cpu.dedicated_to.append(holding.domain)
-        self.memory -= holding.memory
+        self.memory -= usual_memory(holding)
         self.floating_vcpus += holding.vcpus if holding.floats else 0
         self.holdings.append(holding)
 

@@ -14,14 +14,15 @@ from ..book import Book
 from . import core, isa, memory, microcode, processor, thread
 from .kind import Footing, Misfit, ResourceKind
 
-# In the order in which they are asked: what rules a whole host out first, memory when the node is known.
+# In the order in which they are asked: what rules a whole host out first; processors when it is known what memory must
+# be on their node.
 _ALL: tuple[ResourceKind, ...] = (
     microcode.KIND,
     isa.KIND,
+    memory.KIND,
     thread.KIND,
     core.KIND,
     processor.KIND,
-    memory.KIND,
 )
 
 KINDS: dict[str, ResourceKind] = {kind.name: kind for kind in _ALL}
@@ -50,7 +51,7 @@ def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misf
         if isinstance(answer, Misfit):
             return answer
         footing = answer
-    vcpus, needed = footing.vcpus, footing.memory
+    vcpus, needed = footing.vcpus, 0 if footing.page_size else footing.memory
     return footing if book.takes(vcpus, needed) else Misfit(lambda: book.lacks(vcpus, needed))
 
 

@@ -37,8 +37,8 @@ def fit_cpus(
         if not isinstance(choice, Choice):
             short.append(choice)
             continue
-        if node is not None and footing.memory > (left := book.memory_on((node,))):
-            short.append(_memory_words(footing.memory, left, node))
+        if node is not None and (lacks := _lacks_memory(footing, book, node)):
+            short.append(lacks)
             continue
         placement = CpuPlacement(
             vcpus=tuple((cpu,) for cpu in choice.cpus),
@@ -63,7 +63,17 @@ def taken(request: ResourceRequest, book: Book, unit: str, available: int, node:
     return lambda: f"NUMA node {node}: {request.count} {unit}{plural} asked, {available} free"
 
 
-def _memory_words(asked: int, left: int, node: int) -> Callable[[], str]:
+def _lacks_memory(footing: Footing, book: Book, node: int) -> Callable[[], str] | None:
+    """What says that a node has too little memory of the kind that is asked; None when it has enough."""
+    asked, size = footing.memory, footing.page_size
+    if size:
+        left = book.huge_pages(size, (node,))
+        if asked // size <= left:
+            return None
+        return lambda: f"NUMA node {node}: {asked // size} pages of {format_bytes(size)} asked, {left} left"
+    left = book.memory_on((node,))
+    if asked <= left:
+        return None
     return lambda: f"NUMA node {node}: {format_bytes(asked)} of memory asked, {format_bytes(max(left, 0))} left"
 
 

@@ -13,7 +13,8 @@ from .kind import Footing, Misfit
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory from huge pages of `options["pageSize"]` bytes, on the node of its processors where these are on one."""
+    """Memory from huge pages of `options["pageSize"]` bytes. Processors that must be on one node look for enough pages
+    there (cpus.py)."""
 
     name: str = "memory"
 
@@ -25,10 +26,9 @@ class Memory:
             there = ", ".join(format_bytes(page) for page in sorted(sizes)) or "none"
             return Misfit(lambda: f"pages of {format_bytes(size)} asked, the host has {there}")
         memory = -(-footing.memory // size) * size
-        left = book.huge_pages(size, footing.placement.nodes)
+        left = book.huge_pages(size)
         if memory // size > left:
-            where = "".join(f" on NUMA node {node}" for node in footing.placement.nodes)
-            return Misfit(lambda: f"{memory // size} pages of {format_bytes(size)} asked, {left} left{where}")
+            return Misfit(lambda: f"{memory // size} pages of {format_bytes(size)} asked, {left} left")
         reason = f"{memory // size} pages of {format_bytes(size)}"
         return replace(footing, memory=memory, page_size=size, reasons=(*footing.reasons, reason))
 
