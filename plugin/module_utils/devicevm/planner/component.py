@@ -43,20 +43,28 @@ class Component:
     @property
     def signature(self) -> Hashable:
         """Equal for components that a host takes or refuses alike, all else being equal."""
-        # Classes and declarations are the topology's: one object each for as long as a plan is made.
-        units = [(id(unit.resources), unit.memory_needed, unit.image, id(unit.declared)) for unit in self.units]
-        clients = [
-            (
-                client.vm.vcpus,
-                client.vm.memory,
-                client.vm.boot.guest_image,
-                client.trust_domain,
-                client.host,
-                tuple(client.host_labels.items()),
-            )
+        units = tuple((unit_demand(unit), id(unit.declared)) for unit in self.units)
+        clients = tuple(
+            (client_demand(client), client.trust_domain, client.host, tuple(client.host_labels.items()))
             for client in self.clients
-        ]
-        return tuple(units), tuple(clients)
+        )
+        return units, clients
+
+    @property
+    def demands(self) -> list[Hashable]:
+        """What it asks as a whole, and what each part asks: a host that refuses a part refuses the whole."""
+        return [self.signature, *map(unit_demand, self.units), *map(client_demand, self.clients)]
+
+
+def unit_demand(unit: Unit) -> Hashable:
+    """Equal for units that a host takes or refuses alike."""
+    # Classes and declarations are the topology's: one object each for as long as a plan is made.
+    return "unit", id(unit.resources), unit.declared.memory if unit.declared else 0, unit.memory_needed, unit.image
+
+
+def client_demand(client: Client) -> Hashable:
+    """Equal for clients that a host takes or refuses alike."""
+    return "client", client.vm.vcpus, client.vm.memory, client.vm.boot.guest_image
 
 
 def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:

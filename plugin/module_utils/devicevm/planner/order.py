@@ -1,12 +1,12 @@
 """In which order hosts are tried, without trying all of a fleet's hosts for each client.
 
 A book only fills while a plan is made: a host that has refused a demand refuses the same demand from then on.
-Demands are the same when their signatures are equal (Component.signature).
+Demands are those of a component as a whole, and of each of its parts (Component.demands): equal ones are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from typing import Protocol
 
@@ -17,11 +17,11 @@ from .book import Book
 class HostOrder(Protocol):
     """The hosts for a demand, the best first."""
 
-    def hosts(self, signature: Hashable) -> Iterator[str]:
-        """Names of hosts that have not refused this demand yet."""
+    def hosts(self, demands: Iterable[Hashable]) -> Iterator[str]:
+        """Names of hosts that have refused none of these demands yet."""
 
-    def refused(self, signature: Hashable, name: str) -> None:
-        """A host has no room for the demand."""
+    def refused(self, demand: Hashable, name: str) -> None:
+        """A host has no room for a demand."""
 
     def booked(self, name: str) -> None:
         """Something was booked on a host."""
@@ -37,15 +37,25 @@ class Pack:
 
     def __init__(self, books: dict[str, Book]) -> None:
         self._names = sorted(books)
+        self._full: dict[Hashable, set[str]] = {}
+        # How many of the first hosts have all refused a demand: most of a filled fleet is passed over at once.
         self._first: dict[Hashable, int] = {}
 
-    def hosts(self, signature: Hashable) -> Iterator[str]:
-        yield from self._names[self._first.get(signature, 0) :]
+    def hosts(self, demands: Iterable[Hashable]) -> Iterator[str]:
+        asked = list(demands)
+        start = max((self._first.get(demand, 0) for demand in asked), default=0)
+        full = [self._full[demand] for demand in asked if demand in self._full]
+        for name in self._names[start:]:
+            if not any(name in some for some in full):
+                yield name
 
-    def refused(self, signature: Hashable, name: str) -> None:
-        first = self._first.get(signature, 0)
-        if self._names[first] == name:
-            self._first[signature] = first + 1
+    def refused(self, demand: Hashable, name: str) -> None:
+        full = self._full.setdefault(demand, set())
+        full.add(name)
+        first = self._first.get(demand, 0)
+        while first < len(self._names) and self._names[first] in full:
+            first += 1
+        self._first[demand] = first
 
     def booked(self, name: str) -> None:
         """Names do not change."""
@@ -62,8 +72,8 @@ class Spread:
         heapify(self._heap)
         self._full: dict[Hashable, set[str]] = {}
 
-    def hosts(self, signature: Hashable) -> Iterator[str]:
-        full = self._full.get(signature, set())
+    def hosts(self, demands: Iterable[Hashable]) -> Iterator[str]:
+        full = [self._full[demand] for demand in demands if demand in self._full]
         seen: list[tuple[float, str]] = []
         try:
             while self._heap:
@@ -72,15 +82,15 @@ class Spread:
                 if pressure != self._pressure[name]:
                     continue
                 seen.append(entry)
-                if name not in full:
+                if not any(name in some for some in full):
                     yield name
         finally:
             for entry in seen:
                 if entry[0] == self._pressure[entry[1]]:
                     heappush(self._heap, entry)
 
-    def refused(self, signature: Hashable, name: str) -> None:
-        self._full.setdefault(signature, set()).add(name)
+    def refused(self, demand: Hashable, name: str) -> None:
+        self._full.setdefault(demand, set()).add(name)
 
     def booked(self, name: str) -> None:
         pressure = self._books[name].pressure

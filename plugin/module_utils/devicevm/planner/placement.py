@@ -17,7 +17,7 @@ from ..inventory.host import Host
 from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .book import Book, cpus_of
-from .component import Component
+from .component import Component, client_demand, unit_demand
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
@@ -93,16 +93,27 @@ class Placement:
         if fixed:
             placed = self._first_that_fits(component, wants, fixed)
             return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
-        signature = component.signature
-        for name in self.order.hosts(signature):
+        demands = component.demands
+        for name in self.order.hosts(demands):
             placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
                 self.order.booked(name)
                 return placed
-            self.order.refused(signature, name)
+            self.order.refused(demands[0], name)
+            self._note_refusals(component, name)
         # Once more, for the reasons of those that had refused the like before.
         placed = self._first_that_fits(component, wants, sorted(self.hosts))
         return replace(placed, nearest=self._nearest(component))
+
+    def _note_refusals(self, component: Component, name: str) -> None:
+        """Which parts of a component a host would refuse by themselves, too."""
+        book = self.books[name]
+        for unit in component.units:
+            if not any(isinstance(answer, Footing) for _, answer in fits(unit.resources, book, unit_memory(unit))):
+                self.order.refused(unit_demand(unit), name)
+        for client in component.clients:
+            if not book.takes(client.vm.vcpus, client.vm.memory):
+                self.order.refused(client_demand(client), name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
         """For each unit that no host has room for alone, what would fit instead."""
