@@ -89,7 +89,7 @@ class Placement:
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
         """Place one component on the best host that takes all of it; book it there."""
         homes = {spec.host for spec in self._there(component)}
-        fixed = sorted(homes) or [host for _, host in component.told]
+        fixed = sorted(homes) or [host for name, host in component.told]
         if fixed:
             placed = self._first_that_fits(component, wants, fixed)
             return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
@@ -109,7 +109,7 @@ class Placement:
         """Which parts of a component a host would refuse by themselves, too."""
         book = self.books[name]
         for unit in component.units:
-            if not any(isinstance(answer, Footing) for _, answer in fits(unit.resources, book, unit_memory(unit))):
+            if not any(isinstance(answer, Footing) for alternative, answer in fits(unit.resources, book, unit_memory(unit))):
                 self.order.refused(unit_demand(unit), name)
         for client in component.clients:
             if not book.takes(client.vm.vcpus, client.vm.memory):
