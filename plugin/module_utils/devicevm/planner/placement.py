@@ -109,7 +109,7 @@ class Placement:
         """Which parts of a component a host would refuse by themselves, too."""
         book = self.books[name]
         for unit in component.units:
-            if not any(isinstance(answer, Footing) for alternative, answer in fits(unit.resources, book, unit_memory(unit))):
+            if not _has_room(book, unit):
                 self.order.refused(unit_demand(unit), name)
         for client in component.clients:
             if not book.takes(client.vm.vcpus, client.vm.memory):
@@ -120,14 +120,9 @@ class Placement:
         books = [self.books[name] for name in sorted(self.books) if not self._unsuitable(component, name)]
         found = []
         for unit in component.units:
-            memory = unit_memory(unit)
-            if any(
-                isinstance(fit_one(alternative, book, memory), Footing)
-                for alternative in unit.resources
-                for book in books
-            ):
+            if any(_has_room(book, unit) for book in books):
                 continue
-            if words := nearest_fit(unit.resources, books, memory):
+            if words := nearest_fit(unit.resources, books, unit_memory(unit)):
                 found.append(f"nearest for {unit.name}: {words}")
         return tuple(found)
 
@@ -312,6 +307,12 @@ def describe_placement(placement: CpuPlacement) -> str:
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
     """The device VMs to which nothing new is asked: what they serve still, and the rest as it is."""
     return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
+
+
+def _has_room(book: Book, unit: Unit) -> bool:
+    """Whether a host takes a unit alone."""
+    memory = unit_memory(unit)
+    return any(isinstance(fit_one(alternative, book, memory), Footing) for alternative in unit.resources)
 
 
 def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
