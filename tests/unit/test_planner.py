@@ -8,7 +8,7 @@ import pytest
 from devicevm.domain import Role
 from devicevm.inventory.host import Holding
 from devicevm.inventory.supports import GUESTS
-from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Serves, ShareScope, Store
+from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Program, Serves, ShareScope, Store
 from devicevm.planner.plan import Action, Effect, Plan
 from devicevm.planner.planner import Intent
 from world import (
@@ -17,6 +17,7 @@ from world import (
     ME,
     MIB,
     RNG,
+    SERIAL,
     ModelVmm,
     class_,
     client,
@@ -271,6 +272,19 @@ def test_a_processor_taken_from_a_device_vm_moves_it_and_restarts_its_client() -
     ]
     assert plan.steps[0].effect is Effect.RESTART and plan.steps[0].affects == ("m",)
     assert plan.allocations[0].reasons[0] == "it could not stay: CPU 0 is now reserved"
+
+
+def test_a_serial_port_whose_emulator_changes_or_moves_reconnects() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("m", GPS)))
+    talker = replace(SERIAL, program=Program(("talk",), ready="bytes"))
+    plan = vmm.plan(topology(client("m", GPS), classes=(talker,)))
+    assert [(step.id, step.effect, step.affects) for step in plan.steps] == [
+        ("update/device-vm/m-dvm", Effect.RECONNECT, ("m",))
+    ]
+    plan = vmm.plan(topology(client("m", GPS), hosts=(HostPolicy("h1", reserved_cpus=(0,)),)))
+    assert actions(plan) == ["stop/device-vm/m-dvm", "define/device-vm/m-dvm", "start/device-vm/m-dvm"]
+    assert (plan.steps[0].effect, plan.steps[0].affects) == (Effect.RECONNECT, ("m",))
 
 
 def test_a_changed_client_is_restarted_and_its_device_vm_is_not() -> None:

@@ -44,6 +44,22 @@ class Context:
         """What the step's domain was."""
         return next((spec for spec in self.plan.previous if spec.name == step.name), None)
 
+    def returning(self, name: str) -> frozenset[str]:
+        """Ids of a device VM's emulators whose clients run on and connect again by themselves."""
+        steps = self.plan.steps
+        stopped = {step.name for step in steps if (step.action, step.kind) == (Action.STOP, Subject.CLIENT)}
+        felt = {
+            client for step in steps if (step.kind, step.name) == (Subject.DEVICE_VM, name) for client in step.affects
+        }
+        known = {emulator.id for spec in self.plan.previous if spec.name == name for emulator in spec.emulators}
+        wanted = (spec for spec in self.plan.domains if spec.name == name)
+        return frozenset(
+            emulator.id
+            for spec in wanted
+            for emulator in spec.emulators
+            if emulator.id in known and emulator.client in felt - stopped
+        )
+
 
 def make_context(plan: Plan, driver: Driver, supports: tuple[str, ...], timeout: float) -> Context:
     """A context for one apply."""
@@ -102,7 +118,7 @@ def _start_device_vm(context: Context, step: Step) -> None:
     spec = context.wanted(step)
     context.driver.start(step.name)
     if context.guests:
-        wait_ready(context.driver, spec, time.monotonic() + context.timeout)
+        wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
 
 
@@ -155,7 +171,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
             control.add(device_config(emulator))
-    wait_ready(context.driver, new, time.monotonic() + context.timeout)
+    wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
 
 

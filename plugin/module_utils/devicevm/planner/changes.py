@@ -122,8 +122,7 @@ class Changes:
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
         if domain is not None and domain.active:
-            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
-            effect = Effect.RESTART if felt else Effect.NONE
+            felt, effect = self._felt(spec.emulators)
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
             self._warn_of_loss(spec.emulators, running)
         after += self._definition(spec, Phase.REQUEST, reason, after)
@@ -141,7 +140,16 @@ class Changes:
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + released
         self._warn_of_loss(changes.changed, running)
-        self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=Effect.LIVE)
+        felt, effect = self._felt(changes.changed)
+        effect = effect if felt else Effect.LIVE
+        self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=effect, affects=felt)
+
+    def _felt(self, emulators: tuple[Emulator, ...]) -> tuple[tuple[str, ...], Effect]:
+        """The running clients that feel it when these emulators are away for a while, and how."""
+        felt = tuple(sorted({emulator.client for emulator in emulators if self._running(emulator.client)}))
+        if not felt:
+            return (), Effect.NONE
+        return felt, Effect.RESTART if any(client in self.restarts for client in felt) else Effect.RECONNECT
 
     def _warn_of_loss(self, emulators: tuple[Emulator, ...], running: DomainSpec | None) -> None:
         """Tell whose content is lost: what has no store lives in the memory of the device VM that goes."""

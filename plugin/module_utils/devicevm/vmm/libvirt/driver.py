@@ -16,7 +16,7 @@ from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
 from . import files, hotplug, inventory, observation, volumes
-from .connection import binding, close_connection, open_connection, vmm_words
+from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
 from .metadata import NAMESPACE, PREFIX, find, ready_mark
@@ -64,7 +64,7 @@ class LibvirtDriver(Driver):
         self._refuse_other_identity(spec, named)
         self.prepare(spec)
         with vmm_words(f"cannot define {spec.name}"):
-            self.connection.defineXMLFlags(text, self.libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            define_validated(self.connection, text)
 
     def start(self, name: str) -> None:
         domain = self._ours(name)
