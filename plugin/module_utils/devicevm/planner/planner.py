@@ -12,6 +12,7 @@ from . import naming
 from .affinity import Neighbours
 from .changes import Changes
 from .component import components_of
+from .felt import with_felt
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Unplaced
@@ -58,7 +59,7 @@ def make_plan(
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=tuple(changes.steps.values()),
+        steps=with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects),
         allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
