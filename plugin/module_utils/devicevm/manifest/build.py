@@ -89,6 +89,8 @@ def _client(document: Document, declared: Declared) -> Client:
         trust_domain=spec.get("trustDomain", DEFAULT_TRUST_DOMAIN),
         host=spec.get("host", ""),
         host_labels=_host_labels(spec),
+        affinity=_match_labels(spec.get("placement", {}), "affinity"),
+        anti_affinity=_match_labels(spec.get("placement", {}), "antiAffinity"),
     )
 
 
@@ -122,11 +124,19 @@ def _device_vm(document: Document) -> DeviceVM:
         memory=parse_bytes(spec.get("memory", 0)),
         host=spec.get("host", ""),
         host_labels=_host_labels(spec),
+        same_labels=_unique(share.get("affinity", {}).get("matchLabelKeys", ())),
+        classes_apart=_unique(share.get("antiAffinity", {}).get("classes", ())),
+        clients_apart=_match_labels(share.get("antiAffinity", {}), "clients"),
     )
 
 
 def _host_labels(spec: dict[str, Any]) -> dict[str, str]:
-    return dict(spec.get("hostSelector", {}).get("matchLabels", {}))
+    return _match_labels(spec, "hostSelector")
+
+
+def _match_labels(data: dict[str, Any], key: str) -> dict[str, str]:
+    """The labels of a selector, empty where there is none."""
+    return dict(data.get(key, {}).get("matchLabels", {}))
 
 
 def _serves(data: dict[str, Any]) -> Serves:

@@ -28,6 +28,7 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
     """All that is wrong with one client and its devices."""
     yield from _boot_problems(document, declared)
     yield from _machine_problems(document)
+    yield from _placement_problems(document)
     seen: dict[str, int] = {}
     for index, device in enumerate(document.spec.get("devices", ())):
         place = ("spec", "devices", index)
@@ -100,6 +101,14 @@ def _machine_problems(document: Document) -> Iterator[Problem]:
     for tag in RESERVED_XML:
         if root.find(tag) is not None:
             yield document.problem(place, f"<{tag}> cannot be set", "devicevm gives a domain its name and metadata")
+
+
+def _placement_problems(document: Document) -> Iterator[Problem]:
+    placement = document.spec.get("placement", {})
+    near, far = (placement.get(key, {}).get("matchLabels", {}) for key in ("affinity", "antiAffinity"))
+    if near and far and far.items() <= near.items():
+        message = "every client that affinity asks for is one that antiAffinity keeps away"
+        yield document.problem(("spec", "placement", "antiAffinity"), message, "take one of the two away")
 
 
 def _device_problems(document: Document, place: Place, device: dict[str, Any], declared: Declared) -> Iterator[Problem]:

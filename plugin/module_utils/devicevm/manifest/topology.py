@@ -159,6 +159,10 @@ class Client:
     trust_domain: str = DEFAULT_TRUST_DOMAIN
     host: str = ""
     host_labels: dict[str, str] = field(default_factory=dict)
+    affinity: dict[str, str] = field(default_factory=dict)
+    """Labels: it is on a host with another client that has all of them. Empty = no matter."""
+    anti_affinity: dict[str, str] = field(default_factory=dict)
+    """Labels: it is on no host with another client that has all of them. Empty = no matter."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,12 @@ class DeviceVM:
     memory: int = 0
     host: str = ""
     host_labels: dict[str, str] = field(default_factory=dict)
+    same_labels: tuple[str, ...] = ()
+    """Keys of labels: only clients that have the same values of them share one."""
+    classes_apart: tuple[str, ...] = ()
+    """Devices of two of these classes are not in one."""
+    clients_apart: dict[str, str] = field(default_factory=dict)
+    """Two clients that have all of these labels are not served by one. Empty = no matter."""
 
 
 @dataclass(frozen=True)

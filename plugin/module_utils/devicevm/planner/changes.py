@@ -109,6 +109,15 @@ class Changes:
         domain = self.observed.get(name)
         return (domain.active_spec or domain.spec) if domain and domain.active else None
 
+    def reconnects(self, client: str, device_vm: str) -> bool:
+        """Whether all that a client has of a device VM comes back by itself when that does."""
+        running = self._running(client)
+        return running is not None and all(
+            FRONTENDS[attachment.frontend].reconnects
+            for attachment in running.attachments
+            if attachment.device_vm == device_vm
+        )
+
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
         return running == wanted or (self.live and same_but_for_emulators(running, wanted))
 
@@ -122,7 +131,14 @@ class Changes:
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
         if domain is not None and domain.active:
-            felt, effect = self._felt(spec.emulators)
+            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
+            effect = (
+                Effect.NONE
+                if not felt
+                else Effect.RECONNECT
+                if all(self.reconnects(name, spec.name) for name in felt)
+                else Effect.RESTART
+            )
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
             self._warn_of_loss(spec.emulators, running)
         after += self._definition(spec, Phase.REQUEST, reason, after)
@@ -140,16 +156,11 @@ class Changes:
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + released
         self._warn_of_loss(changes.changed, running)
-        felt, effect = self._felt(changes.changed)
-        effect = effect if felt else Effect.LIVE
+        # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
+        clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
+        felt = tuple(sorted(clients - self.restarts.keys()))
+        effect = Effect.RECONNECT if felt else Effect.LIVE
         self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=effect, affects=felt)
-
-    def _felt(self, emulators: tuple[Emulator, ...]) -> tuple[tuple[str, ...], Effect]:
-        """The running clients that feel it when these emulators are away for a while, and how."""
-        felt = tuple(sorted({emulator.client for emulator in emulators if self._running(emulator.client)}))
-        if not felt:
-            return (), Effect.NONE
-        return felt, Effect.RESTART if any(client in self.restarts for client in felt) else Effect.RECONNECT
 
     def _warn_of_loss(self, emulators: tuple[Emulator, ...], running: DomainSpec | None) -> None:
         """Tell whose content is lost: what has no store lives in the memory of the device VM that goes."""

@@ -16,8 +16,9 @@ from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from .affinity import Neighbours
 from .book import Book, cpus_of
-from .component import Component, client_demand, unit_demand
+from .component import Component, client_demand, merged, unit_demand
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
@@ -54,6 +55,7 @@ class Placement:
         owner: str,
         observed: dict[str, DomainSpec],
         strategy: PlacementStrategy = PlacementStrategy.PACK,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.owner = owner
         self.observed = observed
@@ -62,6 +64,7 @@ class Placement:
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
         self.strategy = strategy
+        self.neighbours = neighbours or Neighbours((), {})
 
     @cached_property
     def order(self) -> HostOrder:
@@ -95,6 +98,8 @@ class Placement:
             return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
+            if self.neighbours.objections(component.clients, name):
+                continue  # not noted as refused: who comes later may change it
             placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
                 self.order.booked(name)
@@ -104,6 +109,23 @@ class Placement:
         # Once more, for the reasons of those that had refused the like before.
         placed = self._first_that_fits(component, wants, sorted(self.hosts))
         return replace(placed, nearest=self._nearest(component))
+
+    def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
+        """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
+        whole = merged(group)
+        placed = self.place(whole, wants)
+        if len(group) == 1 or not placed.refusals:
+            return [(whole, placed)]
+        found = []
+        for component in self.neighbours.apart(group):
+            alone = self.place(component, wants)
+            if alone.refusals:
+                # Why it is alone at all: those that it wants near may have found no place with it.
+                reasons = {name: (*alone.refusals.get(name, ()), *why) for name, why in placed.refusals.items()}
+                unique = {name: tuple(dict.fromkeys(why)) for name, why in reasons.items()}
+                alone = replace(alone, refusals={**alone.refusals, **unique})
+            found.append((component, alone))
+        return found
 
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
@@ -148,6 +170,7 @@ class Placement:
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
         trial.warn_of_floating()
+        self.neighbours.settle(component.clients, name)
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -166,6 +189,7 @@ class Placement:
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
+        reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
     def _there(self, component: Component) -> list[DomainSpec]:
