@@ -258,18 +258,12 @@ def test_what_stays_keeps_its_place_when_another_comes_before_it() -> None:
     assert not any(step.name.startswith("m") for step in plan.steps)
 
 
-def test_a_processor_taken_from_a_device_vm_moves_it_and_restarts_its_client() -> None:
+def test_a_processor_taken_from_a_device_vm_moves_it_while_it_runs() -> None:
     vmm = ModelVmm()
     vmm.apply(topology(client("m", disk())))
     plan = vmm.apply(topology(client("m", disk()), hosts=(HostPolicy("h1", reserved_cpus=(0,)),)))
-    assert actions(plan) == [
-        "stop/client/m",
-        "stop/device-vm/m-dvm",
-        "define/device-vm/m-dvm",
-        "start/device-vm/m-dvm",
-        "start/client/m",
-    ]
-    assert plan.steps[0].effect is Effect.RESTART and plan.steps[0].affects == ("m",)
+    assert actions(plan) == ["update/device-vm/m-dvm"]
+    assert plan.steps[0].effect is Effect.LIVE and plan.steps[0].reason == "it runs on CPU 1 instead of 0"
     assert plan.allocations[0].reasons[0] == "it could not stay: CPU 0 is now reserved"
 
 
