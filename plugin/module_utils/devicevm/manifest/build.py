@@ -32,6 +32,9 @@ from .topology import (
 
 Alternatives = tuple[tuple[ResourceRequest, ...], ...]
 
+CPU_OPTIONS = ("numaNode", "smt", "float", "emulator", "near")
+"""What a request for processors may say beyond how many, and whether alone."""
+
 
 def build_topology(declared: Declared) -> Topology:
     """The topology of sound documents: the user's, and of the built-in classes those that are used."""
@@ -109,6 +112,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         ),
         machine=data.get("machine", "q35"),
         domain_xml=data.get("domainXML", ""),
+        cpus=_request("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
     )
 
 
@@ -182,7 +186,7 @@ def _request(kind: str, data: Any) -> ResourceRequest:
         return ResourceRequest(kind, options=options)
     if kind == "memory":
         return ResourceRequest(kind, options={"pageSize": parse_bytes(data["pageSize"])})
-    options = {key: data[key] for key in ("numaNode", "smt") if key in data}
+    options = {key: data[key] for key in CPU_OPTIONS if key in data and data[key] is not False}
     return ResourceRequest(kind, data.get("count", 1), data.get("dedicated", False), options)
 
 
@@ -192,11 +196,10 @@ def _placement(document: Document) -> PlacementStrategy:
 
 def _host(document: Document) -> HostPolicy:
     spec = document.spec
-    reserved = spec.get("reservedCpus", ())
     headroom = spec.get("headroom", {})
     return HostPolicy(
         name=document.name,
-        reserved_cpus=parse_cpuset(reserved) if isinstance(reserved, str) else tuple(sorted(set(reserved))),
+        reserved_cpus=cpus_named(spec.get("reservedCpus", ())),
         reserved_memory=parse_bytes(spec.get("reservedMemory", 0)),
         cpu_overcommit=float(spec.get("cpuOvercommit", HostPolicy.cpu_overcommit)),
         accelerator=spec.get("accelerator", "auto"),
@@ -205,4 +208,10 @@ def _host(document: Document) -> HostPolicy:
         maintenance=spec.get("maintenance", False),
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
+        shared_cpus=cpus_named(spec.get("sharedCpus", ())),
     )
+
+
+def cpus_named(data: str | Iterable[int]) -> tuple[int, ...]:
+    """CPUs as a manifest names them, `0-1,4` or a list of numbers, ascending."""
+    return parse_cpuset(data) if isinstance(data, str) else tuple(sorted(set(data)))

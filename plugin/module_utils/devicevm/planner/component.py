@@ -73,7 +73,9 @@ def unit_demand(unit: Unit) -> Hashable:
 
 def client_demand(client: Client) -> Hashable:
     """Equal for clients that a host takes or refuses alike."""
-    return "client", client.vm.vcpus, client.vm.memory, client.vm.boot.guest_image
+    vm = client.vm
+    cpus = (vm.cpus.dedicated, *sorted(vm.cpus.options.items())) if vm.cpus else ()
+    return "client", vm.vcpus, vm.memory, vm.boot.guest_image, cpus
 
 
 def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:

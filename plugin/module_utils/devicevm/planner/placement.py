@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..domain import CpuPlacement, DomainSpec
+from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
@@ -24,6 +24,7 @@ from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
+from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .specify import image_named, specify_client, specify_device_vm, unit_memory
 
@@ -63,6 +64,8 @@ class Placement:
         mine = frozenset(observed)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
+        self.stands: dict[str, CpuPlacement] = {}
+        """Where what stays is."""
         self.strategy = strategy
         self.neighbours = neighbours or Neighbours((), {})
 
@@ -76,18 +79,29 @@ class Placement:
         declared = {client.name: client.vm for client in clients}
         demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
         asked = {unit.name: unit.resources for unit in units if unit.wants}
-        for spec in [*self.observed.values(), *kept]:
+        served = {unit.name: sorted(unit.clients) for unit in units}
+        # Clients first: what is to be near them is seen to be so, or not.
+        for spec in sorted([*self.observed.values(), *kept], key=lambda spec: spec.role is Role.DEVICE_VM):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
             if book is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
-            refusal = book.may_stay(spec.placement)
-            if spec.name in asked and not fulfilled(asked[spec.name], spec, book):
+            placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
+            refusal = "" if vm and not vm.cpus else book.may_stay(placement)
+            wishes = ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name)
+            if wishes and not fulfilled(wishes, spec, book, self._stand(served.get(spec.name, []))):
                 refusal = f"it has {describe_placement(spec.placement)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                book.book(spec.name, spec.placement, vcpus, memory, spec.page_size)
+                book.book(spec.name, placement, vcpus, memory, spec.page_size)
+                self.stands[spec.name] = placement
             self.staying[spec.name] = refusal
+
+    def _stand(self, clients: list[str]) -> Beside | None:
+        """Where these clients are and stay; None when that is not known of each."""
+        if any(name not in self.stands for name in clients):
+            return None
+        return tuple((name, self.stands[name]) for name in clients)
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
         """Place one component on the best host that takes all of it; book it there."""
@@ -134,7 +148,7 @@ class Placement:
             if not _has_room(book, unit):
                 self.order.refused(unit_demand(unit), name)
         for client in component.clients:
-            if not book.takes(client.vm.vcpus, client.vm.memory):
+            if isinstance(fit_client(client, book), Misfit):
                 self.order.refused(client_demand(client), name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
@@ -214,16 +228,28 @@ class Trial:
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
+        pinned = [client for client in component.clients if client.vm.cpus]
+
+        def clients(some: list[Client]) -> list[str]:
+            return [
+                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
+            ]
+
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return [
-                reason
-                for client in component.clients
-                for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return clients([client for client in component.clients if not client.vm.cpus])
 
-        return rest(0)
+        # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
+        return clients(pinned) or rest(0)
+
+    def _beside(self, unit: Unit) -> Beside:
+        """Where the clients of a unit are, or are going to be."""
+        there = {spec.name: spec.placement for spec in self.placed.domains}
+        roaming = self.book.roaming(1)
+        return tuple(
+            (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
+        )
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
@@ -234,7 +260,7 @@ class Trial:
             self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
             return rest()
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        for alternative, answer in fits(unit.resources, self.book, memory):
+        for alternative, answer in fits(unit.resources, self.book, memory, self._beside(unit)):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
@@ -286,11 +312,15 @@ class Trial:
                 f"{client.name}: image {boot.guest_image} is not there: "
                 f"build it with 'devicevm image build {boot.guest_image}'"
             ]
-        if self.placement.staying.get(client.name) != "":
-            if not self.book.takes(client.vm.vcpus, client.vm.memory):
-                return [f"{client.name}: {self.book.lacks(client.vm.vcpus, client.vm.memory)}"]
-            self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
-        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
+        if self.placement.staying.get(client.name) == "":
+            placement = self.placement.stands[client.name]
+        else:
+            answer = fit_client(client, self.book)
+            if isinstance(answer, Misfit):
+                return [f"{client.name}: {answer.reason}"]
+            placement = answer.placement
+            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner, placement))
         return []
 
     def warn_of_floating(self) -> None:
@@ -304,6 +334,18 @@ class Trial:
                     f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
                     f"there too: {', '.join(self.book.floating)}"
                 )
+
+
+def fit_client(client: Client, book: Book) -> Footing | Misfit:
+    """Where a client can run on a host, or why it cannot."""
+    vm = client.vm
+    if vm.cpus:
+        alternative = (vm.cpus,)
+        answer = fit_one(alternative, book, vm.memory)
+        return Misfit(_of(alternative, answer.why)) if isinstance(answer, Misfit) else answer
+    if not book.takes(vm.vcpus, vm.memory):
+        return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
+    return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
 
 
 def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:

@@ -13,6 +13,7 @@ from ...manifest.topology import ResourceRequest
 from ..book import Book
 from . import core, isa, memory, microcode, processor, thread
 from .kind import Footing, Misfit, ResourceKind
+from .near import Beside, is_near
 
 # In the order in which they are asked: what rules a whole host out first; processors when it is known what memory must
 # be on their node.
@@ -36,29 +37,36 @@ _ANY_THREAD = ResourceRequest("thread")
 
 
 def fits(
-    alternatives: tuple[Alternative, ...], book: Book, memory: int
+    alternatives: tuple[Alternative, ...], book: Book, memory: int, beside: Beside | None = None
 ) -> Iterator[tuple[Alternative, Footing | Misfit]]:
-    """What each alternative comes to on the host for a device VM of `memory` bytes."""
+    """What each alternative comes to on the host for a device VM of `memory` bytes whose clients are at `beside`."""
     for alternative in alternatives:
-        yield alternative, fit_one(alternative, book, memory)
+        yield alternative, fit_one(alternative, book, memory, beside)
 
 
-def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misfit:
+def fit_one(alternative: Alternative, book: Book, memory: int, beside: Beside | None = None) -> Footing | Misfit:
     """All requests of an alternative must fit together, and the host must have the virtual CPUs and memory left."""
-    footing = Footing(memory)
+    footing = Footing(memory, beside=beside)
     for request in in_order(alternative):
         answer = KINDS[request.kind].fit(request, book, footing)
         if isinstance(answer, Misfit):
             return answer
         footing = answer
-    vcpus, needed = footing.vcpus, 0 if footing.page_size else footing.memory
+    # Dedicated processors take nothing of a declared pool.
+    alone = bool(footing.placement.dedicated and book.policy.shared_cpus)
+    vcpus, needed = 0 if alone else footing.vcpus, 0 if footing.page_size else footing.memory
     return footing if book.takes(vcpus, needed) else Misfit(lambda: book.lacks(vcpus, needed))
 
 
-def fulfilled(alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book) -> bool:
+def fulfilled(
+    alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book, beside: Beside | None = None
+) -> bool:
     """Whether what a device VM was given earlier is one of the alternatives that are asked for now."""
     return any(
-        all(KINDS[request.kind].fulfils(request, spec, book) for request in in_order(alternative))
+        all(
+            KINDS[request.kind].fulfils(request, spec, book) and is_near(request, spec.placement, book, beside)
+            for request in in_order(alternative)
+        )
         and set(spec.cpu_features) == _features(alternative)
         and spec.arch == (_arch(alternative) or book.host.arch)
         and bool(spec.page_size) == any(request.kind == "memory" for request in alternative)

@@ -15,7 +15,7 @@ from ...manifest.topology import Store
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
-from . import files, hotplug, inventory, observation, volumes
+from . import files, hotplug, inventory, observation, pinning, volumes
 from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
@@ -127,6 +127,20 @@ class LibvirtDriver(Driver):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self._xml(domain, live=True), emulator, name)
         files.remove_socket(emulator.channel.address, self.places)
+
+    def pin(self, spec: DomainSpec) -> None:
+        domain = self._running(spec.name)
+        with vmm_words(f"cannot pin {spec.name}"):
+            count = pinning.cpu_count(self.connection)
+            pins = spec.placement.vcpus or ((),) * spec.vcpus
+            for number, cpus in enumerate(pins):
+                self.pin_vcpu(domain, number, pinning.cpu_map(cpus, count))
+            emulator = pinning.cpu_map(spec.placement.emulator, count)
+            domain.pinEmulator(emulator, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...]) -> None:
+        """Move one virtual CPU of a running domain."""
+        domain.pinVcpuFlags(number, cpus, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def mark(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
