@@ -27,13 +27,13 @@ def book(pool: tuple[int, ...] = (), **policy: Any) -> Book:
 
 
 def given(request: ResourceRequest, there: Book, *beside: tuple[str, CpuPlacement]) -> CpuPlacement:
-    answer = fit_one((request,), there, MIB, beside or None)
+    answer = fit_one((request,), there, MIB, beside=beside or None)
     assert isinstance(answer, Footing), answer.reason
     return answer.placement
 
 
 def refused(request: ResourceRequest, there: Book, *beside: tuple[str, CpuPlacement]) -> str:
-    answer = fit_one((request,), there, MIB, beside or None)
+    answer = fit_one((request,), there, MIB, beside=beside or None)
     assert isinstance(answer, Misfit)
     return answer.reason
 

@@ -85,6 +85,8 @@ def in_short(plan: Plan) -> str:
             f"CPU {format_cpuset(allocation.cpus)}{idle}{nodes}, {format_bytes(allocation.memory)}, "
             f"serves {', '.join(allocation.serves)}"
         )
+        if allocation.firmware:
+            lines.append(f"  runs {Path(allocation.firmware).name}")
         lines += [f"  why: {reason}" for reason in allocation.reasons]
     for spec in plan.domains:
         if spec.attachments:

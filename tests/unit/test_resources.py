@@ -41,6 +41,12 @@ def holder(*cpus: int, memory: int = MIB, **changes: Any) -> Holding:
     return replace(Holding("db", "u", True, len(cpus) or 1, memory, cpus, not cpus), **changes)
 
 
+def firmware(**changes: Any) -> ResourceRequest:
+    """A request as the manifest reader makes it."""
+    usual = {"kind": "elf", "file": "/opt/meter.elf", "arch": "armv7l", "machine": "lm3s6965evb", "memory": 0}
+    return ResourceRequest("firmware", options=usual | changes)
+
+
 def device_vm(footing: Footing) -> DomainSpec:
     return DomainSpec(
         "d",
@@ -220,9 +226,11 @@ def test_every_kind_says_what_it_is_asked() -> None:
         "microcode": ask("microcode", revision=43),
         "memory": ask("memory", pageSize=2 * MIB),
         "thread": ask("thread", 2, dedicated=True, smt="isolate", numaNode="one"),
+        "firmware": firmware(),
     }
     said = {name: kind.describe(asked.get(name, ask(name))) for name, kind in KINDS.items()}
     assert said == {
+        "firmware": "elf firmware meter.elf",
         "microcode": "microcode 0x2b or later",
         "isa": "aes and avx2",
         "thread": "2 dedicated threads, each alone on its core on one NUMA node",

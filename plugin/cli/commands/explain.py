@@ -45,7 +45,7 @@ def explain(*, paths: tuple[str, ...], inventories: tuple[Path, ...], owner: str
     topology = read(manifests)
     device = find_device(topology, name)
     intent = Intent(owner=owner)
-    ground = look(vmm, inventories)
+    ground = look(vmm, topology, inventories)
     # What runs stays where it is, and that is all the reason there is: a plan from nothing tells the others.
     anew = _placing(ground.plan_anew(topology, intent), name)
     now = anew if inventories else _placing(ground.plan(topology, intent), name)

@@ -152,7 +152,7 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     program = build_program(class_.spec["program"])
     values = template_values(built, "0" if built.store or built.memory else "")
     try:
-        if not expand(program.command, values):
+        if program.command and not expand(program.command, values):
             yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
         expand((program.ready,), values)
     except DevicevmError as error:

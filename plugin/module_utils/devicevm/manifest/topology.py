@@ -44,12 +44,14 @@ class Program:
     `command` is a template (docs/classes.md, template.py): strings with `${parameter}`, or
     `{"if": parameter, "then": [...], "else": [...]}`. `ready` names a probe of guest/probe.py, or is such a
     template that comes to one name. `expect` is a regular expression for the `bytes` probe, `on_exit` is
-    `restart` or `poweroff`.
+    `restart` or `poweroff`. `ask` is sent for what is expected to come. `command` may be empty when all of the class's
+    resources bring their own code.
     """
 
     command: tuple[Any, ...]
     ready: Any = "bytes"
     expect: str = ""
+    ask: str = ""
     on_exit: str = "restart"
 
 

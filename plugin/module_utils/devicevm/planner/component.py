@@ -68,7 +68,8 @@ def merged(components: list[Component]) -> Component:
 def unit_demand(unit: Unit) -> Hashable:
     """Equal for units that a host takes or refuses alike."""
     # Classes and declarations are the topology's: one object each for as long as a plan is made.
-    return "unit", id(unit.resources), unit.declared.memory if unit.declared else 0, unit.memory_needed, unit.image
+    declared = unit.declared.memory if unit.declared else 0
+    return "unit", id(unit.resources), declared, unit.memory_needed, unit.size, unit.image
 
 
 def client_demand(client: Client) -> Hashable:

@@ -53,8 +53,8 @@ def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
 
 
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
-    """Whether nothing but the emulators differs: then a running device VM can be changed live."""
-    return replace(old, emulators=new.emulators) == new
+    """Whether nothing but the emulators differs: then a running device VM can be changed live, if it has an agent."""
+    return new.firmware is None and replace(old, emulators=new.emulators) == new
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:

@@ -18,15 +18,17 @@ from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book, cpus_of
+from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
+from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
-from .specify import image_named, specify_client, specify_device_vm, unit_memory
+from .runnable import why_not_run
+from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
 
 ATTEMPTS = 256
 """How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
@@ -66,6 +68,7 @@ class Placement:
         self.staying: dict[str, str] = {}
         self.stands: dict[str, CpuPlacement] = {}
         """Where what stays is."""
+        self.codes: dict[str, Code] = {}
         self.strategy = strategy
         self.neighbours = neighbours or Neighbours((), {})
 
@@ -77,7 +80,11 @@ class Placement:
     def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
         """Book the domains that are there and go on: as they are, or with the memory they need now."""
         declared = {client.name: client.vm for client in clients}
-        demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
+        demands = {
+            unit.name: unit.observed.memory if unit.observed.firmware else unit_memory(unit)
+            for unit in units
+            if unit.observed
+        }
         asked = {unit.name: unit.resources for unit in units if unit.wants}
         served = {unit.name: sorted(unit.clients) for unit in units}
         # Clients first: what is to be near them is seen to be so, or not.
@@ -88,9 +95,11 @@ class Placement:
                 continue
             placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
             refusal = "" if vm and not vm.cpus else book.may_stay(placement)
-            wishes = ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name)
-            if wishes and not fulfilled(wishes, spec, book, self._stand(served.get(spec.name, []))):
-                refusal = f"it has {describe_placement(spec.placement)}, which is not what is asked for now"
+            if wishes := ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name):
+                given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
+                self.codes[spec.name] = code_of(given, book) if given else Code()
+                if not given:
+                    refusal = f"it has {describe_given(spec)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
                 book.book(spec.name, placement, vcpus, memory, spec.page_size)
@@ -158,7 +167,7 @@ class Placement:
         for unit in component.units:
             if any(_has_room(book, unit) for book in books):
                 continue
-            if words := nearest_fit(unit.resources, books, unit_memory(unit)):
+            if words := nearest_fit(unit.resources, books, unit_memory(unit), unit.size):
                 found.append(f"nearest for {unit.name}: {words}")
         return tuple(found)
 
@@ -257,14 +266,18 @@ class Trial:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
-            self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
+            code = self.placement.codes.get(unit.name, Code())
+            self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
             return rest()
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        for alternative, answer in fits(unit.resources, self.book, memory, self._beside(unit)):
+        for alternative, answer in fits(unit.resources, self.book, memory, unit.size, self._beside(unit)):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
-            if missing := self._lacks_image(unit, answer.arch):
+            if other := why_not_run(answer.code, unit):
+                reasons.append(_of(alternative, _said(other)))
+                continue
+            if missing := self._lacks_image(unit, answer):
                 reasons.append(_said(missing))
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
@@ -284,10 +297,10 @@ class Trial:
             return [_UNTOLD]
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
 
-    def _lacks_image(self, unit: Unit, arch: str) -> str:
+    def _lacks_image(self, unit: Unit, footing: Footing) -> str:
         """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
-        host, name = self.host, unit.image
-        if unit.observed and unit.observed.arch == (arch or host.arch):
+        host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
+        if footing.code.firmware or (there and keeps_image(there, name, arch or host.arch)):
             return ""
         if GUESTS not in host.vmm.supports or image_named(host, name, arch):
             return ""
@@ -361,7 +374,14 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         nodes=spec.placement.nodes,
         serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
         reasons=reasons,
+        firmware=spec.firmware.path if spec.firmware else "",
     )
+
+
+def describe_given(spec: DomainSpec) -> str:
+    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU any as thread`."""
+    placement = describe_placement(spec.placement)
+    return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
 
 
 def describe_placement(placement: CpuPlacement) -> str:
@@ -378,7 +398,7 @@ def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
 def _has_room(book: Book, unit: Unit) -> bool:
     """Whether a host takes a unit alone."""
     memory = unit_memory(unit)
-    return any(isinstance(fit_one(alternative, book, memory), Footing) for alternative in unit.resources)
+    return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
 
 
 def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
@@ -389,9 +409,19 @@ def _said(text: str) -> Callable[[], str]:
     return lambda: text
 
 
-def footing_of(spec: DomainSpec, memory: int) -> Footing:
-    """What a device VM stands on now, with the memory it is to have."""
-    return Footing(memory, spec.placement, spec.vcpus, spec.cpu_features, spec.page_size, spec.arch)
+def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
+    """What a device VM stands on now, with the memory it is to have: firmware's machine keeps what it has."""
+    return Footing(
+        memory=spec.memory if spec.firmware else memory,
+        placement=spec.placement,
+        vcpus=spec.vcpus,
+        features=spec.cpu_features,
+        page_size=spec.page_size,
+        arch=spec.arch,
+        machine=spec.machine,
+        code=replace(code, firmware=spec.firmware),
+        host_devices=spec.host_devices,
+    )
 
 
 def _asks_alone(unit: Unit) -> bool:

@@ -119,6 +119,8 @@ class Allocation:
     serves: tuple[str, ...] = ()
     """`client/device` of each device it emulates."""
     reasons: tuple[str, ...] = ()
+    firmware: str = ""
+    """The path of what it runs in place of an operating system."""
 
 
 @dataclass(frozen=True)

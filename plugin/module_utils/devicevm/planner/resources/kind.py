@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...domain import CpuPlacement, DomainSpec
+from ...domain import CpuPlacement, DomainSpec, HostDevice
 from ...inventory.host import Host
 from ...manifest.topology import ResourceRequest
 from ..book import Book
+from ..code import Code
 from .near import Beside, near_of
 
 
@@ -17,7 +18,8 @@ from .near import Beside, near_of
 class Footing:
     """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
     `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual),
-    `arch` the architecture whose code the VMM translates for it (empty = the host's own)."""
+    `arch` the architecture whose code the VMM translates for it (empty = the host's own). `devices` is how many devices
+    it emulates; `machine` is what firmware runs on, and `code` what the alternative brings along to run."""
 
     memory: int
     placement: CpuPlacement = field(default_factory=CpuPlacement)
@@ -25,6 +27,10 @@ class Footing:
     features: tuple[str, ...] = ()
     page_size: int = 0
     arch: str = ""
+    devices: int = 1
+    machine: str = ""
+    code: Code = field(default_factory=Code)
+    host_devices: tuple[HostDevice, ...] = ()
     reasons: tuple[str, ...] = ()
     beside: Beside | None = None
     """The clients that it serves and where they are; None = not known, and then nearness is not looked at."""

@@ -9,15 +9,18 @@ from ...manifest.topology import ResourceRequest
 from ..book import Book
 from . import CPU_KINDS, Alternative, Footing, fit_one
 
+_CODE = frozenset({"firmware"})
+"""Kinds that are the emulation code itself."""
 
-def nearest_fit(alternatives: tuple[Alternative, ...], books: Iterable[Book], memory: int) -> str:
+
+def nearest_fit(alternatives: tuple[Alternative, ...], books: Iterable[Book], memory: int, devices: int = 1) -> str:
     """The least that must be given up for one of the alternatives to fit a host, in words; empty when one wish less
     is not enough. `giving up dedicated of thread would fit on h1`."""
     hosts = list(books)
     for alternative in alternatives:
         for words, relaxed in _relaxed(alternative):
             for book in hosts:
-                if isinstance(fit_one(relaxed, book, memory), Footing):
+                if isinstance(fit_one(relaxed, book, memory, devices), Footing):
                     return f"{words} would fit on {book.host.name}"
     return ""
 
@@ -32,6 +35,8 @@ def _relaxed(alternative: Alternative) -> Iterator[tuple[str, Alternative]]:
 
 def _wishes(request: ResourceRequest) -> Iterator[tuple[str, tuple[ResourceRequest, ...]]]:
     options = request.options
+    if request.kind in _CODE:
+        return  # without it nothing would be there to run
     if request.kind not in CPU_KINDS:
         yield f"giving up {request.kind}", ()
         return
