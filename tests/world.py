@@ -208,4 +208,5 @@ def _holding(spec: DomainSpec) -> Holding:
         nodes=placement.nodes,
         owner=spec.owner,
         page_size=spec.page_size,
+        node_devices=tuple(device.address for device in spec.host_devices),
     )

@@ -81,10 +81,14 @@ class HostDevice:
     """A device of the host that a domain is given whole. `kind` is pci (a function, virtual ones too) or mdev.
 
     `address` is as in inventory's NodeDevice: `0000:02:10.7` for PCI, the UUID of a mediated device that is there.
+    `bitstream` is what it is programmed with before the domain starts, `clear` what it is cleared by when the domain
+    has ended: names below /lib/firmware, or nothing.
     """
 
     kind: str
     address: str
+    bitstream: str = ""
+    clear: str = ""
 
 
 @dataclass(frozen=True)

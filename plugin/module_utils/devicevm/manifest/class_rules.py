@@ -90,6 +90,9 @@ def _channel_problems(document: Document) -> Iterator[Problem]:
 def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
     program = document.spec["program"]
     uses = [((*("spec", "program", "command"), *place), name) for place, name in names_in(program.get("command", ()))]
+    for index, alternative in enumerate(document.spec.get("resources", ())):
+        own = ("spec", "resources", index, "program", "command")
+        uses += [((*own, *place), name) for place, name in names_in(alternative.get("program", {}).get("command", ()))]
     if isinstance(program.get("ready"), dict):
         uses.append((("spec", "program", "ready", "if"), program["ready"]["if"]))
     for place, name in uses:

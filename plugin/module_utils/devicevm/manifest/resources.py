@@ -18,6 +18,10 @@ PC_MACHINE = "pc"
 """What UEFI applications and ROMs run on when nothing is said; a microcontroller's program is for one machine."""
 
 
+SIMULATOR = "simulator"
+"""The image that runs a design, when no other is named."""
+
+
 def alternatives_of(data: Iterable[dict[str, Any]], folder: Path | None) -> Alternatives:
     """Checked `resources`; relative paths start at `folder`."""
     return tuple(tuple(request_of(kind, options, folder) for kind, options in sorted(item.items())) for item in data)
@@ -36,8 +40,22 @@ def request_of(kind: str, data: Any, folder: Path | None = None) -> ResourceRequ
         return ResourceRequest(kind, options={"pageSize": parse_bytes(data["pageSize"])})
     if kind == "firmware":
         return ResourceRequest(kind, options=_firmware(data, folder))
+    if kind == "block":
+        return ResourceRequest(kind, options=_block(data, folder))
+    if kind == "program":
+        return ResourceRequest(kind, options={"image": data.get("image", ""), "command": data.get("command", [])})
     options = {key: data[key] for key in CPU_OPTIONS if key in data and data[key] is not False}
     return ResourceRequest(kind, data.get("count", 1), data.get("dedicated", False), options)
+
+
+def _block(data: dict[str, Any], folder: Path | None) -> dict[str, Any]:
+    if data.get("provider") == "simulated":
+        return {
+            "provider": "simulated",
+            "file": absolute(data["design"], folder),
+            "image": data.get("image", SIMULATOR),
+        }
+    return {"provider": "host", "kind": data.get("kind", "pci"), **data}
 
 
 def _firmware(data: dict[str, Any], folder: Path | None) -> dict[str, Any]:

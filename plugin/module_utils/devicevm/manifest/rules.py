@@ -31,7 +31,7 @@ def rule_problems(declared: Declared) -> list[Problem]:
         problems += _device_vm_problems(document, declared)
     for kind in ("DeviceVM", "DeviceClass"):
         for document in declared.of(kind):
-            problems += resource_problems(document)
+            problems += resource_problems(document, declared)
     for document in declared.of("Host"):
         problems += pool_problems(document)
     problems += _policy_problems(declared)

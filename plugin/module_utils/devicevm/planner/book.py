@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from heapq import nsmallest
 
-from ..domain import CpuPlacement
+from ..domain import CpuPlacement, HostDevice
 from ..inventory.free import Free, describe_memory, free, set_aside, usual_memory
 from ..inventory.host import Holding, Host
 from ..manifest.topology import HostPolicy
@@ -67,8 +67,16 @@ class Book:
             if holding.domain not in mine:
                 self._hold(holding)
 
-    def book(self, domain: str, placement: CpuPlacement, vcpus: int, memory: int, page_size: int = 0) -> None:
-        """`domain` has this placement and memory from now on."""
+    def book(
+        self,
+        domain: str,
+        placement: CpuPlacement,
+        vcpus: int,
+        memory: int,
+        page_size: int = 0,
+        devices: tuple[HostDevice, ...] = (),
+    ) -> None:
+        """`domain` has this placement, this memory and these devices of the host from now on."""
         cpus = held_by(placement)
         self._hold(
             Holding(
@@ -82,6 +90,7 @@ class Book:
                 placement.dedicated,
                 nodes=placement.nodes,
                 page_size=page_size,
+                node_devices=tuple(device.address for device in devices),
             )
         )
 
@@ -140,6 +149,11 @@ class Book:
         """Where whoever asks for no processors runs: anywhere in the pool, or anywhere where there is none."""
         pool = self.pool()
         return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else CpuPlacement()
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Address of each device of the host that somebody holds -> the domain."""
+        return {address: one.domain for one in reversed(self.holdings) for address in one.node_devices}
 
     def vacant_cpus(self) -> list[CpuState]:
         """Processors that can be dedicated one by one, ascending."""

@@ -310,20 +310,28 @@ class Changes:
 
 
 class Holders:
-    """Which device VMs hold which emulators and stores now."""
+    """Which device VMs hold which emulators, stores and devices of the host now."""
 
     def __init__(self, observed: dict[str, ObservedDomain]) -> None:
         self._by_id: dict[str, set[str]] = {}
         self._by_store: dict[Identity, set[str]] = {}
+        self._by_device: dict[tuple[str, str], set[str]] = {}
         for name, domain in observed.items():
-            for emulator in domain.spec.emulators if domain.spec else ():
+            if domain.spec is None:
+                continue
+            for device in domain.spec.host_devices:
+                self._by_device.setdefault((domain.spec.host, device.address), set()).add(name)
+            for emulator in domain.spec.emulators:
                 self._by_id.setdefault(emulator.id, set()).add(name)
                 if emulator.store:
                     self._by_store.setdefault(identity(emulator.store), set()).add(name)
 
     def before(self, spec: DomainSpec) -> set[str]:
-        """The other device VMs that now hold an emulator, or the storage of one, that `spec` is to have."""
+        """The other device VMs that now hold an emulator, the storage of one, or a device of the host, that `spec` is
+        to have."""
         found: set[str] = set()
+        for device in spec.host_devices:
+            found |= self._by_device.get((spec.host, device.address), _NOBODY)
         for emulator in spec.emulators:
             found |= self._by_id.get(emulator.id, _NOBODY)
             if emulator.store and not emulator.store.read_only:

@@ -97,12 +97,12 @@ class Placement:
             refusal = "" if vm and not vm.cpus else book.may_stay(placement)
             if wishes := ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name):
                 given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
-                self.codes[spec.name] = code_of(given, book) if given else Code()
+                self.codes[spec.name] = code_of(given, book, spec) if given else Code()
                 if not given:
                     refusal = f"it has {describe_given(spec)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                book.book(spec.name, placement, vcpus, memory, spec.page_size)
+                book.book(spec.name, placement, vcpus, memory, spec.page_size, spec.host_devices)
                 self.stands[spec.name] = placement
             self.staying[spec.name] = refusal
 
@@ -282,7 +282,9 @@ class Trial:
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
             told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
-            self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
+            self.book.book(
+                unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
+            )
             self._accept(unit, answer, tuple(told))
             failed = rest()
             if not failed:
@@ -375,12 +377,15 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
         reasons=reasons,
         firmware=spec.firmware.path if spec.firmware else "",
+        blocks=tuple(device.address for device in spec.host_devices),
     )
 
 
 def describe_given(spec: DomainSpec) -> str:
-    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU any as thread`."""
+    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU 3 as thread`, `0000:03:00.0 and CPU 3 as thread`."""
     placement = describe_placement(spec.placement)
+    if spec.host_devices:
+        return f"{', '.join(device.address for device in spec.host_devices)} and {placement}"
     return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
 
 
@@ -426,7 +431,7 @@ def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
 
 def _asks_alone(unit: Unit) -> bool:
     return any(
-        request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread")
+        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
         for alternative in unit.resources
         for request in alternative
     )

@@ -121,6 +121,8 @@ class Allocation:
     reasons: tuple[str, ...] = ()
     firmware: str = ""
     """The path of what it runs in place of an operating system."""
+    blocks: tuple[str, ...] = ()
+    """Addresses of the host's devices that it is given."""
 
 
 @dataclass(frozen=True)

@@ -23,4 +23,4 @@ def why_not_run(code: Code, unit: Unit) -> str:
 
 def _goes_on(spec: DomainSpec, code: Code) -> bool:
     """Whether emulators of which nothing is declared could go on under that code, whose program is not theirs."""
-    return spec.firmware == code.firmware and (not code.image or spec.image.rpartition("-")[0] == code.image)
+    return spec.firmware == code.firmware and (not code.image or spec.image.rpartition("-")[0] in ("", code.image))

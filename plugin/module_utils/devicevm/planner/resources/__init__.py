@@ -13,7 +13,7 @@ from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book
 from ..code import Code
-from . import core, firmware, isa, memory, microcode, processor, thread
+from . import block, core, firmware, isa, memory, microcode, processor, program, thread
 from .kind import Footing, Misfit, ResourceKind
 from .near import Beside, is_near
 
@@ -21,6 +21,8 @@ from .near import Beside, is_near
 # be on their node.
 _ALL: tuple[ResourceKind, ...] = (
     firmware.KIND,
+    block.KIND,
+    program.KIND,
     microcode.KIND,
     isa.KIND,
     memory.KIND,
@@ -94,12 +96,16 @@ def _is_given(alternative: Alternative, spec: DomainSpec, book: Book, beside: Be
         and spec.arch == (_arch(alternative) or book.host.arch)
         and bool(spec.page_size) == _names(alternative, "memory")
         and bool(spec.firmware) == _names(alternative, "firmware")
+        and bool(spec.host_devices) == any(block.is_of_host(request) for request in alternative)
     )
 
 
-def code_of(alternative: Alternative, book: Book) -> Code:
-    """The code that an alternative brings along; nothing where it is the class's own."""
-    return next((firmware.KIND.code(request, book) for request in alternative if request.kind == "firmware"), Code())
+def code_of(alternative: Alternative, book: Book, running: DomainSpec | None = None) -> Code:
+    """The code that an alternative brings along, for a device VM that is `running` on it already; nothing where it is
+    the class's own."""
+    coders = {coder.name: coder for coder in (firmware.KIND, block.KIND, program.KIND)}
+    found = (coders[request.kind].code(request, book, running) for request in alternative if request.kind in coders)
+    return next((code for code in found if code != Code()), Code())
 
 
 def in_order(alternative: Alternative) -> list[ResourceRequest]:

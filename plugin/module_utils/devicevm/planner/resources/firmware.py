@@ -51,7 +51,7 @@ class FirmwareResource:
             reasons=(*footing.reasons, f"{options['file']} ({_content(facts)}) {where}"),
         )
 
-    def code(self, request: ResourceRequest, book: Book) -> Code:
+    def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:
         """The image, with the digest that it has on the host; without, where the host's files were not looked at."""
         facts = book.host.file(request.options["file"])
         kind = FirmwareKind(request.options["kind"])

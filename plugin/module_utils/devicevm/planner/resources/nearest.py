@@ -9,7 +9,7 @@ from ...manifest.topology import ResourceRequest
 from ..book import Book
 from . import CPU_KINDS, Alternative, Footing, fit_one
 
-_CODE = frozenset({"firmware"})
+_CODE = frozenset({"firmware", "program"})
 """Kinds that are the emulation code itself."""
 
 
@@ -37,6 +37,12 @@ def _wishes(request: ResourceRequest) -> Iterator[tuple[str, tuple[ResourceReque
     options = request.options
     if request.kind in _CODE:
         return  # without it nothing would be there to run
+    if request.kind == "block":
+        for option in ("numaNode", "iommuGroup"):
+            if option in options:
+                rest = {key: value for key, value in options.items() if key != option}
+                yield f"giving up {option} of block", (replace(request, options=rest),)
+        return
     if request.kind not in CPU_KINDS:
         yield f"giving up {request.kind}", ()
         return

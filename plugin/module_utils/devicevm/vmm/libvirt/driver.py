@@ -76,6 +76,7 @@ class LibvirtDriver(Driver):
             kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
         if kept is not None and kept.spec is not None:
             self.prepare(kept.spec)
+            self.load(kept.spec)
         with vmm_words(f"cannot start {name}"):
             try:
                 domain.create()
@@ -94,6 +95,8 @@ class LibvirtDriver(Driver):
             except self.libvirt.libvirtError:
                 if self._lookup(name) is not None and domain.isActive():
                     raise
+            uuid = domain.UUIDString()
+        self.unload(uuid)
 
     def undefine(self, name: str) -> None:
         domain = self._ours(name)
@@ -102,6 +105,10 @@ class LibvirtDriver(Driver):
         with vmm_words(f"cannot undefine {name}"):
             if domain.isActive():
                 raise VmmError(f"cannot undefine {name}: it runs")
+            uuid = domain.UUIDString()
+        # Until its blocks are cleared it holds them: nobody else is given what this domain has left in them.
+        self.unload(uuid)
+        with vmm_words(f"cannot undefine {name}"):
             tree = self._xml(domain, live=False)
             flags = sum(getattr(self.libvirt, flag) for flag in self.undefine_flags)
             domain.undefineFlags(flags)
@@ -174,6 +181,12 @@ class LibvirtDriver(Driver):
 
     def prepare(self, spec: DomainSpec) -> None:
         """Put on the host what the domain needs there; the base driver needs nothing."""
+
+    def load(self, spec: DomainSpec) -> None:
+        """Program the blocks of a domain that is about to start; the base driver leaves them as they are."""
+
+    def unload(self, uuid: str) -> None:
+        """Clear the blocks that were programmed for the domain of this UUID, which has ended. Idempotent."""
 
     def prepare_runtime(self) -> None:
         """Make the directory of the sockets, which a reboot of the host removes, and that of the logs."""
