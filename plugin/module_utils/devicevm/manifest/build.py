@@ -205,4 +205,5 @@ def _host(document: Document) -> HostPolicy:
         maintenance=spec.get("maintenance", False),
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
+        share_across_trust_domains=spec.get("shareAcrossTrustDomains", False),
     )

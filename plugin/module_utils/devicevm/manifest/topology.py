@@ -215,6 +215,8 @@ class HostPolicy:
     maintenance: bool = False
     headroom_memory: int = 0
     headroom_vcpus: int = 0
+    share_across_trust_domains: bool = False
+    """Whether device VMs of different trust domains may be on one processor core."""
 
 
 class PlacementStrategy(str, Enum):

@@ -26,6 +26,7 @@ from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
 from .resources.nearest import nearest_fit
 from .specify import image_named, specify_client, specify_device_vm, unit_memory
+from .trust import Trusts
 
 ATTEMPTS = 256
 """How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
@@ -71,8 +72,17 @@ class Placement:
         """In which order hosts are tried: begun when what stays is booked."""
         return order_of(self.strategy, self.books)
 
-    def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
-        """Book the domains that are there and go on: as they are, or with the memory they need now."""
+    def book_what_stays(
+        self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...], trusts: Trusts
+    ) -> None:
+        """Book the domains that are there and go on: as they are, or with the memory they need now.
+
+        `trusts` tells of every domain which trust domains it serves.
+        """
+        if len(set(trusts.values())) > 1:
+            for one in self.books.values():
+                if not one.policy.share_across_trust_domains:
+                    one.parting.trusts = trusts
         declared = {client.name: client.vm for client in clients}
         demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
         asked = {unit.name: unit.resources for unit in units if unit.wants}
@@ -233,6 +243,7 @@ class Trial:
         if unit.observed and stays == "":
             self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
             return rest()
+        self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
         for alternative, answer in fits(unit.resources, self.book, memory):
             if isinstance(answer, Misfit):
@@ -253,6 +264,7 @@ class Trial:
                 return failed
             self.book.back_to(mark)
             self._take_back(before)
+            self.book.parting.asks(unit.name)  # the next alternative is looked for on its behalf again
             reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
         if not self.telling:
             return [_UNTOLD]
@@ -335,6 +347,7 @@ def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
 
 def _has_room(book: Book, unit: Unit) -> bool:
     """Whether a host takes a unit alone."""
+    book.parting.asks(unit.name)
     memory = unit_memory(unit)
     return any(isinstance(fit_one(alternative, book, memory), Footing) for alternative in unit.resources)
 
