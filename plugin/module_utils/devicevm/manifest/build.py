@@ -186,6 +186,7 @@ def _host(document: Document) -> HostPolicy:
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
         shared_cpus=cpus_named(spec.get("sharedCpus", ())),
+        share_across_trust_domains=spec.get("shareAcrossTrustDomains", False),
     )
 
 

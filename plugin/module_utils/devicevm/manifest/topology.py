@@ -223,6 +223,8 @@ class HostPolicy:
     headroom_memory: int = 0
     headroom_vcpus: int = 0
     shared_cpus: tuple[int, ...] = ()
+    share_across_trust_domains: bool = False
+    """Whether device VMs of different trust domains may be on one processor core."""
 
 
 class PlacementStrategy(str, Enum):

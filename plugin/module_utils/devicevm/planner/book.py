@@ -16,6 +16,7 @@ from ..inventory.free import Free, describe_memory, free, set_aside, usual_memor
 from ..inventory.host import Holding, Host
 from ..manifest.topology import HostPolicy
 from ..quantity import format_bytes
+from .trust import Parting
 
 
 class CpuState:
@@ -58,10 +59,12 @@ class Book:
         for number in self.cpus if pool else ():
             self.cpus[number].pooled = number in pool
         self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
+        self._core_of = {core[0].core: core for core in self.cores}
         self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
         self.holdings: list[Holding] = []
         self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
         self.floating_vcpus = 0
+        self.parting = Parting()
         self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
             if holding.domain not in mine:
@@ -171,7 +174,15 @@ class Book:
         """At most `count` processors (of one node) that may take one more virtual CPU, the least loaded first."""
         most = self.policy.cpu_overcommit - 1
         room = [cpu for cpu in self.cpus.values() if cpu.load <= most and cpu.shareable and node in (None, cpu.node)]
-        return nsmallest(count, room, key=lambda cpu: (cpu.load, cpu.id))
+        if not self.parting.trusts:
+            return nsmallest(count, room, key=lambda cpu: (cpu.load, cpu.id))
+        room = [cpu for cpu in room if self.parted(cpu)]
+        others = self.parting.reluctant(self.cores)
+        return nsmallest(count, room, key=lambda cpu: (cpu.id in others, cpu.load, cpu.id))
+
+    def parted(self, cpu: CpuState) -> bool:
+        """Whether nobody is on the core of a processor who may not be beside the one whom it is for."""
+        return not self.parting.trusts or not self.parting.strangers(self._core_of[cpu.core])
 
     def memory_on(self, nodes: tuple[int, ...]) -> int:
         """Bytes left for a domain whose memory comes from these nodes alone, as in Free.memory_on."""

@@ -29,6 +29,7 @@ from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
 from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
+from .trust import Trusts
 
 ATTEMPTS = 256
 """How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
@@ -77,8 +78,17 @@ class Placement:
         """In which order hosts are tried: begun when what stays is booked."""
         return order_of(self.strategy, self.books)
 
-    def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
-        """Book the domains that are there and go on: as they are, or with the memory they need now."""
+    def book_what_stays(
+        self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...], trusts: Trusts
+    ) -> None:
+        """Book the domains that are there and go on: as they are, or with the memory they need now.
+
+        `trusts` tells of every domain which trust domains it serves.
+        """
+        if len(set(trusts.values())) > 1:
+            for one in self.books.values():
+                if not one.policy.share_across_trust_domains:
+                    one.parting.trusts = trusts
         declared = {client.name: client.vm for client in clients}
         demands = {
             unit.name: unit.observed.memory if unit.observed.firmware else unit_memory(unit)
@@ -269,6 +279,7 @@ class Trial:
             code = self.placement.codes.get(unit.name, Code())
             self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
             return rest()
+        self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
         for alternative, answer in fits(unit.resources, self.book, memory, unit.size, self._beside(unit)):
             if isinstance(answer, Misfit):
@@ -294,6 +305,7 @@ class Trial:
                 return failed
             self.book.back_to(mark)
             self._take_back(before)
+            self.book.parting.asks(unit.name)  # the next alternative is looked for on its behalf again
             reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
         if not self.telling:
             return [_UNTOLD]
@@ -330,6 +342,7 @@ class Trial:
         if self.placement.staying.get(client.name) == "":
             placement = self.placement.stands[client.name]
         else:
+            self.book.parting.asks(client.name)
             answer = fit_client(client, self.book)
             if isinstance(answer, Misfit):
                 return [f"{client.name}: {answer.reason}"]
@@ -402,6 +415,7 @@ def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
 
 def _has_room(book: Book, unit: Unit) -> bool:
     """Whether a host takes a unit alone."""
+    book.parting.asks(unit.name)
     memory = unit_memory(unit)
     return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
 

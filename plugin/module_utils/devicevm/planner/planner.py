@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
-from ..manifest.topology import Client, Topology
+from ..manifest.topology import Client, HostPolicy, Topology
 from . import naming
 from .affinity import Neighbours
 from .changes import Changes
@@ -19,6 +19,7 @@ from .plan import Allocation, Plan, Unplaced
 from .requests import Want, wants_of
 from .specify import state_digest
 from .storage import describe_store, identity, stores_of_others
+from .trust import crossings, trusts_of
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
     places = {spec.name: spec.host for spec in view.specs.values() if spec.role is Role.CLIENT}
     near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
     placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near)
-    placement.book_what_stays(kept, units, topology.clients)
+    trusts = trusts_of(view.observed, units, topology.clients)
+    placement.book_what_stays(kept, units, topology.clients, trusts)
     draft = _Draft(gone)
     by_client = _by_client(wants)
     for together in near.joined(components_of(topology.clients, units)):
@@ -149,9 +151,23 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units)
+    draft.warnings += _crossings(draft.desired, view, policies, trusts)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
     return draft
+
+
+def _crossings(
+    desired: list[DomainSpec], view: _View, policies: dict[str, HostPolicy], trusts: dict[str, frozenset[str]]
+) -> list[str]:
+    """What the user should know of cores that were shared across trust domains before that was refused."""
+    mine = {spec.name for spec in desired}
+    others = [one.spec for one in view.observed if one.spec and one.name not in mine and one.owner != view.intent.owner]
+    return [
+        f"{one} and {other} on {host} share the core of CPU {core} across trust domains: restart one elsewhere with "
+        "--rebalance, or declare it with shareAcrossTrustDomains of the Host"
+        for host, one, other, core in crossings([*desired, *others], view.hosts, policies, trusts)
+    ]
 
 
 def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: frozenset[str]) -> list[Unit]:
@@ -166,6 +182,7 @@ def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: froze
         kept,
         lambda name: name not in names and not view.why_not_called(name),
         view.live,
+        {class_.name: class_.resources for class_ in topology.classes},
     )
 
 

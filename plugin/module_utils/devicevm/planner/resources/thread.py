@@ -75,14 +75,14 @@ def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
         return _siblings(request, book, node)
     cpus = _vacant(request.count, book, node)
     if len(cpus) < request.count:
-        return taken(request, book, "thread", len(cpus), node)
+        return _parted(book, node, taken(request, book, "thread", len(cpus), node))
     return Choice(tuple(sorted(cpu.id for cpu in cpus)), "nobody else is pinned to it")
 
 
 def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     cpus = book.least_loaded(request.count, node)
     if len(cpus) < request.count:
-        return _shared_out(request, book, node, len(cpus))
+        return _parted(book, node, _shared_out(request, book, node, len(cpus)))
     load = sum(cpu.load for cpu in cpus)
     return Choice(tuple(sorted(cpu.id for cpu in cpus)), f"the least loaded, with {load:g} pinned there")
 
@@ -112,11 +112,24 @@ def _floating(request: ResourceRequest, book: Book, node: int | None) -> Choice 
     return Choice(pool, "anywhere in the shared pool", floating=request.count)
 
 
+def _parted(book: Book, node: int | None, words: Callable[[], str]) -> Callable[[], str]:
+    """The words of a refusal, and which processors it could not have because they are another trust domain's."""
+    asking = book.parting.asking
+
+    def told() -> str:
+        parted = book.parting.told(on_node(book.cores, node), asking)
+        return f"{words()}; {parted}" if parted else words()
+
+    return told
+
+
 def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
     """Vacant processors, first of cores that are begun already: whole cores are worth keeping whole. Of whole
     cores then as few as possible."""
     groups = [
-        [cpu for cpu in core if cpu.vacant] for core in on_node(book.cores, node) if any(cpu.vacant for cpu in core)
+        [cpu for cpu in core if cpu.vacant]
+        for core in on_node(book.cores, node)
+        if any(cpu.vacant for cpu in core) and book.parted(core[0])
     ]
     sizes = {core[0].core: len(core) for core in book.cores}
     begun = [cpu for group in groups if len(group) < sizes[group[0].core] for cpu in group]
