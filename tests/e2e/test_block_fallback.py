@@ -78,7 +78,7 @@ def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) ->
     shell.close()
     design(stage, taps="A6A6")
     steps = stage.json("plan", path)["steps"]
-    assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/block-user-dvm", "live")]
+    assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/block-user-dvm", "reconnect")]
     # A client that connects anew by itself could come between the probe and its answer.
     stage.virsh("destroy", "block-user")
     simulator = stage.process("block-user-dvm")

@@ -176,7 +176,7 @@ def test_a_simulation_takes_the_place_of_a_card_and_stays_there() -> None:
     assert vmm.plan(declared(both, "a")).steps == ()
     vmm.hosts = (lab(card(3), digest="cd34"),)
     (step,) = vmm.plan(declared(both, "a")).steps
-    assert (step.id, step.effect) == ("update/device-vm/a-dvm", Effect.LIVE)
+    assert (step.id, step.effect) == ("update/device-vm/a-dvm", Effect.RECONNECT)
     vmm.hosts = (replace(lab(card(3)), files=()),)
     assert vmm.plan(declared(both, "a")).steps == ()
     removed = vmm.plan(declared(both), Intent("default", prune=True, delete_data=True))
@@ -205,12 +205,12 @@ def test_a_block_stays_and_is_given_back() -> None:
     assert allocation.blocks == ("0000:03:00.0",)
 
 
-def test_another_bitstream_or_card_is_a_restart() -> None:
+def test_another_bitstream_or_card_is_a_restart_of_the_device_vm() -> None:
     vmm = ModelVmm(lab(card(3), card(4)))
     vmm.apply(declared(meter((CARD,)), "a"))
     other = replace(CARD, options={**CARD.options, "bitstream": "lab/other.rbf"})
     steps = {step.id: step for step in vmm.plan(declared(meter((other,)), "a")).steps}
-    assert steps["stop/device-vm/a-dvm"].effect is Effect.RESTART
+    assert steps["stop/device-vm/a-dvm"].effect is Effect.RECONNECT
     vmm.hosts = (lab(card(4)),)
     plan = vmm.apply(declared(meter((CARD,)), "a"))
     assert "host_devices changes" in next(step.reason for step in plan.steps if step.id == "define/device-vm/a-dvm")

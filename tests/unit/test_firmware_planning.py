@@ -133,7 +133,7 @@ def test_another_file_is_a_restart_and_the_same_is_nothing() -> None:
     assert vmm.plan(wanted).steps == ()
     vmm.hosts = (lab(elf="cd34"),)
     steps = {step.id: step for step in vmm.plan(wanted).steps}
-    assert steps["stop/device-vm/web-dvm"].effect is Effect.RESTART
+    assert steps["stop/device-vm/web-dvm"].effect is Effect.RECONNECT
     assert "firmware changes" in steps["define/device-vm/web-dvm"].reason
     vmm.apply(wanted)
     # A file that is gone, or that nobody looked at, does not end what runs.

@@ -110,6 +110,9 @@ def in_short(plan: Plan) -> str:
     for spec in plan.domains:
         if spec.attachments:
             lines.append(f"{spec.name} on {spec.host}: {', '.join(sorted({a.device_vm for a in spec.attachments}))}")
+        if spec.attachments and spec.placement.vcpus:
+            alone = "alone " if spec.placement.dedicated else ""
+            lines.append(f"  {alone}on CPU {' '.join(map(format_cpuset, spec.placement.vcpus))}")
     for item in plan.unplaced:
         lines.append(f"not placed: {item.client}/{item.device}")
         lines += [f"  why: {reason}" for reason in item.reasons]

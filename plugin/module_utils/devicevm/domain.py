@@ -95,7 +95,8 @@ class HostDevice:
 class CpuPlacement:
     """Where a domain's threads run, and its memory. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
     of the VMM's own threads; empty = anywhere. `nodes` are the NUMA nodes that its memory comes from (empty = any).
-    `dedicated` = nobody else is placed there; `idle` are CPUs that it keeps empty, since they share a core with it."""
+    `dedicated` = nobody else is placed there; `idle` are CPUs that it keeps empty, since they share a core with it.
+    `emulator_on` is where the VMM's own threads were asked to run, when not as usual (resources/emulator.py)."""
 
     vcpus: tuple[tuple[int, ...], ...] = ()
     emulator: tuple[int, ...] = ()
@@ -103,6 +104,7 @@ class CpuPlacement:
     dedicated: bool = False
     unit: str = "thread"
     idle: tuple[int, ...] = ()
+    emulator_on: str = ""
 
 
 class FirmwareKind(str, Enum):

@@ -11,7 +11,7 @@ from ..quantity import parse_bytes
 from .declared import Declared
 from .document import Document
 from .parameters import complete, parameter_schema
-from .resources import alternatives_of
+from .resources import alternatives_of, request_of
 from .storage import absolute, class_storage, store_of
 from .topology import (
     DEFAULT_TRUST_DOMAIN,
@@ -88,6 +88,8 @@ def _client(document: Document, declared: Declared) -> Client:
         trust_domain=spec.get("trustDomain", DEFAULT_TRUST_DOMAIN),
         host=spec.get("host", ""),
         host_labels=_host_labels(spec),
+        affinity=_match_labels(spec.get("placement", {}), "affinity"),
+        anti_affinity=_match_labels(spec.get("placement", {}), "antiAffinity"),
     )
 
 
@@ -106,6 +108,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         ),
         machine=data.get("machine", "q35"),
         domain_xml=data.get("domainXML", ""),
+        cpus=request_of("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
     )
 
 
@@ -121,11 +124,19 @@ def _device_vm(document: Document) -> DeviceVM:
         memory=parse_bytes(spec.get("memory", 0)),
         host=spec.get("host", ""),
         host_labels=_host_labels(spec),
+        same_labels=_unique(share.get("affinity", {}).get("matchLabelKeys", ())),
+        classes_apart=_unique(share.get("antiAffinity", {}).get("classes", ())),
+        clients_apart=_match_labels(share.get("antiAffinity", {}), "clients"),
     )
 
 
 def _host_labels(spec: dict[str, Any]) -> dict[str, str]:
-    return dict(spec.get("hostSelector", {}).get("matchLabels", {}))
+    return _match_labels(spec, "hostSelector")
+
+
+def _match_labels(data: dict[str, Any], key: str) -> dict[str, str]:
+    """The labels of a selector, empty where there is none."""
+    return dict(data.get(key, {}).get("matchLabels", {}))
 
 
 def _serves(data: dict[str, Any]) -> Serves:
@@ -162,11 +173,10 @@ def _placement(document: Document) -> PlacementStrategy:
 
 def _host(document: Document) -> HostPolicy:
     spec = document.spec
-    reserved = spec.get("reservedCpus", ())
     headroom = spec.get("headroom", {})
     return HostPolicy(
         name=document.name,
-        reserved_cpus=parse_cpuset(reserved) if isinstance(reserved, str) else tuple(sorted(set(reserved))),
+        reserved_cpus=cpus_named(spec.get("reservedCpus", ())),
         reserved_memory=parse_bytes(spec.get("reservedMemory", 0)),
         cpu_overcommit=float(spec.get("cpuOvercommit", HostPolicy.cpu_overcommit)),
         accelerator=spec.get("accelerator", "auto"),
@@ -175,4 +185,10 @@ def _host(document: Document) -> HostPolicy:
         maintenance=spec.get("maintenance", False),
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
+        shared_cpus=cpus_named(spec.get("sharedCpus", ())),
     )
+
+
+def cpus_named(data: str | Iterable[int]) -> tuple[int, ...]:
+    """CPUs as a manifest names them, `0-1,4` or a list of numbers, ascending."""
+    return parse_cpuset(data) if isinstance(data, str) else tuple(sorted(set(data)))

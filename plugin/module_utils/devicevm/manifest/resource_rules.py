@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import Problem
+from ..inventory.cpuset import format_cpuset
+from .build import cpus_named
 from .declared import Declared
 from .document import Document, Place, shown
 from .storage import relative_finding
@@ -23,16 +25,41 @@ def resource_problems(document: Document, declared: Declared) -> Iterator[Proble
         if len(named) > 1:
             hint = "make each an alternative of its own, or leave all but one out"
             yield document.problem(place, f"{' and '.join(named)} in one alternative", hint)
-        thread = alternative.get("thread", {})
-        if "smt" in thread and not thread.get("dedicated"):
-            message = "smt says what becomes of a dedicated thread's siblings, and this one is shared"
-            yield document.problem((*place, "thread", "smt"), message, "add dedicated: true, or leave smt out")
+        for kind in named:
+            yield from cpu_problems(document, (*place, kind), alternative[kind], kind != "thread")
         if "firmware" in alternative:
             yield from _firmware_problems(document, place, alternative)
         if "block" in alternative:
             yield from _block_problems(document, place, alternative["block"])
         if "program" in alternative:
             yield from _program_problems(document, place, alternative, declared)
+
+
+def cpu_problems(document: Document, place: Place, request: dict[str, Any], alone: bool = False) -> Iterator[Problem]:
+    """What a request for processors asks in two ways at once; `alone` = its kind is always dedicated."""
+    dedicated = alone or request.get("dedicated", False)
+    if "smt" in request and not dedicated:
+        message = "smt says what becomes of a dedicated thread's siblings, and this one is shared"
+        yield document.problem((*place, "smt"), message, "add dedicated: true, or leave smt out")
+    if request.get("float") and dedicated:
+        message = "what floats over the shared pool has no processor to itself"
+        yield document.problem((*place, "float"), message, "leave float or dedicated out")
+    if request.get("emulator") == "own" and not dedicated:
+        message = "the VMM's own threads have a processor of their own only beside dedicated ones"
+        yield document.problem((*place, "emulator"), message, "add dedicated: true, or say emulator: shared")
+    if request.get("near") == "sibling":
+        for key in ("smt", "float", "numaNode"):
+            if request.get(key, False) is not False:
+                message = f"near: sibling says which threads are meant, and so does {key}"
+                yield document.problem((*place, key), message, "leave one of the two out")
+
+
+def pool_problems(document: Document) -> Iterator[Problem]:
+    """A CPU of a Host cannot be left alone and shared."""
+    both = set(cpus_named(document.spec.get("reservedCpus", ()))) & set(cpus_named(document.spec.get("sharedCpus", ())))
+    if both:
+        message = f"CPU {format_cpuset(both)} is reserved as well: reserved CPUs are left alone"
+        yield document.problem(("spec", "sharedCpus"), message, "name each CPU in one of the two")
 
 
 def brings_code(alternative: dict[str, Any]) -> bool:

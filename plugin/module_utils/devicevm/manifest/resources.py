@@ -12,6 +12,8 @@ from .topology import ResourceRequest
 
 Alternatives = tuple[tuple[ResourceRequest, ...], ...]
 
+CPU_OPTIONS = ("numaNode", "smt", "float", "emulator", "near")
+"""What a request for processors may say beyond how many, and whether alone."""
 PC_MACHINE = "pc"
 """What UEFI applications and ROMs run on when nothing is said; a microcontroller's program is for one machine."""
 
@@ -22,10 +24,10 @@ SIMULATOR = "simulator"
 
 def alternatives_of(data: Iterable[dict[str, Any]], folder: Path | None) -> Alternatives:
     """Checked `resources`; relative paths start at `folder`."""
-    return tuple(tuple(_request(kind, options, folder) for kind, options in sorted(item.items())) for item in data)
+    return tuple(tuple(request_of(kind, options, folder) for kind, options in sorted(item.items())) for item in data)
 
 
-def _request(kind: str, data: Any, folder: Path | None) -> ResourceRequest:
+def request_of(kind: str, data: Any, folder: Path | None = None) -> ResourceRequest:
     """A request, with what only its kind understands in `options` (planner/resources)."""
     if kind == "isa":
         return ResourceRequest(kind, options={"features": sorted(data)})
@@ -42,7 +44,7 @@ def _request(kind: str, data: Any, folder: Path | None) -> ResourceRequest:
         return ResourceRequest(kind, options=_block(data, folder))
     if kind == "program":
         return ResourceRequest(kind, options={"image": data.get("image", ""), "command": data.get("command", [])})
-    options = {key: data[key] for key in ("numaNode", "smt") if key in data}
+    options = {key: data[key] for key in CPU_OPTIONS if key in data and data[key] is not False}
     return ResourceRequest(kind, data.get("count", 1), data.get("dedicated", False), options)
 
 

@@ -17,6 +17,7 @@ from ..channel.stream import controllers_for
 from ..domain import DomainSpec, Emulator
 from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
 from . import naming
+from .apart import classes_clash, kept_apart
 from .code import most_devices
 from .requests import Want
 
@@ -101,7 +102,8 @@ def group_of(want: Want, declared: tuple[DeviceVM, ...]) -> Group:
             ShareScope.HOST: (),
         }[device_vm.scope]
         trust = "" if device_vm.scope is ShareScope.HOST else client.trust_domain
-        key = "/".join((device_vm.name, device_vm.scope.value, trust, *parts))
+        alike = tuple(f"{key}={client.labels.get(key, '')}" for key in device_vm.same_labels)
+        key = "/".join((device_vm.name, device_vm.scope.value, trust, *parts, *alike))
         return Group(key, naming.label(device_vm.name, *parts), device_vm)
     return Group(f"/client/{client.trust_domain}/{client.name}", naming.label(client.name, "dvm"), None)
 
@@ -187,6 +189,11 @@ def group(
 def _fits(unit: Unit, want: Want, group: Group) -> bool:
     """Whether a device may be in a unit: there is a place, and it asks for the same image and resources."""
     if unit.size >= min(group.capacity, _most_devices(group, want)):
+        return False
+    classes = [*(emulator.class_ for emulator in unit.kept), *(other.class_.name for other in unit.wants)]
+    if classes_clash(group.declared, want.class_.name, classes):
+        return False
+    if any(kept_apart(group.declared, want.client, other.client) for other in unit.wants):
         return False
     if not unit.wants:
         return True

@@ -11,19 +11,21 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..domain import CpuPlacement, DomainSpec
+from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from .affinity import Neighbours
 from .book import Book, cpus_of
 from .code import Code
-from .component import Component, client_demand, unit_demand
+from .component import Component, client_demand, merged, unit_demand
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
 from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
@@ -56,6 +58,7 @@ class Placement:
         owner: str,
         observed: dict[str, DomainSpec],
         strategy: PlacementStrategy = PlacementStrategy.PACK,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.owner = owner
         self.observed = observed
@@ -63,8 +66,11 @@ class Placement:
         mine = frozenset(observed)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
+        self.stands: dict[str, CpuPlacement] = {}
+        """Where what stays is."""
         self.codes: dict[str, Code] = {}
         self.strategy = strategy
+        self.neighbours = neighbours or Neighbours((), {})
 
     @cached_property
     def order(self) -> HostOrder:
@@ -80,21 +86,31 @@ class Placement:
             if unit.observed
         }
         asked = {unit.name: unit.resources for unit in units if unit.wants}
-        for spec in [*self.observed.values(), *kept]:
+        served = {unit.name: sorted(unit.clients) for unit in units}
+        # Clients first: what is to be near them is seen to be so, or not.
+        for spec in sorted([*self.observed.values(), *kept], key=lambda spec: spec.role is Role.DEVICE_VM):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
             if book is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
-            refusal = book.may_stay(spec.placement)
-            if spec.name in asked:
-                given = fulfilled(asked[spec.name], spec, book)
+            placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
+            refusal = "" if vm and not vm.cpus else book.may_stay(placement)
+            if wishes := ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name):
+                given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
                 self.codes[spec.name] = code_of(given, book, spec) if given else Code()
                 if not given:
                     refusal = f"it has {describe_given(spec)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                book.book(spec.name, spec.placement, vcpus, memory, spec.page_size, spec.host_devices)
+                book.book(spec.name, placement, vcpus, memory, spec.page_size, spec.host_devices)
+                self.stands[spec.name] = placement
             self.staying[spec.name] = refusal
+
+    def _stand(self, clients: list[str]) -> Beside | None:
+        """Where these clients are and stay; None when that is not known of each."""
+        if any(name not in self.stands for name in clients):
+            return None
+        return tuple((name, self.stands[name]) for name in clients)
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
         """Place one component on the best host that takes all of it; book it there."""
@@ -105,6 +121,8 @@ class Placement:
             return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
+            if self.neighbours.objections(component.clients, name):
+                continue  # not noted as refused: who comes later may change it
             placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
                 self.order.booked(name)
@@ -115,6 +133,23 @@ class Placement:
         placed = self._first_that_fits(component, wants, sorted(self.hosts))
         return replace(placed, nearest=self._nearest(component))
 
+    def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
+        """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
+        whole = merged(group)
+        placed = self.place(whole, wants)
+        if len(group) == 1 or not placed.refusals:
+            return [(whole, placed)]
+        found = []
+        for component in self.neighbours.apart(group):
+            alone = self.place(component, wants)
+            if alone.refusals:
+                # Why it is alone at all: those that it wants near may have found no place with it.
+                reasons = {name: (*alone.refusals.get(name, ()), *why) for name, why in placed.refusals.items()}
+                unique = {name: tuple(dict.fromkeys(why)) for name, why in reasons.items()}
+                alone = replace(alone, refusals={**alone.refusals, **unique})
+            found.append((component, alone))
+        return found
+
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
         book = self.books[name]
@@ -122,7 +157,7 @@ class Placement:
             if not _has_room(book, unit):
                 self.order.refused(unit_demand(unit), name)
         for client in component.clients:
-            if not book.takes(client.vm.vcpus, client.vm.memory):
+            if isinstance(fit_client(client, book), Misfit):
                 self.order.refused(client_demand(client), name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
@@ -158,6 +193,7 @@ class Placement:
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
         trial.warn_of_floating()
+        self.neighbours.settle(component.clients, name)
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -176,6 +212,7 @@ class Placement:
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
+        reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
     def _there(self, component: Component) -> list[DomainSpec]:
@@ -200,16 +237,28 @@ class Trial:
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
+        pinned = [client for client in component.clients if client.vm.cpus]
+
+        def clients(some: list[Client]) -> list[str]:
+            return [
+                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
+            ]
+
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return [
-                reason
-                for client in component.clients
-                for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return clients([client for client in component.clients if not client.vm.cpus])
 
-        return rest(0)
+        # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
+        return clients(pinned) or rest(0)
+
+    def _beside(self, unit: Unit) -> Beside:
+        """Where the clients of a unit are, or are going to be."""
+        there = {spec.name: spec.placement for spec in self.placed.domains}
+        roaming = self.book.roaming(1)
+        return tuple(
+            (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
+        )
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
@@ -221,7 +270,7 @@ class Trial:
             self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
             return rest()
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        for alternative, answer in fits(unit.resources, self.book, memory, unit.size):
+        for alternative, answer in fits(unit.resources, self.book, memory, unit.size, self._beside(unit)):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
@@ -278,11 +327,15 @@ class Trial:
                 f"{client.name}: image {boot.guest_image} is not there: "
                 f"build it with 'devicevm image build {boot.guest_image}'"
             ]
-        if self.placement.staying.get(client.name) != "":
-            if not self.book.takes(client.vm.vcpus, client.vm.memory):
-                return [f"{client.name}: {self.book.lacks(client.vm.vcpus, client.vm.memory)}"]
-            self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
-        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
+        if self.placement.staying.get(client.name) == "":
+            placement = self.placement.stands[client.name]
+        else:
+            answer = fit_client(client, self.book)
+            if isinstance(answer, Misfit):
+                return [f"{client.name}: {answer.reason}"]
+            placement = answer.placement
+            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner, placement))
         return []
 
     def warn_of_floating(self) -> None:
@@ -296,6 +349,18 @@ class Trial:
                     f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
                     f"there too: {', '.join(self.book.floating)}"
                 )
+
+
+def fit_client(client: Client, book: Book) -> Footing | Misfit:
+    """Where a client can run on a host, or why it cannot."""
+    vm = client.vm
+    if vm.cpus:
+        alternative = (vm.cpus,)
+        answer = fit_one(alternative, book, vm.memory)
+        return Misfit(_of(alternative, answer.why)) if isinstance(answer, Misfit) else answer
+    if not book.takes(vm.vcpus, vm.memory):
+        return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
+    return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
 
 
 def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:

@@ -9,8 +9,10 @@ from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, Topology
 from . import naming
+from .affinity import Neighbours
 from .changes import Changes
 from .component import components_of
+from .felt import with_felt
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Unplaced
@@ -47,9 +49,7 @@ def make_plan(
     unplaced = _clashes(topology, view)
     while True:
         out = frozenset(item.client for item in unplaced)
-        draft = _draft(
-            replace(topology, clients=tuple(one for one in topology.clients if one.name not in out)), view, out
-        )
+        draft = _draft(topology, view, out)
         if not draft.unplaced:
             break
         # Once more without those: what an existing client has now must not go because it cannot have something else.
@@ -59,7 +59,7 @@ def make_plan(
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=tuple(changes.steps.values()),
+        steps=with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects),
         allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
@@ -122,25 +122,32 @@ class _Draft:
 
 
 def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
-    """Group and place the devices of all clients; those of `spared` are kept whatever `intent` says."""
+    """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says."""
     intent = view.intent
+    declared = topology.clients
+    topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
     undeclared = view.undeclared(topology)
     gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
     kept = [one.spec for one in undeclared if one not in gone and one.spec]
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
     policies = {policy.name: policy for policy in topology.hosts}
-    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement)
+    places = {spec.name: spec.host for spec in view.specs.values() if spec.role is Role.CLIENT}
+    near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
+    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near)
     placement.book_what_stays(kept, units, topology.clients)
     draft = _Draft(gone)
     by_client = _by_client(wants)
-    for component in components_of(topology.clients, units):
-        placed = placement.place(component, by_client)
-        draft.desired += placed.domains
-        draft.allocations += placed.allocations
-        draft.warnings += placed.warnings
-        if placed.refusals or not placed.domains:
-            draft.unplaced += _unplaced(component.clients, by_client, placed.refusals, placed.nearest)
+    for together in near.joined(components_of(topology.clients, units)):
+        for component, placed in placement.place_group(together, by_client):
+            draft.desired += placed.domains
+            draft.allocations += placed.allocations
+            draft.warnings += placed.warnings
+            if placed.refusals or not placed.domains:
+                draft.unplaced += _unplaced(component.clients, by_client, placed.refusals, placed.nearest)
+    for client, reason in () if draft.unplaced else near.lonely():
+        if client.name not in spared:
+            draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..domain import Attachment, DomainSpec, ObservedDomain, Role
+from ..domain import Attachment, CpuPlacement, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
@@ -77,7 +77,9 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     )
 
 
-def specify_client(client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str) -> DomainSpec:
+def specify_client(
+    client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str, placement: CpuPlacement
+) -> DomainSpec:
     """A client VM; `homes` tells the device VM of each of its devices by `client.device`."""
     runtime = host.vmm.runtime_dir
     return DomainSpec(
@@ -92,6 +94,7 @@ def specify_client(client: Client, wants: list[Want], homes: dict[str, str], hos
         arch=host.arch,
         machine=client.vm.machine,
         boot=resolve_boot(client.vm.boot, host),
+        placement=placement,
         attachments=tuple(
             Attachment(
                 name=want.device.name,

@@ -15,6 +15,7 @@ from ..book import Book
 from ..code import Code
 from . import block, core, firmware, isa, memory, microcode, processor, program, thread
 from .kind import Footing, Misfit, ResourceKind
+from .near import Beside, is_near
 
 # In the order in which they are asked: what rules a whole host out first; processors when it is known what memory must
 # be on their node.
@@ -52,16 +53,19 @@ _ANY_THREAD = ResourceRequest("thread")
 
 
 def fits(
-    alternatives: tuple[Alternative, ...], book: Book, memory: int, devices: int = 1
+    alternatives: tuple[Alternative, ...], book: Book, memory: int, devices: int = 1, beside: Beside | None = None
 ) -> Iterator[tuple[Alternative, Footing | Misfit]]:
-    """What each alternative comes to on the host for a device VM of `memory` bytes with so many devices."""
+    """What each alternative comes to on the host for a device VM of `memory` bytes with so many devices, whose clients
+    are at `beside`."""
     for alternative in alternatives:
-        yield alternative, fit_one(alternative, book, memory, devices)
+        yield alternative, fit_one(alternative, book, memory, devices, beside)
 
 
-def fit_one(alternative: Alternative, book: Book, memory: int, devices: int = 1) -> Footing | Misfit:
+def fit_one(
+    alternative: Alternative, book: Book, memory: int, devices: int = 1, beside: Beside | None = None
+) -> Footing | Misfit:
     """All requests of an alternative must fit together, and the host must have the virtual CPUs and memory left."""
-    footing = Footing(memory, devices=devices)
+    footing = Footing(memory, devices=devices, beside=beside)
     for request in in_order(alternative):
         answer = KINDS[request.kind].fit(request, book, footing)
         if isinstance(answer, Misfit):
@@ -69,18 +73,25 @@ def fit_one(alternative: Alternative, book: Book, memory: int, devices: int = 1)
         footing = answer
     if footing.code.firmware:
         footing = _on_one_processor(footing)
-    vcpus, needed = footing.vcpus, 0 if footing.page_size else footing.memory
+    # Dedicated processors take nothing of a declared pool.
+    alone = bool(footing.placement.dedicated and book.policy.shared_cpus)
+    vcpus, needed = 0 if alone else footing.vcpus, 0 if footing.page_size else footing.memory
     return footing if book.takes(vcpus, needed) else Misfit(lambda: book.lacks(vcpus, needed))
 
 
-def fulfilled(alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book) -> Alternative | None:
+def fulfilled(
+    alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book, beside: Beside | None = None
+) -> Alternative | None:
     """Which of the alternatives that are asked for now a device VM was given earlier; None when it is none of them."""
-    return next((one for one in alternatives if _is_given(one, spec, book)), None)
+    return next((one for one in alternatives if _is_given(one, spec, book, beside)), None)
 
 
-def _is_given(alternative: Alternative, spec: DomainSpec, book: Book) -> bool:
+def _is_given(alternative: Alternative, spec: DomainSpec, book: Book, beside: Beside | None) -> bool:
     return (
-        all(KINDS[request.kind].fulfils(request, spec, book) for request in in_order(alternative))
+        all(
+            KINDS[request.kind].fulfils(request, spec, book) and is_near(request, spec.placement, book, beside)
+            for request in in_order(alternative)
+        )
         and set(spec.cpu_features) == _features(alternative)
         and spec.arch == (_arch(alternative) or book.host.arch)
         and bool(spec.page_size) == _names(alternative, "memory")

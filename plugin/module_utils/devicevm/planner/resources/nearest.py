@@ -46,14 +46,14 @@ def _wishes(request: ResourceRequest) -> Iterator[tuple[str, tuple[ResourceReque
     if request.kind not in CPU_KINDS:
         yield f"giving up {request.kind}", ()
         return
-    for option in ("smt", "numaNode"):
+    for option in ("smt", "numaNode", "near", "emulator", "float"):
         if option in options:
             rest = {key: value for key, value in options.items() if key != option}
             yield f"giving up {option} of {request.kind}", (replace(request, options=rest),)
     for count in range(request.count - 1, 0, -1):
         yield f"{count} instead of {request.count} of {request.kind}", (replace(request, count=count),)
     if request.kind == "thread" and request.dedicated:
-        rest = {key: value for key, value in options.items() if key != "smt"}
+        rest = {key: value for key, value in options.items() if key not in ("smt", "emulator")}
         yield "giving up dedicated of thread", (replace(request, dedicated=False, options=rest),)
     if request.kind != "thread":
         yield f"a dedicated thread instead of {request.kind}", (ResourceRequest("thread", 1, True),)

@@ -15,8 +15,8 @@ from ...manifest.topology import Store
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
-from . import files, hotplug, inventory, observation, volumes
-from .connection import binding, close_connection, open_connection, vmm_words
+from . import files, hotplug, inventory, observation, pinning, volumes
+from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
 from .metadata import NAMESPACE, PREFIX, find, ready_mark
@@ -64,7 +64,7 @@ class LibvirtDriver(Driver):
         self._refuse_other_identity(spec, named)
         self.prepare(spec)
         with vmm_words(f"cannot define {spec.name}"):
-            self.connection.defineXMLFlags(text, self.libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            define_validated(self.connection, text)
 
     def start(self, name: str) -> None:
         domain = self._ours(name)
@@ -134,6 +134,20 @@ class LibvirtDriver(Driver):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self._xml(domain, live=True), emulator, name)
         files.remove_socket(emulator.channel.address, self.places)
+
+    def pin(self, spec: DomainSpec) -> None:
+        domain = self._running(spec.name)
+        with vmm_words(f"cannot pin {spec.name}"):
+            count = pinning.cpu_count(self.connection)
+            pins = spec.placement.vcpus or ((),) * spec.vcpus
+            for number, cpus in enumerate(pins):
+                self.pin_vcpu(domain, number, pinning.cpu_map(cpus, count))
+            emulator = pinning.cpu_map(spec.placement.emulator, count)
+            domain.pinEmulator(emulator, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...]) -> None:
+        """Move one virtual CPU of a running domain."""
+        domain.pinVcpuFlags(number, cpus, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def mark(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
