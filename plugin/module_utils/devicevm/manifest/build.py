@@ -21,6 +21,7 @@ from .topology import (
     Device,
     DeviceClass,
     DeviceVM,
+    FloatingDomains,
     HostPolicy,
     PlacementStrategy,
     Program,
@@ -199,6 +200,7 @@ def _host(document: Document) -> HostPolicy:
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
         shared_cpus=cpus_named(spec.get("sharedCpus", ())),
+        floating_domains=FloatingDomains(spec.get("floatingDomains", HostPolicy.floating_domains.value)),
     )
 
 

@@ -191,6 +191,13 @@ class DeviceVM:
     host_labels: dict[str, str] = field(default_factory=dict)
 
 
+class FloatingDomains(str, Enum):
+    """What becomes of domains that may run on processors that are dedicated: the user is told, or they are moved."""
+
+    TELL = "tell"
+    MOVE = "move"
+
+
 @dataclass(frozen=True)
 class HostPolicy:
     """What the user says of a host: CPUs and memory kept for itself, how far to overcommit.
@@ -211,6 +218,7 @@ class HostPolicy:
     headroom_memory: int = 0
     headroom_vcpus: int = 0
     shared_cpus: tuple[int, ...] = ()
+    floating_domains: FloatingDomains = FloatingDomains.TELL
 
 
 class PlacementStrategy(str, Enum):

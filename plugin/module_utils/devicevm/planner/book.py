@@ -127,11 +127,6 @@ class Book:
         """The whole view of what is left, for words."""
         return free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
 
-    @property
-    def floating(self) -> tuple[str, ...]:
-        """The domains that may run on any processor, dedicated ones included."""
-        return tuple(sorted(holding.domain for holding in self.holdings if holding.floats))
-
     def pool(self, node: int | None = None) -> tuple[int, ...]:
         """The shared pool (of one node), as far as it can be shared; empty where none is declared."""
         return tuple(cpu.id for cpu in self.cpus.values() if cpu.pooled and cpu.shareable and node in (None, cpu.node))
