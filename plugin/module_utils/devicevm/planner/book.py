@@ -129,6 +129,8 @@ class Book:
 
     def pool(self, node: int | None = None) -> tuple[int, ...]:
         """The shared pool (of one node), as far as it can be shared; empty where none is declared."""
+        if not self.policy.shared_cpus:
+            return ()
         return tuple(cpu.id for cpu in self.cpus.values() if cpu.pooled and cpu.shareable and node in (None, cpu.node))
 
     def roaming(self, vcpus: int) -> CpuPlacement:

@@ -221,7 +221,9 @@ class Trial:
         return clients(pinned) or rest(0)
 
     def _beside(self, unit: Unit) -> Beside:
-        """Where the clients of a unit are, or are going to be."""
+        """Where the clients of a unit that is to be near them are, or are going to be."""
+        if not any("near" in request.options for alternative in unit.resources for request in alternative):
+            return ()
         there = {spec.name: spec.placement for spec in self.placed.domains}
         roaming = self.book.roaming(1)
         return tuple(
