@@ -126,10 +126,31 @@ def check_booking(vmm: ModelVmm, wanted: Topology) -> None:
     specs = [domain.spec for domain in vmm.observe() if domain.spec]
     for one in vmm.hosts:
         check_host(one, [spec for spec in specs if spec.host == one.name], wanted)
+    check_nearness(vmm, {spec.name: spec for spec in specs})
     places = {spec.name: spec.host for spec in specs}
     for spec in specs:
         for attachment in spec.attachments:
             assert places[attachment.device_vm] == spec.host
+
+
+def check_nearness(vmm: ModelVmm, specs: dict[str, DomainSpec]) -> None:
+    """What was asked to be near its clients, and was had so, is on their cores, or on their node."""
+    cpus = {(one.name, cpu.id): cpu for one in vmm.hosts for cpu in one.cpus}
+    for spec in specs.values():
+        if not any(emulator.class_ == "beside" for emulator in spec.emulators):
+            continue
+        theirs = {
+            (spec.host, cpu)
+            for name in {emulator.client for emulator in spec.emulators}
+            for pin in specs[name].placement.vcpus
+            for cpu in pin
+        }
+        mine = {(spec.host, cpu) for pin in spec.placement.vcpus for cpu in pin}
+        if spec.placement.dedicated:
+            assert {cpus[key].core for key in mine} <= {cpus[key].core for key in theirs}
+            assert not mine & theirs
+        elif spec.placement.nodes:
+            assert {cpus[key].node for key in mine} == {cpus[key].node for key in theirs}
 
 
 def roams(spec: DomainSpec) -> bool:

@@ -139,9 +139,9 @@ def test_a_step_for_a_domain_of_devicevms_own_is_refused() -> None:
 CPUS = frozenset(range(4))
 
 
-def moved_domain(tune: str, moved: Moved, vcpus: int = 2) -> Holding:
+def moved_domain(tune: str, moved: Moved, vcpus: int = 2, other: str = "") -> Holding:
     root = ET.fromstring(
-        f"<domain><name>db</name><uuid>u</uuid><memory>1024</memory><vcpu>{vcpus}</vcpu>"
+        f"<domain><name>db</name><uuid>u</uuid><memory>1024</memory><vcpu>{vcpus}</vcpu>{other}"
         f"<metadata/><cputune>{tune}</cputune></domain>"
     )
     mark = mark_of(moved)
@@ -175,6 +175,22 @@ def test_what_was_moved_is_known_to_float(
 ) -> None:
     held = moved_domain(tune, moved)
     assert (held.cpus, held.floats, held.moved_by, held.moved_to) == (cpus, floats, "me", where)
+
+
+@pytest.mark.parametrize(
+    ("other", "pinned", "where"),
+    [
+        ("<iothreads>2</iothreads>", (1, 2), (1, 3)),
+        ("<iothreads>2</iothreads>", (1,), ()),
+        ("<iothreads>2</iothreads><iothreadids><iothread id='4'/></iothreadids>", (1, 4), (1, 3)),
+        ("<iothreads>2</iothreads><iothreadids><iothread id='4'/></iothreadids>", (1, 2), ()),
+        ("<iothreads>many</iothreads>", (), (1, 3)),
+    ],
+)
+def test_io_threads_float_as_well(other: str, pinned: tuple[int, ...], where: tuple[int, ...]) -> None:
+    tune = PINS.format("1,3", "1,3", "1,3") + "".join(f"<iothreadpin iothread='{n}' cpuset='1,3'/>" for n in pinned)
+    held = moved_domain(tune, replace(BOTH, iothreads=pinned), other=other)
+    assert (held.cpus, held.floats, held.moved_to) == ((), True, where)
 
 
 def test_a_mark_that_makes_no_sense_is_none() -> None:

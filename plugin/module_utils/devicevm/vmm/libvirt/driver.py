@@ -153,6 +153,11 @@ class LibvirtDriver(Driver):
         flag = self.libvirt.VIR_DOMAIN_AFFECT_LIVE if live else self.libvirt.VIR_DOMAIN_AFFECT_CONFIG
         domain.pinVcpuFlags(number, cpus, flag)
 
+    def pin_iothread(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
+        """Pin one I/O thread of a running domain, or of a definition."""
+        flag = self.libvirt.VIR_DOMAIN_AFFECT_LIVE if live else self.libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        domain.pinIOThread(number, cpus, flag)
+
     def pin_emulator(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], *, live: bool) -> None:
         """Pin the VMM's own threads of a running domain, or of a definition."""
         flag = self.libvirt.VIR_DOMAIN_AFFECT_LIVE if live else self.libvirt.VIR_DOMAIN_AFFECT_CONFIG

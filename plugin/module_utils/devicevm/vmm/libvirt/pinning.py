@@ -45,7 +45,8 @@ def repin(driver: LibvirtDriver, domain: libvirt.virDomain, tree: Element, cpus:
     threads = floating_threads(without_moves(tree, old), vcpus, frozenset(range(count)))
     states = _states(driver, domain)
     if cpus:
-        moved = Moved(owner, cpus, old.cpus if old and old.cpus != cpus else (), threads.vcpus, threads.emulator)
+        was = old.cpus if old and old.cpus != cpus else ()
+        moved = Moved(owner, cpus, was, threads.vcpus, threads.emulator, threads.iothreads)
         _mark(driver, domain, to_text(mark_of(moved)), sum(states))
     for state in states:
         live = state == driver.libvirt.VIR_DOMAIN_AFFECT_LIVE
@@ -53,6 +54,8 @@ def repin(driver: LibvirtDriver, domain: libvirt.virDomain, tree: Element, cpus:
         for number in threads.vcpus:
             if number in there:
                 driver.pin_vcpu(domain, number, cpu_map(cpus, count), live=live)
+        for number in threads.iothreads:
+            driver.pin_iothread(domain, number, cpu_map(cpus, count), live=live)
         if threads.emulator:
             driver.pin_emulator(domain, cpu_map(cpus, count), live=live)
     if not cpus:

@@ -32,6 +32,11 @@ class TestDriver(LibvirtDriver):
         else:
             self._define_pin(domain, cpus, "vcpupin", vcpu=str(number))
 
+    def pin_iothread(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
+        # There is no call, and nothing that runs.
+        if not live:
+            self._define_pin(domain, cpus, "iothreadpin", iothread=str(number))
+
     def pin_emulator(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], *, live: bool) -> None:
         # Calls know half of this driver's CPUs only.
         if live:
