@@ -98,6 +98,17 @@ class Book:
                 if holding.dedicated:
                     cpu.dedicated_to.pop()
 
+    def copy(self, mark: int) -> Book:
+        """A book of its own with what was booked until the mark."""
+        twin = Book(self.host, self.policy, frozenset(holding.domain for holding in self.host.holdings))
+        twin.hold_all(self.holdings[:mark])
+        return twin
+
+    def hold_all(self, holdings: Iterable[Holding]) -> None:
+        """Book what was booked before."""
+        for holding in holdings:
+            self._hold(holding)
+
     @property
     def vcpus(self) -> int:
         """How many more virtual CPUs the policy's overcommit allows."""

@@ -19,6 +19,7 @@ from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .book import Book, cpus_of
 from .component import Component, client_demand, unit_demand
 from .grouping import Unit
+from .layout import Pick
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
@@ -42,6 +43,7 @@ class Placed:
     refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     nearest: tuple[str, ...] = ()
+    host: str = ""
 
 
 class Placement:
@@ -87,12 +89,20 @@ class Placement:
             self.staying[spec.name] = refusal
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
-        """Place one component on the best host that takes all of it; book it there."""
-        homes = {spec.host for spec in self._there(component)}
-        fixed = sorted(homes) or [host for name, host in component.told]
-        if fixed:
-            placed = self._first_that_fits(component, wants, fixed)
-            return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+        """Place one component on the best host that takes all of it; book it there. What comes of it when none does
+        has the reasons of every host that was to be asked."""
+        found = self.settle(component, wants)
+        if found is not None:
+            return found
+        # Once more, for the reasons.
+        placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
+        return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+
+    def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
+        """Place one component on the best host that takes all of it, and book it there; None when none does."""
+        if fixed := self._fixed(component):
+            placed = self._first_that_fits(component, wants, fixed, telling=False)
+            return None if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
             placed = self._try(component, wants, name, telling=False)
@@ -101,9 +111,43 @@ class Placement:
                 return placed
             self.order.refused(demands[0], name)
             self._note_refusals(component, name)
-        # Once more, for the reasons of those that had refused the like before.
-        placed = self._first_that_fits(component, wants, sorted(self.hosts))
-        return replace(placed, nearest=self._nearest(component))
+        return None
+
+    def put(
+        self, name: str, components: list[Component], wants: dict[str, list[Want]], picks: tuple[Pick, ...]
+    ) -> Placed | None:
+        """Book components on a host together, each device VM on the alternative that was picked for it and in that
+        order; None, and the book as it was, when that cannot be done."""
+        book = self.books[name]
+        mark = book.mark()
+        trial = Trial(self, self.hosts[name], book, picks=picks)
+        together = Component(
+            [client for one in components for client in one.clients], [unit for one in components for unit in one.units]
+        )
+        if not all(self.suits(one, name) for one in components) or trial.place(together, wants):
+            book.back_to(mark)
+            return None
+        trial.warn_of_floating()
+        self.order.booked(name)
+        return trial.placed
+
+    def is_there(self, component: Component) -> bool:
+        """Whether some of it is on a host already."""
+        return bool(self._there(component))
+
+    def suits(self, component: Component, name: str) -> bool:
+        """Whether a component may be on a host, whatever room that has; its images included."""
+        if self._unsuitable(component, name):
+            return False
+        host = self.hosts[name]
+        return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and all(
+            not boot.guest_image or GUESTS not in host.vmm.supports or image_named(host, boot.guest_image)
+            for boot in (client.vm.boot for client in component.clients)
+        )
+
+    def _fixed(self, component: Component) -> list[str]:
+        homes = {spec.host for spec in self._there(component)}
+        return sorted(homes) or [host for name, host in component.told]
 
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
@@ -126,10 +170,12 @@ class Placement:
                 found.append(f"nearest for {unit.name}: {words}")
         return tuple(found)
 
-    def _first_that_fits(self, component: Component, wants: dict[str, list[Want]], names: list[str]) -> Placed:
+    def _first_that_fits(
+        self, component: Component, wants: dict[str, list[Want]], names: list[str], *, telling: bool = True
+    ) -> Placed:
         refusals: dict[str, tuple[str, ...]] = {}
         for name in names:
-            placed = self._try(component, wants, name)
+            placed = self._try(component, wants, name, telling=telling)
             if not placed.refusals:
                 self.order.booked(name)
                 return placed
@@ -148,6 +194,7 @@ class Placement:
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
         trial.warn_of_floating()
+        trial.placed.host = name
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -184,10 +231,14 @@ class Trial:
     telling: bool = True
     """Whether the reasons are wanted in words when it fails."""
     attempts: int = ATTEMPTS
+    picks: tuple[Pick, ...] = ()
+    """The alternatives that were found by a search, in the order in which they are to be booked."""
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
+        if self.picks:
+            greedy_first = [pick.unit for pick in self.picks]
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
         def rest(index: int) -> list[str]:
@@ -210,7 +261,8 @@ class Trial:
             self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
             return rest()
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        for alternative, answer in fits(unit.resources, self.book, memory):
+        picked = next((pick.alternative for pick in self.picks if pick.unit is unit), 0)
+        for number, (alternative, answer) in enumerate(fits(unit.resources, self.book, memory)):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
@@ -218,6 +270,9 @@ class Trial:
                 reasons.append(_said(missing))
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
+            if number < picked:
+                reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
+                continue
             told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
             self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
             self._accept(unit, answer, tuple(told))

@@ -9,6 +9,7 @@ from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, Topology
 from . import naming
+from .arrange import Known, arrange
 from .changes import Changes
 from .component import components_of
 from .grouping import Unit, group
@@ -45,15 +46,16 @@ def make_plan(
     """
     view = _View(hosts, observed, intent)
     unplaced = _clashes(topology, view)
+    known: Known = {}
     while True:
         out = frozenset(item.client for item in unplaced)
-        draft = _draft(
-            replace(topology, clients=tuple(one for one in topology.clients if one.name not in out)), view, out
-        )
+        rest = replace(topology, clients=tuple(one for one in topology.clients if one.name not in out))
+        draft = _draft(rest, view, out, known)
         if not draft.unplaced:
             break
         # Once more without those: what an existing client has now must not go because it cannot have something else.
         unplaced += draft.unplaced
+        known = draft.known
     changes = Changes(view.mine, view.live, stores_of_others(observed, intent.owner), intent.delete_data)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return Plan(
@@ -119,10 +121,12 @@ class _Draft:
     allocations: list[Allocation] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    known: Known = field(default_factory=dict)
 
 
-def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
-    """Group and place the devices of all clients; those of `spared` are kept whatever `intent` says."""
+def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known) -> _Draft:
+    """Group and place the devices of all clients; those of `spared` are kept whatever `intent` says. `known` is how the
+    draft before arranged them."""
     intent = view.intent
     undeclared = view.undeclared(topology)
     gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
@@ -134,13 +138,14 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
     placement.book_what_stays(kept, units, topology.clients)
     draft = _Draft(gone)
     by_client = _by_client(wants)
-    for component in components_of(topology.clients, units):
-        placed = placement.place(component, by_client)
+    arranged = arrange(placement, components_of(topology.clients, units), by_client, known)
+    draft.known = arranged.known
+    for placed in arranged.placed:
         draft.desired += placed.domains
         draft.allocations += placed.allocations
         draft.warnings += placed.warnings
-        if placed.refusals or not placed.domains:
-            draft.unplaced += _unplaced(component.clients, by_client, placed.refusals, placed.nearest)
+    for component, refused in arranged.refused:
+        draft.unplaced += _unplaced(component.clients, by_client, refused.refusals, refused.nearest)
     draft.desired += kept_device_vms(units)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
