@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from dataclasses import replace
 
@@ -13,8 +14,9 @@ from devicevm.planner.book import Book
 from devicevm.planner.component import Component
 from devicevm.planner.layout import Load, Work
 from devicevm.planner.plan import Plan
+from devicevm.planner.planner import make_plan
 from devicevm.planner.search import Arrangement, Item, Rooms, improve
-from world import GIB, MIB, ModelVmm, class_, client, core, disk, host, thread, topology
+from world import GIB, ME, MIB, ModelVmm, class_, client, core, disk, host, thread, topology
 
 GUEST = Boot(guest_image="client")
 
@@ -136,3 +138,17 @@ def test_the_draft_without_what_is_left_out_is_not_searched_again(monkeypatch: p
     del searches[:]
     assert len(where(ModelVmm(*fleet(9 * GIB)).plan(topology(*wanted)))) == 4
     assert searches == []
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_the_collector_is_left_as_it_was(runs: bool) -> None:
+    ran = gc.isenabled()
+    try:
+        (gc.enable if runs else gc.disable)()
+        ModelVmm().plan(topology(sized("a", GIB)))
+        assert gc.isenabled() is runs and gc.get_freeze_count() == 0
+        with pytest.raises(AttributeError):
+            make_plan(None, (), (), ME)  # type: ignore[arg-type]
+        assert gc.isenabled() is runs
+    finally:
+        (gc.enable if ran else gc.disable)()

@@ -81,7 +81,7 @@ class Changes:
         reasons: dict[str, str] = {}
         for spec in clients:
             running = self._running(spec.name)
-            if running is not None and running != spec:
+            if running is not None and running is not spec and running != spec:
                 reasons[spec.name] = difference(running, spec)
         attached = _attached(clients)
         for spec in device_vms:
@@ -99,6 +99,8 @@ class Changes:
         running = self._running(spec.name)
         if running is None:
             return spec.emulators, f"its device VM {spec.name} does not run"
+        if running is spec or running == spec:
+            return (), ""
         if not self._can_change_live(running, spec):
             return spec.emulators, f"its device VM {spec.name} is restarted"
         changes = compare_emulators(running, spec)
@@ -110,15 +112,15 @@ class Changes:
         return (domain.active_spec or domain.spec) if domain and domain.active else None
 
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
-        return running == wanted or (self.live and same_but_for_emulators(running, wanted))
+        return running is wanted or running == wanted or (self.live and same_but_for_emulators(running, wanted))
 
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
-        released = self._released_for(spec)
         if domain is not None and running is not None and self._can_change_live(running, spec):
-            self._change_live(spec, running, domain, released)
+            self._change_live(spec, running, domain)
             return
+        released = self._released_for(spec)
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
         if domain is not None and domain.active:
@@ -129,17 +131,15 @@ class Changes:
         after += self._definition(spec, Phase.REQUEST, reason, after)
         self._step(Action.START, spec, Phase.CONFIGURE, f"it runs the emulation code of {served(spec)}", after=after)
 
-    def _change_live(
-        self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain, released: tuple[str, ...]
-    ) -> None:
-        if running == spec:
+    def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
+        if running is spec or running == spec:
             after = self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
             if not domain.ready:
                 reason = "it runs, but its emulation code has not been seen to answer"
                 self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after)
             return
         changes = compare_emulators(running, spec)
-        after = self._stores((*changes.added, *changes.changed)) + released
+        after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
         self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=Effect.LIVE)
 
@@ -185,9 +185,10 @@ class Changes:
 
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
-        old = domain.spec if domain else None
-        stopped = tuple(key for key in (_id(Action.STOP, Subject.CLIENT, spec.name),) if key in self.steps)
-        reason = "it is declared" if domain is None else difference(old, spec)
+        stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
+        reason = "it is declared"
+        if domain is not None and domain.spec is not spec:
+            reason = difference(domain.spec, spec)
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
         if stopped or self._running(spec.name) is None:
             uses = sorted({attachment.device_vm for attachment in spec.attachments})
@@ -200,7 +201,7 @@ class Changes:
         """The step that defines a domain, when its definition is not what it is to be."""
         domain = self.observed.get(spec.name)
         wrong = _wrong(domain) if domain else ()
-        if domain is not None and domain.spec == spec and not wrong:
+        if domain is not None and not wrong and (domain.spec is spec or domain.spec == spec):
             return ()
         return (self._step(Action.DEFINE, spec, phase, "; ".join(wrong) or reason, after=after),)
 

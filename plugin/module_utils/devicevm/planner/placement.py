@@ -254,7 +254,9 @@ class Trial:
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
-        if unit.memory_needed > (memory := unit_memory(unit)):
+        memory = unit_memory(unit)
+        # Only what was declared can be too little.
+        if unit.declared and unit.declared.memory and unit.memory_needed > memory:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
@@ -321,15 +323,15 @@ class Trial:
             if not self.book.takes(client.vm.vcpus, client.vm.memory):
                 return [f"{client.name}: {self.book.lacks(client.vm.vcpus, client.vm.memory)}"]
             self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
-        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
+        spec = specify_client(client, wants, homes, self.host, self.placement.owner)
+        there = self.placement.observed.get(client.name)
+        self.placed.domains.append(there if there is not None and there == spec else spec)
         return []
 
     def warn_of_floating(self) -> None:
         """Tell which domains may run on processors that are dedicated now."""
-        if not self.book.floating:
-            return
         for spec in self.placed.domains:
-            if spec.placement.dedicated and self.placement.staying.get(spec.name) != "":
+            if spec.placement.dedicated and self.placement.staying.get(spec.name) != "" and self.book.floating:
                 cpus = format_cpuset(cpus_of(spec.placement))
                 self.placed.warnings.append(
                     f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "

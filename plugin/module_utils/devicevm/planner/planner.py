@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ..domain import DomainSpec, ObservedDomain, Role
@@ -35,6 +38,24 @@ class Intent:
     delete_data: bool = False
 
 
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Python's collector of circles kept from running: a plan makes none, and looking at all of a large fleet's records
+    again and again takes longer than planning."""
+    ran = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            # What was made is as old as the rest from now on, or the collector would look at all of it at once.
+            gc.freeze()
+            gc.unfreeze()
+        if ran:
+            gc.enable()
+
+
+@_collector_at_rest()
 def make_plan(
     topology: Topology, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent
 ) -> Plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..domain import Attachment, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
@@ -36,15 +37,17 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
     if unit.observed and unit.observed.arch == arch and boots(unit.observed, unit.image):
-        return replace(
-            unit.observed,
-            emulators=emulators,
-            memory=footing.memory,
-            placement=footing.placement,
-            vcpus=footing.vcpus,
-            cpu_features=footing.features,
-            page_size=footing.page_size,
-        )
+        wanted_now: dict[str, Any] = {
+            "emulators": emulators,
+            "memory": footing.memory,
+            "placement": footing.placement,
+            "vcpus": footing.vcpus,
+            "cpu_features": footing.features,
+            "page_size": footing.page_size,
+        }
+        # The same object where nothing changes: most of a fleet, which is compared by that from here on.
+        same = all(getattr(unit.observed, name) == value for name, value in wanted_now.items())
+        return unit.observed if same else replace(unit.observed, **wanted_now)
     image = image_named(host, unit.image, footing.arch)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
     return DomainSpec(

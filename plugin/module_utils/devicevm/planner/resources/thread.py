@@ -35,15 +35,15 @@ class Thread:
         if (placement.unit, len(cpus), placement.dedicated) != asked or not same_node(request, placement):
             return False
         smt = request.options.get("smt", "prefer")
+        if smt == "prefer":
+            return not placement.idle
         cores = Counter(book.cpus[cpu].core for cpu in cpus if cpu in book.cpus)
         if smt == "isolate":
             held = set(cpus) | set(placement.idle)
             return max(cores.values(), default=1) == 1 and all(
                 cpu.id in held for core in book.cores if core[0].core in cores for cpu in core
             )
-        if smt == "require":
-            return all(cores[core[0].core] == len(core) for core in book.cores if core[0].core in cores)
-        return not placement.idle
+        return all(cores[core[0].core] == len(core) for core in book.cores if core[0].core in cores)
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 dedicated thread`."""
