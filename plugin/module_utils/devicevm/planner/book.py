@@ -54,9 +54,11 @@ class Book:
             if number in self.cpus:
                 self.cpus[number].reserved = True
         self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
+        self.nodes = sorted({cpu.node for cpu in host.cpus})
         self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
         self.holdings: list[Holding] = []
         self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
+        self._node_memory = {node.id: node.memory - set_aside((node,)) for node in host.nodes}
         self.floating_vcpus = 0
         self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
@@ -114,7 +116,7 @@ class Book:
         """How many more virtual CPUs the policy's overcommit allows."""
         load, count = float(self.floating_vcpus), 0
         for cpu in self.cpus.values():
-            if cpu.shareable:
+            if not (cpu.reserved or cpu.dedicated_to):
                 load += cpu.load
                 count += 1
         # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
@@ -144,11 +146,11 @@ class Book:
 
     def vacant_cores(self) -> list[tuple[CpuState, ...]]:
         """The processors of each core on which every one is vacant, by lowest number."""
-        return [core for core in self.cores if all(cpu.vacant for cpu in core)]
+        return _all_vacant(self.cores)
 
     def vacant_sockets(self) -> list[tuple[CpuState, ...]]:
         """The processors of each socket on which every one is vacant, by lowest number."""
-        return [socket for socket in self.sockets if all(cpu.vacant for cpu in socket)]
+        return _all_vacant(self.sockets)
 
     def least_loaded(self, count: int, node: int | None = None) -> list[CpuState]:
         """At most `count` processors (of one node) that may take one more virtual CPU, the least loaded first."""
@@ -159,7 +161,7 @@ class Book:
     def memory_on(self, nodes: tuple[int, ...]) -> int:
         """Bytes left for a domain whose memory comes from these nodes alone, as in Free.memory_on."""
         wanted = frozenset(nodes)
-        there = sum(node.memory - set_aside((node,)) for node in self.host.nodes if node.id in wanted)
+        there = sum(self._node_memory.get(node, 0) for node in wanted)
         bound = sum(usual_memory(one) for one in self.holdings if one.nodes and wanted.issuperset(one.nodes))
         return min(self.memory, there - bound)
 
@@ -176,7 +178,7 @@ class Book:
     def takes(self, vcpus: int, memory: int) -> bool:
         """Whether the host has room for so much more, beyond the headroom."""
         policy = self.policy
-        return vcpus <= self.vcpus - policy.headroom_vcpus and memory <= self.memory - policy.headroom_memory
+        return memory <= self.memory - policy.headroom_memory and vcpus <= self.vcpus - policy.headroom_vcpus
 
     def lacks(self, vcpus: int, memory: int) -> str:
         """Why the host does not take so much more, with the arithmetic; empty when it does."""
@@ -232,6 +234,17 @@ def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
 def held_by(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
     return tuple(sorted({*cpus_of(placement), *placement.idle}))
+
+
+def _all_vacant(groups: tuple[tuple[CpuState, ...], ...]) -> list[tuple[CpuState, ...]]:
+    found = []
+    for group in groups:
+        for cpu in group:
+            if cpu.pinned_by or cpu.reserved:
+                break
+        else:
+            found.append(group)
+    return found
 
 
 def _grouped(cpus: Iterable[CpuState], key: Callable[[CpuState], str]) -> tuple[tuple[CpuState, ...], ...]:

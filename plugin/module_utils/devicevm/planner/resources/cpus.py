@@ -32,7 +32,7 @@ def fit_cpus(
 ) -> Footing | Misfit:
     """The first node on which the processors are, and the memory when a node was asked for."""
     short: list[Callable[[], str]] = []
-    for node in nodes_for(request, book.host):
+    for node in nodes_for(request, book):
         choice = choose(request, book, node)
         if not isinstance(choice, Choice):
             short.append(choice)

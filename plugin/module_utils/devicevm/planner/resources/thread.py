@@ -79,12 +79,11 @@ def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
 def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
     """Vacant processors, first of cores that are begun already: whole cores are worth keeping whole. Of whole
     cores then as few as possible."""
-    groups = [
-        [cpu for cpu in core if cpu.vacant] for core in on_node(book.cores, node) if any(cpu.vacant for cpu in core)
-    ]
-    sizes = {core[0].core: len(core) for core in book.cores}
-    begun = [cpu for group in groups if len(group) < sizes[group[0].core] for cpu in group]
-    whole = [cpu for group in groups if len(group) == sizes[group[0].core] for cpu in group]
+    begun: list[CpuState] = []
+    whole: list[CpuState] = []
+    for core in book.cores if node is None else on_node(book.cores, node):
+        vacant = [cpu for cpu in core if not (cpu.pinned_by or cpu.reserved)]
+        (whole if len(vacant) == len(core) else begun).extend(vacant)
     return [*begun, *whole][:count]
 
 
