@@ -7,8 +7,8 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from devicevm.inventory.host import Host
-from devicevm.manifest.topology import Boot, Client, ClientVM, Device, HostPolicy, PlacementStrategy
+from devicevm.inventory.host import Holding, Host
+from devicevm.manifest.topology import Boot, Client, ClientVM, Device, HostPolicy, PlacementStrategy, ResourceRequest
 from devicevm.planner import arrange
 from devicevm.planner.book import Book
 from devicevm.planner.component import Component
@@ -152,3 +152,14 @@ def test_the_collector_is_left_as_it_was(runs: bool) -> None:
         assert gc.isenabled() is runs
     finally:
         (gc.enable if ran else gc.disable)()
+
+
+def test_whole_processors_come_before_cores_that_could_be_elsewhere() -> None:
+    """`a` alone on a core takes the first one, of a processor that is whole; the other processor is begun already."""
+    isolated = class_("isolated", resources=((ResourceRequest("thread", 1, True, {"smt": "isolate"}),),))
+    whole = class_("whole", resources=((ResourceRequest("processor", 1, True),),))
+    held = Holding("other", "u", True, 1, MIB, (2,), False, True)
+    plan = ModelVmm(host(cores=2, threads=2, sockets=2, holdings=(held,))).plan(
+        topology(client("a", replace(disk("x"), class_="isolated"), device("whole")), classes=(isolated, whole))
+    )
+    assert {one.device_vm: one.cpus for one in plan.allocations} == {"a-dvm": (0, 1, 4, 5), "a-dvm-2": (3,)}

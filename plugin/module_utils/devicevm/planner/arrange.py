@@ -14,7 +14,7 @@ from .requests import Want
 from .search import Arrangement, Item, Rooms, improve
 
 WORK = 30_000 * LOOK
-WORK_EACH = 20 * LOOK
+WORK_EACH = 60 * LOOK
 """What a search may cost: under a second, and no more for each component than placing it costs."""
 # Enough for one host whatever it takes: what is laid was laid before.
 _ENOUGH = 10**9

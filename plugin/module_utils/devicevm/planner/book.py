@@ -60,6 +60,7 @@ class Book:
         self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
         self._node_memory = {node.id: node.memory - set_aside((node,)) for node in host.nodes}
         self.floating_vcpus = 0
+        self._free: Free | None = None
         self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
             if holding.domain not in mine:
@@ -90,6 +91,7 @@ class Book:
     def back_to(self, mark: int) -> None:
         """Take back what was booked since the mark."""
         while len(self.holdings) > mark:
+            self._free = None
             holding = self.holdings.pop()
             self.memory += usual_memory(holding)
             self.floating_vcpus -= holding.vcpus if holding.floats else 0
@@ -133,7 +135,9 @@ class Book:
     @property
     def free(self) -> Free:
         """The whole view of what is left, for words."""
-        return free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
+        if self._free is None:
+            self._free = free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
+        return self._free
 
     @property
     def floating(self) -> tuple[str, ...]:
@@ -213,6 +217,7 @@ class Book:
         return ""
 
     def _hold(self, holding: Holding) -> None:
+        self._free = None
         pins = [self.cpus[number] for number in holding.cpus if number in self.cpus]
         self._loads.append([(cpu, cpu.load) for cpu in pins])
         for cpu in pins:

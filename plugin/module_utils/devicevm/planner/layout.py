@@ -25,6 +25,9 @@ TRIES = 600
 """How many alternatives are looked at for one host at most, before it counts as refused."""
 _RANKS = {"thread": 1, "core": 2, "processor": 3}
 
+Order = tuple[bool, bool, int, int]
+_LAST: Order = (True, True, 0, 0)
+
 
 LOOK = 10
 """What looking at an alternative costs of the work, when looking up what is known costs 1."""
@@ -59,14 +62,14 @@ class Asked:
     alternatives: tuple[Alternative, ...]
 
     @cached_property
-    def orders(self) -> tuple[tuple[int, int, int], ...]:
+    def orders(self) -> tuple[Order, ...]:
         """For each alternative, when it is to be laid."""
         return tuple(_order(alternative) for alternative in self.alternatives)
 
     @cached_property
-    def order(self) -> tuple[tuple[int, int, int], str]:
+    def order(self) -> tuple[Order, str]:
         """When it is to be laid: as its most particular alternative."""
-        return min(self.orders, default=(0, 0, 0)), self.unit.name
+        return min(self.orders, default=_LAST), self.unit.name
 
     @cached_property
     def least_memory(self) -> int:
@@ -188,13 +191,16 @@ def has_image(book: Book, unit: Unit, arch: str) -> bool:
     return GUESTS not in book.host.vmm.supports or image_named(book.host, unit.image, arch) is not None
 
 
-def _order(alternative: Alternative) -> tuple[int, int, int]:
-    """The most particular first: bound to a node or to siblings, whole processors, many; last of all what shares."""
+def _order(alternative: Alternative) -> Order:
+    """The most particular first: whole processors, what is bound to a node, whole cores, many; last what shares."""
     requests = [request for request in alternative if request.kind in CPU_KINDS]
-    bound = any("numaNode" in request.options or "smt" in request.options for request in requests)
-    rank = max((_RANKS[request.kind] for request in requests if _is_alone(request)), default=0)
-    return -bound if rank else 1, -rank, -max((request.count for request in requests), default=1)
+    rank = max(map(_rank, requests), default=0)
+    bound = rank > 0 and any("numaNode" in request.options for request in requests)
+    return rank < _RANKS["processor"], not bound, -rank, -max((request.count for request in requests), default=1)
 
 
-def _is_alone(request: ResourceRequest) -> bool:
-    return request.dedicated or request.kind != "thread"
+def _rank(request: ResourceRequest) -> int:
+    """Threads that are alone on their cores, or want all of them, are as whole cores; what shares is below all."""
+    if request.options.get("smt", "prefer") != "prefer":
+        return _RANKS["core"]
+    return _RANKS[request.kind] if request.dedicated or request.kind != "thread" else 0

@@ -139,8 +139,8 @@ def improve(rooms: Rooms, first: Arrangement) -> Arrangement:
 
 def _orders(rooms: Rooms) -> list[list[int]]:
     keys: list[Callable[[Item], tuple[float, ...]]] = [
-        lambda item: (-rooms.size(item.number), item.kind, item.number),
         lambda item: (rooms.size(item.number), item.kind, item.number),
+        lambda item: (-rooms.size(item.number), item.kind, item.number),
         lambda item: (-item.load.least_memory, item.kind, item.number),
         lambda item: (item.load.least_memory, item.kind, item.number),
     ]
