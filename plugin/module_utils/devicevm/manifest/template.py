@@ -44,7 +44,10 @@ def template_values(device: Device, serial: str = "") -> dict[str, Any]:
 
 def expand(command: Iterable[Any], values: Mapping[str, Any]) -> tuple[str, ...]:
     """The arguments a template comes to. Pure; DevicevmError for a name without a value."""
-    return tuple(argument for item in command for argument in _expand_item(item, values))
+    items = tuple(command)
+    if all(isinstance(item, str) and "$" not in item for item in items):
+        return items
+    return tuple(argument for item in items for argument in _expand_item(item, values))
 
 
 def names_in(command: Iterable[Any]) -> Iterator[tuple[Place, str]]:

@@ -60,11 +60,14 @@ class Book:
             self.cpus[number].pooled = number in pool
         self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
         self._core_of = {core[0].core: core for core in self.cores}
+        self.nodes = sorted({cpu.node for cpu in host.cpus})
         self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
         self.holdings: list[Holding] = []
         self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
+        self._node_memory = {node.id: node.memory - set_aside((node,)) for node in host.nodes}
         self.floating_vcpus = 0
         self.parting = Parting()
+        self._free: Free | None = None
         self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
             if holding.domain not in mine:
@@ -104,6 +107,7 @@ class Book:
     def back_to(self, mark: int) -> None:
         """Take back what was booked since the mark."""
         while len(self.holdings) > mark:
+            self._free = None
             holding = self.holdings.pop()
             self.memory += usual_memory(holding)
             self.floating_vcpus -= holding.vcpus if holding.floats else 0
@@ -114,12 +118,24 @@ class Book:
                 if holding.dedicated:
                     cpu.dedicated_to.pop()
 
+    def copy(self, mark: int) -> Book:
+        """A book of its own with what was booked until the mark."""
+        twin = Book(self.host, self.policy, frozenset(holding.domain for holding in self.host.holdings))
+        twin.parting.trusts = self.parting.trusts
+        twin.hold_all(self.holdings[:mark])
+        return twin
+
+    def hold_all(self, holdings: Iterable[Holding]) -> None:
+        """Book what was booked before."""
+        for holding in holdings:
+            self._hold(holding)
+
     @property
     def vcpus(self) -> int:
         """How many more virtual CPUs the policy's overcommit allows."""
         load, count = float(self.floating_vcpus), 0
         for cpu in self.cpus.values():
-            if cpu.shareable:
+            if not (cpu.reserved or cpu.dedicated_to or cpu.pooled is False):
                 load += cpu.load
                 count += 1
         # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
@@ -137,7 +153,9 @@ class Book:
     @property
     def free(self) -> Free:
         """The whole view of what is left, for words."""
-        return free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
+        if self._free is None:
+            self._free = free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
+        return self._free
 
     @property
     def held(self) -> dict[str, str]:
@@ -161,11 +179,11 @@ class Book:
 
     def vacant_cores(self) -> list[tuple[CpuState, ...]]:
         """The processors of each core on which every one is vacant, by lowest number."""
-        return [core for core in self.cores if all(cpu.vacant for cpu in core)]
+        return _all_vacant(self.cores)
 
     def vacant_sockets(self) -> list[tuple[CpuState, ...]]:
         """The processors of each socket on which every one is vacant, by lowest number."""
-        return [socket for socket in self.sockets if all(cpu.vacant for cpu in socket)]
+        return _all_vacant(self.sockets)
 
     def least_loaded(self, count: int, node: int | None = None) -> list[CpuState]:
         """At most `count` processors (of one node) that may take one more virtual CPU, the least loaded first."""
@@ -184,7 +202,7 @@ class Book:
     def memory_on(self, nodes: tuple[int, ...]) -> int:
         """Bytes left for a domain whose memory comes from these nodes alone, as in Free.memory_on."""
         wanted = frozenset(nodes)
-        there = sum(node.memory - set_aside((node,)) for node in self.host.nodes if node.id in wanted)
+        there = sum(self._node_memory.get(node, 0) for node in wanted)
         bound = sum(usual_memory(one) for one in self.holdings if one.nodes and wanted.issuperset(one.nodes))
         return min(self.memory, there - bound)
 
@@ -201,8 +219,10 @@ class Book:
     def takes(self, vcpus: int, memory: int) -> bool:
         """Whether the host has room for so much more, beyond the headroom."""
         policy = self.policy
-        room = not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus
-        return room and memory <= self.memory - policy.headroom_memory
+        # A large fleet asks this a million times: the cheapest first, and without a property where it can be.
+        if memory > self.memory - policy.headroom_memory:
+            return False
+        return not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus
 
     def lacks(self, vcpus: int, memory: int) -> str:
         """Why the host does not take so much more, with the arithmetic; empty when it does."""
@@ -239,6 +259,7 @@ class Book:
         return ""
 
     def _hold(self, holding: Holding) -> None:
+        self._free = None
         pins = [self.cpus[number] for number in holding.cpus if number in self.cpus]
         self._loads.append([(cpu, cpu.load) for cpu in pins])
         for cpu in pins:
@@ -261,6 +282,17 @@ def held_by(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
     own = placement.emulator if placement.emulator_on == "own" else ()
     return tuple(sorted({*cpus_of(placement), *placement.idle, *own}))
+
+
+def _all_vacant(groups: tuple[tuple[CpuState, ...], ...]) -> list[tuple[CpuState, ...]]:
+    found = []
+    for group in groups:
+        for cpu in group:
+            if cpu.pinned_by or cpu.reserved or cpu.pooled:
+                break
+        else:
+            found.append(group)
+    return found
 
 
 def _grouped(cpus: Iterable[CpuState], key: Callable[[CpuState], str]) -> tuple[tuple[CpuState, ...], ...]:

@@ -89,7 +89,9 @@ class Changes:
         reasons: dict[str, str] = {}
         for spec in clients:
             running = self._running(spec.name)
-            if running is not None and repinned(running, spec) != spec:
+            if running is None or running is spec:
+                continue
+            if repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
         attached = _attached(clients)
         for spec in device_vms:
@@ -107,6 +109,8 @@ class Changes:
         running = self._running(spec.name)
         if running is None:
             return spec.emulators, f"its device VM {spec.name} does not run"
+        if running is spec or running == spec:
+            return (), ""
         if not self._can_change_live(running, spec):
             return spec.emulators, f"its device VM {spec.name} is restarted"
         changes = compare_emulators(running, spec)
@@ -127,16 +131,18 @@ class Changes:
         )
 
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
+        if running is wanted:
+            return True
         moved = repinned(running, wanted)
         return moved == wanted or (self.live and same_but_for_emulators(moved, wanted))
 
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
-        released = self._released_for(spec)
         if domain is not None and running is not None and self._can_change_live(running, spec):
-            self._change_live(spec, running, domain, released)
+            self._change_live(spec, running, domain)
             return
+        released = self._released_for(spec)
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
         if domain is not None and domain.active:
@@ -153,17 +159,15 @@ class Changes:
         after += self._definition(spec, Phase.REQUEST, reason, after)
         self._step(Action.START, spec, Phase.CONFIGURE, f"it runs the emulation code of {served(spec)}", after=after)
 
-    def _change_live(
-        self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain, released: tuple[str, ...]
-    ) -> None:
-        if running == spec:
+    def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
+        if running is spec or running == spec:
             after = self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
             if not domain.ready:
                 reason = "it runs, but its emulation code has not been seen to answer"
                 self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after)
             return
         changes = compare_emulators(running, spec)
-        after = self._stores((*changes.added, *changes.changed)) + released
+        after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
         reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec))))
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
@@ -215,11 +219,13 @@ class Changes:
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         old = domain.spec if domain else None
-        stopped = tuple(key for key in (_id(Action.STOP, Subject.CLIENT, spec.name),) if key in self.steps)
+        stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
         where = f", on CPU {described}" if (described := describe_cpus(spec)) else ""
-        reason = f"it is declared{where}" if domain is None else difference(old, spec)
+        reason = f"it is declared{where}"
+        if domain is not None and domain.spec is not spec:
+            reason = difference(old, spec)
         running = self._running(spec.name)
-        if running is not None and running != spec and not stopped:
+        if running is not None and running is not spec and running != spec and not stopped:
             pins = describe_pins(running, spec)
             self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
             return
@@ -235,7 +241,7 @@ class Changes:
         """The step that defines a domain, when its definition is not what it is to be."""
         domain = self.observed.get(spec.name)
         wrong = _wrong(domain) if domain else ()
-        if domain is not None and domain.spec == spec and not wrong:
+        if domain is not None and not wrong and (domain.spec is spec or domain.spec == spec):
             return ()
         return (self._step(Action.DEFINE, spec, phase, "; ".join(wrong) or reason, after=after),)
 

@@ -21,15 +21,17 @@ from .book import Book, cpus_of
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .floating import homeless, told
+from .given import allocation_of, describe_given, footing_of
 from .grouping import Unit
+from .layout import Pick
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
-from .runnable import why_not_run
-from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
+from .runnable import why_not_boot, why_not_run
+from .specify import image_named, specify_client, specify_device_vm, unit_memory
 from .trust import Trusts
 
 ATTEMPTS = 256
@@ -48,6 +50,7 @@ class Placed:
     refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     nearest: tuple[str, ...] = ()
+    host: str = ""
 
 
 class Placement:
@@ -124,12 +127,20 @@ class Placement:
         return tuple((name, self.stands[name]) for name in clients)
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
-        """Place one component on the best host that takes all of it; book it there."""
-        homes = {spec.host for spec in self._there(component)}
-        fixed = sorted(homes) or [host for name, host in component.told]
-        if fixed:
-            placed = self._first_that_fits(component, wants, fixed)
-            return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+        """Place one component on the best host that takes all of it; book it there. What comes of it when none does
+        has the reasons of every host that was to be asked."""
+        found = self.settle(component, wants)
+        if found is not None:
+            return found
+        # Once more, for the reasons.
+        placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
+        return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+
+    def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
+        """Place one component on the best host that takes all of it, and book it there; None when none does."""
+        if fixed := self._fixed(component):
+            placed = self._first_that_fits(component, wants, fixed, telling=False)
+            return None if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
             if self.neighbours.objections(component.clients, name):
@@ -140,9 +151,43 @@ class Placement:
                 return placed
             self.order.refused(demands[0], name)
             self._note_refusals(component, name)
-        # Once more, for the reasons of those that had refused the like before.
-        placed = self._first_that_fits(component, wants, sorted(self.hosts))
-        return replace(placed, nearest=self._nearest(component))
+        return None
+
+    def put(
+        self, name: str, components: list[Component], wants: dict[str, list[Want]], picks: tuple[Pick, ...]
+    ) -> Placed | None:
+        """Book components on a host together, each device VM on the alternative that was picked for it and in that
+        order; None, and the book as it was, when that cannot be done."""
+        book = self.books[name]
+        mark = book.mark()
+        trial = Trial(self, self.hosts[name], book, picks=picks)
+        together = Component(
+            [client for one in components for client in one.clients], [unit for one in components for unit in one.units]
+        )
+        if not all(self.suits(one, name) for one in components) or trial.place(together, wants):
+            book.back_to(mark)
+            return None
+        trial.warn_of_floating()
+        self.order.booked(name)
+        return trial.placed
+
+    def is_there(self, component: Component) -> bool:
+        """Whether some of it is on a host already."""
+        return bool(self._there(component))
+
+    def suits(self, component: Component, name: str) -> bool:
+        """Whether a component may be on a host, whatever room that has; its images included."""
+        if self._unsuitable(component, name):
+            return False
+        host = self.hosts[name]
+        return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and all(
+            not boot.guest_image or GUESTS not in host.vmm.supports or image_named(host, boot.guest_image)
+            for boot in (client.vm.boot for client in component.clients)
+        )
+
+    def _fixed(self, component: Component) -> list[str]:
+        homes = {spec.host for spec in self._there(component)}
+        return sorted(homes) or [host for name, host in component.told]
 
     def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
         """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
@@ -182,10 +227,12 @@ class Placement:
                 found.append(f"nearest for {unit.name}: {words}")
         return tuple(found)
 
-    def _first_that_fits(self, component: Component, wants: dict[str, list[Want]], names: list[str]) -> Placed:
+    def _first_that_fits(
+        self, component: Component, wants: dict[str, list[Want]], names: list[str], *, telling: bool = True
+    ) -> Placed:
         refusals: dict[str, tuple[str, ...]] = {}
         for name in names:
-            placed = self._try(component, wants, name)
+            placed = self._try(component, wants, name, telling=telling)
             if not placed.refusals:
                 self.order.booked(name)
                 return placed
@@ -205,6 +252,7 @@ class Placement:
             return Placed(refusals={name: tuple(found)})
         trial.warn_of_floating()
         self.neighbours.settle(component.clients, name)
+        trial.placed.host = name
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -242,10 +290,14 @@ class Trial:
     telling: bool = True
     """Whether the reasons are wanted in words when it fails."""
     attempts: int = ATTEMPTS
+    picks: tuple[Pick, ...] = ()
+    """The alternatives that were found by a search, in the order in which they are to be booked."""
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
+        if self.picks:
+            greedy_first = [pick.unit for pick in self.picks]
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
         pinned = [client for client in component.clients if client.vm.cpus]
@@ -275,7 +327,9 @@ class Trial:
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
-        if unit.memory_needed > (memory := unit_memory(unit)):
+        memory = unit_memory(unit)
+        # Only what was declared can be too little.
+        if unit.declared and unit.declared.memory and unit.memory_needed > memory:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
@@ -284,15 +338,20 @@ class Trial:
             return rest()
         self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        for alternative, answer in fits(unit.resources, self.book, memory, unit.size, self._beside(unit)):
+        picked = next((pick.alternative for pick in self.picks if pick.unit is unit), 0)
+        answers = fits(unit.resources, self.book, memory, unit.size, self._beside(unit))
+        for number, (alternative, answer) in enumerate(answers):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
             if other := why_not_run(answer.code, unit):
                 reasons.append(_of(alternative, _said(other)))
                 continue
-            if missing := self._lacks_image(unit, answer):
+            if missing := why_not_boot(self.host, unit, answer):
                 reasons.append(_said(missing))
+                continue
+            if number < picked:
+                reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
             told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
@@ -313,17 +372,6 @@ class Trial:
         if not self.telling:
             return [_UNTOLD]
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
-
-    def _lacks_image(self, unit: Unit, footing: Footing) -> str:
-        """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
-        host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
-        if footing.code.firmware or (there and keeps_image(there, name, arch or host.arch)):
-            return ""
-        if GUESTS not in host.vmm.supports or image_named(host, name, arch):
-            return ""
-        option = f"--arch {arch} " if arch else ""
-        built = f"image {name} for {arch}" if arch else f"image {name}"
-        return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
 
     def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
         spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
@@ -351,12 +399,15 @@ class Trial:
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
             self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
-        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner, placement))
+        spec = specify_client(client, wants, homes, self.host, self.placement.owner, placement)
+        there = self.placement.observed.get(client.name)
+        self.placed.domains.append(there if there is not None and there == spec else spec)
         return []
 
     def warn_of_floating(self) -> None:
         """Tell which domains may run on processors that are dedicated now."""
-        floating = told(self.book, self.placement.owner)
+        alone = [spec for spec in self.placed.domains if spec.placement.dedicated]
+        floating = told(self.book, self.placement.owner) if alone else []
         if not floating:
             return
         for spec in self.placed.domains:
@@ -380,38 +431,6 @@ def fit_client(client: Client, book: Book) -> Footing | Misfit:
     return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
 
 
-def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
-    """The plan's line on what runs a device VM's emulation code."""
-    return Allocation(
-        device_vm=spec.name,
-        host=spec.host,
-        unit=spec.placement.unit,
-        cpus=cpus_of(spec.placement),
-        memory=spec.memory,
-        channel=", ".join(sorted({emulator.channel.kind for emulator in spec.emulators})),
-        dedicated=spec.placement.dedicated,
-        nodes=spec.placement.nodes,
-        serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
-        reasons=reasons,
-        firmware=spec.firmware.path if spec.firmware else "",
-        blocks=tuple(device.address for device in spec.host_devices),
-    )
-
-
-def describe_given(spec: DomainSpec) -> str:
-    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU 3 as thread`, `0000:03:00.0 and CPU 3 as thread`."""
-    placement = describe_placement(spec.placement)
-    if spec.host_devices:
-        return f"{', '.join(device.address for device in spec.host_devices)} and {placement}"
-    return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
-
-
-def describe_placement(placement: CpuPlacement) -> str:
-    """`CPU 2-3 as dedicated core`."""
-    alone = "dedicated " if placement.dedicated else ""
-    return f"CPU {format_cpuset(cpus_of(placement)) or 'any'} as {alone}{placement.unit}"
-
-
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
     """The device VMs to which nothing new is asked: what they serve still, and the rest as it is."""
     return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
@@ -430,21 +449,6 @@ def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
 
 def _said(text: str) -> Callable[[], str]:
     return lambda: text
-
-
-def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
-    """What a device VM stands on now, with the memory it is to have: firmware's machine keeps what it has."""
-    return Footing(
-        memory=spec.memory if spec.firmware else memory,
-        placement=spec.placement,
-        vcpus=spec.vcpus,
-        features=spec.cpu_features,
-        page_size=spec.page_size,
-        arch=spec.arch,
-        machine=spec.machine,
-        code=replace(code, firmware=spec.firmware),
-        host_devices=spec.host_devices,
-    )
 
 
 def _asks_alone(unit: Unit) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from ..domain import DomainSpec, ObservedDomain, Role
@@ -10,6 +13,7 @@ from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, HostPolicy, Topology
 from . import naming
 from .affinity import Neighbours
+from .arrange import Known, arrange
 from .book import Book
 from .changes import Changes
 from .component import components_of
@@ -39,6 +43,24 @@ class Intent:
     delete_data: bool = False
 
 
+@contextmanager
+def _collector_at_rest() -> Iterator[None]:
+    """Python's collector of circles kept from running: a plan makes none, and looking at all of a large fleet's records
+    again and again takes longer than planning."""
+    ran = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if not gc.get_freeze_count():
+            # What was made is as old as the rest from now on, or the collector would look at all of it at once.
+            gc.freeze()
+            gc.unfreeze()
+        if ran:
+            gc.enable()
+
+
+@_collector_at_rest()
 def make_plan(
     topology: Topology, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent
 ) -> Plan:
@@ -50,13 +72,15 @@ def make_plan(
     """
     view = _View(hosts, observed, intent)
     unplaced = _clashes(topology, view)
+    known: Known = {}
     while True:
         out = frozenset(item.client for item in unplaced)
-        draft = _draft(topology, view, out)
+        draft = _draft(topology, view, out, known)
         if not draft.unplaced:
             break
         # Once more without those: what an existing client has now must not go because it cannot have something else.
         unplaced += draft.unplaced
+        known = draft.known
     changes = Changes(view.mine, view.live, stores_of_others(observed, intent.owner), intent.delete_data)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return Plan(
@@ -128,10 +152,12 @@ class _Draft:
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     moves: list[Move] = field(default_factory=list)
+    known: Known = field(default_factory=dict)
 
 
-def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
-    """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says."""
+def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known) -> _Draft:
+    """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says.
+    `known` is how the draft before arranged them."""
     intent = view.intent
     declared = topology.clients
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
@@ -148,13 +174,14 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
     placement.book_what_stays(kept, units, topology.clients, trusts)
     draft = _Draft(gone)
     by_client = _by_client(wants)
-    for together in near.joined(components_of(topology.clients, units)):
-        for component, placed in placement.place_group(together, by_client):
-            draft.desired += placed.domains
-            draft.allocations += placed.allocations
-            draft.warnings += placed.warnings
-            if placed.refusals or not placed.domains:
-                draft.unplaced += _unplaced(component.clients, by_client, placed.refusals, placed.nearest)
+    arranged = arrange(placement, near.joined(components_of(topology.clients, units)), by_client, known)
+    draft.known = arranged.known
+    for placed in arranged.placed:
+        draft.desired += placed.domains
+        draft.allocations += placed.allocations
+        draft.warnings += placed.warnings
+    for component, refused in arranged.refused:
+        draft.unplaced += _unplaced(component.clients, by_client, refused.refusals, refused.nearest)
     for client, reason in () if draft.unplaced else near.lonely():
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))

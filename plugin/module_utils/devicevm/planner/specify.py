@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from ..domain import Attachment, CpuPlacement, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
@@ -38,16 +39,18 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     arch = footing.arch or host.arch
     name = code.image or unit.image
     if unit.observed and not code.firmware and keeps_image(unit.observed, name, arch):
-        return replace(
-            unit.observed,
-            emulators=emulators,
-            memory=footing.memory,
-            placement=footing.placement,
-            vcpus=footing.vcpus,
-            cpu_features=footing.features,
-            page_size=footing.page_size,
-            host_devices=footing.host_devices,
-        )
+        wanted_now: dict[str, Any] = {
+            "emulators": emulators,
+            "memory": footing.memory,
+            "placement": footing.placement,
+            "vcpus": footing.vcpus,
+            "cpu_features": footing.features,
+            "page_size": footing.page_size,
+            "host_devices": footing.host_devices,
+        }
+        # The same object where nothing changes: most of a fleet, which is compared by that from here on.
+        same = all(getattr(unit.observed, key) == value for key, value in wanted_now.items())
+        return unit.observed if same else replace(unit.observed, **wanted_now)
     image = None if code.firmware else image_named(host, name, footing.arch)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
     return DomainSpec(

@@ -110,6 +110,8 @@ def code_of(alternative: Alternative, book: Book, running: DomainSpec | None = N
 
 def in_order(alternative: Alternative) -> list[ResourceRequest]:
     """The requests as they are asked, with a thread to run on when the alternative names no processors."""
+    if len(alternative) == 1 and alternative[0].kind in CPU_KINDS:
+        return list(alternative)
     by_kind = {request.kind: request for request in alternative}
     if not by_kind.keys() & CPU_KINDS:
         by_kind["thread"] = _ANY_THREAD

@@ -44,7 +44,7 @@ def fit_cpus(
     near, beside = near_of(request), footing.beside
     if stray := strays(request, beside):
         return Misfit(stray)
-    nodes = nodes_for(request, book.host)
+    nodes = nodes_for(request, book)
     if near == "node" and beside is not None:
         theirs = client_nodes(beside, book)
         if len(theirs) != 1 or theirs[0] not in nodes:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from ...domain import CpuPlacement, DomainSpec, HostDevice
-from ...inventory.host import Host
 from ...manifest.topology import ResourceRequest
 from ..book import Book
 from ..code import Code
@@ -79,10 +78,9 @@ def words(request: ResourceRequest, noun: str) -> str:
     return f"{request.count} {dedicated}{noun}{'s' if request.count != 1 else ''}{sibling}{where}{beside}{emulator}"
 
 
-def nodes_for(request: ResourceRequest, host: Host) -> list[int | None]:
+def nodes_for(request: ResourceRequest, book: Book) -> list[int | None]:
     """The NUMA nodes to look at, one after the other; None stands for the whole host."""
     wanted = request.options.get("numaNode")
     if wanted is None and request.options.get("near") != "node":
         return [None]
-    nodes = sorted({cpu.node for cpu in host.cpus})
-    return [node for node in nodes if wanted in (None, "one", node)]
+    return [node for node in book.nodes if wanted in (None, "one", node)]

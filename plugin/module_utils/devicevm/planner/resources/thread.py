@@ -44,15 +44,15 @@ class Thread:
         if (placement.unit, len(cpus), placement.dedicated) != asked or not as_asked(request, placement, book):
             return False
         smt = request.options.get("smt", "prefer")
+        if smt == "prefer":
+            return not placement.idle
         cores = Counter(book.cpus[cpu].core for cpu in cpus if cpu in book.cpus)
         if smt == "isolate":
             held = set(cpus) | set(placement.idle)
             return max(cores.values(), default=1) == 1 and all(
                 cpu.id in held for core in book.cores if core[0].core in cores for cpu in core
             )
-        if smt == "require":
-            return all(cores[core[0].core] == len(core) for core in book.cores if core[0].core in cores)
-        return not placement.idle
+        return all(cores[core[0].core] == len(core) for core in book.cores if core[0].core in cores)
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 dedicated thread`."""
@@ -126,14 +126,13 @@ def _parted(book: Book, node: int | None, words: Callable[[], str]) -> Callable[
 def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
     """Vacant processors, first of cores that are begun already: whole cores are worth keeping whole. Of whole
     cores then as few as possible."""
-    groups = [
-        [cpu for cpu in core if cpu.vacant]
-        for core in on_node(book.cores, node)
-        if any(cpu.vacant for cpu in core) and book.parted(core[0])
-    ]
-    sizes = {core[0].core: len(core) for core in book.cores}
-    begun = [cpu for group in groups if len(group) < sizes[group[0].core] for cpu in group]
-    whole = [cpu for group in groups if len(group) == sizes[group[0].core] for cpu in group]
+    begun: list[CpuState] = []
+    whole: list[CpuState] = []
+    for core in book.cores if node is None else on_node(book.cores, node):
+        if not book.parted(core[0]):
+            continue
+        vacant = [cpu for cpu in core if not (cpu.pinned_by or cpu.reserved or cpu.pooled)]
+        (whole if len(vacant) == len(core) else begun).extend(vacant)
     return [*begun, *whole][:count]
 
 

@@ -1,0 +1,206 @@
+"""Whether a host takes several components together, and on which alternative each of their device VMs runs then.
+
+What asks for processors of its own is laid first, the most particular before the rest; what shares comes into what is
+left, and clients last. So the answer does not depend on the order in which components are named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..manifest.topology import ResourceRequest
+from .book import Book
+from .component import Component
+from .grouping import Unit
+from .resources import CPU_KINDS, Alternative, Footing, Misfit, fit_one
+from .runnable import why_not_boot, why_not_run
+from .specify import unit_memory
+
+TOGETHER = 100
+"""Device VMs on one host that are laid anew together; on a host with more, only what comes on top is laid."""
+TRIES = 600
+"""How many alternatives are looked at for one host at most, before it counts as refused."""
+_RANKS = {"thread": 1, "core": 2, "processor": 3}
+
+Order = tuple[bool, bool, int, int]
+_LAST: Order = (True, True, 0, 0)
+
+
+LOOK = 10
+"""What looking at an alternative costs of the work, when looking up what is known costs 1."""
+
+
+@dataclass
+class Work:
+    """What may still be done: counted, since a clock would give other plans elsewhere."""
+
+    left: int
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be tried."""
+        return self.left <= 0
+
+
+@dataclass(frozen=True)
+class Pick:
+    """A device VM and the number of the alternative that it is to run on."""
+
+    unit: Unit
+    alternative: int
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A device VM to be laid. Memory in bytes."""
+
+    unit: Unit
+    memory: int
+    alternatives: tuple[Alternative, ...]
+
+    @cached_property
+    def orders(self) -> tuple[Order, ...]:
+        """For each alternative, when it is to be laid."""
+        return tuple(_order(alternative) for alternative in self.alternatives)
+
+    @cached_property
+    def order(self) -> tuple[Order, str]:
+        """When it is to be laid: as its most particular alternative."""
+        return min(self.orders, default=_LAST), self.unit.name
+
+    @cached_property
+    def least_memory(self) -> int:
+        """Bytes of usual memory that it takes at least: none where it may have huge pages."""
+        huge = any(request.kind == "memory" for some in self.alternatives for request in some)
+        return 0 if huge else self.memory
+
+
+class Load:
+    """A component as it is laid: its device VMs and clients."""
+
+    def __init__(self, component: Component) -> None:
+        self.component = component
+        self.asked = [Asked(unit, unit_memory(unit), unit.resources) for unit in component.units]
+        self.clients = [(client.name, client.vm.vcpus, client.vm.memory) for client in component.clients]
+        self.least_vcpus = sum(vcpus for _name, vcpus, _memory in self.clients)
+        self.least_memory = sum(memory for _name, _vcpus, memory in self.clients)
+        self.least_memory += sum(one.least_memory for one in self.asked)
+        self.demands = component.demands
+
+    def refused_parts(self, book: Book, work: Work) -> Iterator[Hashable]:
+        """The demands among its own that the book has no room for: those of the whole, which is known to be refused,
+        and of each part that would be refused alone."""
+        yield self.demands[0]
+        parts = self.demands[1:]
+        for demand, asked in zip(parts, self.asked, strict=False):
+            work.left -= LOOK
+            book.parting.asks(asked.unit.name)
+            answers = (fit_one(one, book, asked.memory, asked.unit.size) for one in asked.alternatives)
+            if not any(isinstance(answer, Footing) for answer in answers):
+                yield demand
+        for demand, (_name, vcpus, memory) in zip(parts[len(self.asked) :], self.clients, strict=True):
+            if not book.takes(vcpus, memory):
+                yield demand
+
+
+def lay_out(book: Book, loads: Iterable[Load], work: Work) -> tuple[Pick, ...] | None:
+    """Book these components on top of what the book holds; None, and the book as it was, when they do not fit.
+
+    The picks are in the order in which they were booked.
+    """
+    loads = list(loads)
+    asked = sorted((one for load in loads for one in load.asked), key=lambda one: one.order)
+    work.left -= 1
+    vcpus, memory = sum(load.least_vcpus for load in loads), sum(load.least_memory for load in loads)
+    if len(asked) > TOGETHER or not book.takes(vcpus, memory):
+        return None
+    laying = _Laying(book, asked, [client for load in loads for client in load.clients], work)
+    return tuple(laying.picks) if laying.lay(0) else None
+
+
+class _Laying:
+    def __init__(self, book: Book, asked: list[Asked], clients: list[tuple[str, int, int]], work: Work) -> None:
+        self.book, self.asked, self.clients, self.work = book, asked, clients, work
+        self.picks: list[Pick] = []
+        self.later: list[tuple[Asked, int]] = []
+        self.tries = TRIES
+
+    def lay(self, index: int) -> bool:
+        """Lay the device VMs from there on, afterwards those on an alternative that is less particular than another
+        of theirs, then the clients."""
+        if index == len(self.asked):
+            return self._rest()
+        asked = self.asked[index]
+        for number, alternative in enumerate(asked.alternatives):
+            footing = self._footing(asked, alternative)
+            if footing is None:
+                continue
+            if asked.orders[number] != asked.order[0]:
+                # Only when the others are laid, it is known what is left for it.
+                self.later.append((asked, number))
+                if self.lay(index + 1):
+                    return True
+                self.later.pop()
+                continue
+            mark = self.book.mark()
+            self._book(asked, number, footing)
+            if self.lay(index + 1):
+                return True
+            self.book.back_to(mark)
+            self.picks.pop()
+        return False
+
+    def _rest(self) -> bool:
+        mark, before = self.book.mark(), len(self.picks)
+        for asked, number in sorted(self.later, key=lambda one: (one[0].orders[one[1]], one[0].unit.name)):
+            footing = self._footing(asked, asked.alternatives[number])
+            if footing is None:
+                break
+            self._book(asked, number, footing)
+        else:
+            if all(self._client(*client) for client in self.clients):
+                return True
+        self.book.back_to(mark)
+        del self.picks[before:]
+        return False
+
+    def _footing(self, asked: Asked, alternative: Alternative) -> Footing | None:
+        if self.work.over or self.tries <= 0:
+            return None
+        self.work.left -= LOOK
+        self.tries -= 1
+        self.book.parting.asks(asked.unit.name)
+        footing = fit_one(alternative, self.book, asked.memory, asked.unit.size)
+        if isinstance(footing, Misfit) or why_not_run(footing.code, asked.unit):
+            return None
+        if why_not_boot(self.book.host, asked.unit, footing):
+            return None
+        return footing
+
+    def _book(self, asked: Asked, number: int, footing: Footing) -> None:
+        placement, devices = footing.placement, footing.host_devices
+        self.book.book(asked.unit.name, placement, footing.vcpus, footing.memory, footing.page_size, devices)
+        self.picks.append(Pick(asked.unit, number))
+
+    def _client(self, name: str, vcpus: int, memory: int) -> bool:
+        if not self.book.takes(vcpus, memory):
+            return False
+        self.book.book(name, self.book.roaming(vcpus), vcpus, memory)
+        return True
+
+
+def _order(alternative: Alternative) -> Order:
+    """The most particular first: whole processors, what is bound to a node, whole cores, many; last what shares."""
+    requests = [request for request in alternative if request.kind in CPU_KINDS]
+    rank = max(map(_rank, requests), default=0)
+    bound = rank > 0 and any("numaNode" in request.options for request in requests)
+    return rank < _RANKS["processor"], not bound, -rank, -max((request.count for request in requests), default=1)
+
+
+def _rank(request: ResourceRequest) -> int:
+    """Threads that are alone on their cores, or want all of them, are as whole cores; what shares is below all."""
+    if request.options.get("smt", "prefer") != "prefer":
+        return _RANKS["core"]
+    return _RANKS[request.kind] if request.dedicated or request.kind != "thread" else 0

@@ -1,0 +1,301 @@
+"""Which of what is new goes to which host, when one by one in the order of their names leaves something out.
+
+The search works on books of its own and knows components by numbers. It tries other orders with the tightest host
+first, then makes room for what is left out by moving or exchanging one that is placed, and looks through all ways where
+they are few. It is bounded by counts (layout.Work): the same input gives the same answer, on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+
+from .book import Book
+from .layout import Load, Work, lay_out
+
+FEW = 2000
+"""Up to so many components other orders are tried; beyond, only what is left out is."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A component that is new. `kind`: equal for those that hosts take alike; `weight`: how many clients it has."""
+
+    number: int
+    load: Load
+    kind: int
+    weight: int
+
+
+@dataclass
+class Arrangement:
+    """Who is where. `batches`: for each host, those laid together, one batch after the other; `out`: who is nowhere."""
+
+    batches: dict[str, list[tuple[int, ...]]]
+    out: list[int] = field(default_factory=list)
+
+    def on(self, host: str) -> tuple[int, ...]:
+        """Everybody on a host."""
+        return tuple(number for batch in self.batches.get(host, ()) for number in batch)
+
+    def put(self, host: str, numbers: tuple[int, ...]) -> None:
+        """These are on the host, laid together."""
+        self.batches[host] = [numbers] if numbers else []
+
+
+class Rooms:
+    """The books that are tried on, each as it is before anything new, and what was found out about them.
+
+    `suits` tells whether a component may be on a host at all.
+    """
+
+    def __init__(
+        self, books: dict[str, Book], items: list[Item], suits: Callable[[Item, str], bool], work: Work
+    ) -> None:
+        self.books, self.items, self.work = books, items, work
+        self.marks = {name: book.mark() for name, book in books.items()}
+        self._suits = suits
+        self._total: list[int] = [max(1, sum(amounts)) for amounts in zip(*map(_left, books.values()), strict=True)]
+        self._known: dict[tuple[str, tuple[int, ...]], bool] = {}
+        self._hosts: dict[int, tuple[str, ...]] = {}
+        self._sizes: dict[int, float] = {}
+
+    def hosts(self, number: int) -> tuple[str, ...]:
+        """Where a component may be."""
+        item = self.items[number]
+        if item.kind not in self._hosts:
+            self._hosts[item.kind] = tuple(name for name in sorted(self.books) if self._suits(item, name))
+        return self._hosts[item.kind]
+
+    def size(self, number: int) -> float:
+        """The part of the fleet that a component takes, of what it takes most; 0 when no host takes it."""
+        item = self.items[number]
+        if item.kind not in self._sizes:
+            sizes = (self._size(item, name) for name in self.hosts(number))
+            self._sizes[item.kind] = next((size for size in sizes if size), 0.0)
+        return self._sizes[item.kind]
+
+    def _size(self, item: Item, name: str) -> float:
+        book = self.books[name]
+        before = _left(book)
+        if lay_out(book, [item.load], self.work) is None:
+            return 0.0
+        taken: list[float] = [was - now for was, now in zip(before, _left(book), strict=True)]
+        book.back_to(self.marks[name])
+        # Nothing is no size: what takes nothing is the smallest.
+        parts = [part / total for part, total in zip(taken, self._total, strict=True)]
+        return max(1e-9, *parts)
+
+    def holds(self, host: str, numbers: tuple[int, ...]) -> bool:
+        """Whether a host takes these together, and nothing else that is new."""
+        if self.work.left <= 0:
+            return False
+        self.work.left -= 1
+        if host not in self.books or any(host not in self.hosts(number) for number in numbers):
+            return False
+        key = host, tuple(sorted(self.items[number].kind for number in numbers))
+        if key not in self._known:
+            book = self.books[host]
+            found = lay_out(book, [self.items[number].load for number in numbers], self.work)
+            book.back_to(self.marks[host])
+            if self.work.over:
+                return False
+            self._known[key] = found is not None
+        return self._known[key]
+
+    def empty(self) -> None:
+        """Take back whatever is laid."""
+        for name, book in self.books.items():
+            book.back_to(self.marks[name])
+
+
+def _left(book: Book) -> tuple[int, int, int]:
+    return book.memory, len(book.vacant_cpus()), book.vcpus
+
+
+def improve(rooms: Rooms, first: Arrangement) -> Arrangement:
+    """The best arrangement that is found; `first` itself when none has more clients."""
+    items = rooms.items
+
+    def missing(one: Arrangement) -> int:
+        return sum(items[number].weight for number in one.out)
+
+    starts = [first]
+    if len(items) <= FEW:
+        starts += [_in_turn(rooms, order) for order in _orders(rooms)]
+    # Stable: of those as good, the one that comes first.
+    starts.sort(key=missing)
+    best = starts[0]
+    for start in starts:
+        if not best.out or rooms.work.over:
+            break
+        found = _repaired(rooms, start)
+        if missing(found) < missing(best):
+            best = found
+    if best.out and not rooms.work.over and len(items) <= FEW:
+        best = _Exhaustion(rooms, best, missing(best)).run()
+    return best if missing(best) < missing(first) else first
+
+
+def _orders(rooms: Rooms) -> list[list[int]]:
+    keys: list[Callable[[Item], tuple[float, ...]]] = [
+        lambda item: (rooms.size(item.number), item.kind, item.number),
+        lambda item: (-rooms.size(item.number), item.kind, item.number),
+        lambda item: (-item.load.least_memory, item.kind, item.number),
+        lambda item: (item.load.least_memory, item.kind, item.number),
+    ]
+    return [[item.number for item in sorted(rooms.items, key=key)] for key in keys]
+
+
+def _in_turn(rooms: Rooms, order: list[int]) -> Arrangement:
+    """One by one on the fullest host that takes it."""
+    result = Arrangement({name: [] for name in rooms.books})
+    # As in order.py: who has refused a demand refuses the like.
+    full: dict[Hashable, set[str]] = {}
+    fullness = {name: book.pressure for name, book in rooms.books.items()}
+    for number in order:
+        load = rooms.items[number].load
+        refused = set().union(*(full.get(demand, ()) for demand in load.demands))
+        hosts = [name for name in rooms.hosts(number) if name not in refused] if not rooms.work.over else []
+        for name in sorted(hosts, key=lambda name: (-fullness[name], name)):
+            book = rooms.books[name]
+            if lay_out(book, [load], rooms.work) is not None:
+                result.batches[name].append((number,))
+                fullness[name] = book.pressure
+                break
+            for demand in load.refused_parts(book, rooms.work):
+                full.setdefault(demand, set()).add(name)
+        else:
+            result.out.append(number)
+    rooms.empty()
+    return result
+
+
+def _repaired(rooms: Rooms, start: Arrangement) -> Arrangement:
+    """`start` with more of what was out: one that is placed is moved, exchanged, or left out for several others."""
+    now = Arrangement({name: list(batches) for name, batches in start.batches.items()}, list(start.out))
+    moved = True
+    while moved and now.out and not rooms.work.over:
+        moved = False
+        now.out.sort(key=lambda number: (rooms.size(number), number))
+        tried: set[int] = set()
+        for number in now.out:
+            kind = rooms.items[number].kind
+            if kind in tried:
+                continue
+            tried.add(kind)
+            if _insert(rooms, now, number) or _make_room(rooms, now, number):
+                now.out.remove(number)
+                moved = True
+                break
+        moved = moved or _exchange(rooms, now)
+    return now
+
+
+def _insert(rooms: Rooms, now: Arrangement, number: int) -> bool:
+    for host in rooms.hosts(number):
+        together = (*now.on(host), number)
+        if rooms.holds(host, together):
+            now.put(host, together)
+            return True
+    return False
+
+
+def _make_room(rooms: Rooms, now: Arrangement, number: int) -> bool:
+    """Put one on a host from which another one is moved, or exchanged for one elsewhere."""
+    for host in rooms.hosts(number):
+        there = now.on(host)
+        for other in _one_of_each(rooms, there):
+            stay = _without(there, other)
+            if not rooms.holds(host, (*stay, number)):
+                continue
+            for elsewhere in rooms.hosts(other):
+                if elsewhere == host:
+                    continue
+                with_it = (*now.on(elsewhere), other)
+                if rooms.holds(elsewhere, with_it):
+                    now.put(host, (*stay, number))
+                    now.put(elsewhere, with_it)
+                    return True
+                for third in _one_of_each(rooms, now.on(elsewhere)):
+                    without = (*_without(now.on(elsewhere), third), other)
+                    if rooms.holds(elsewhere, without) and rooms.holds(host, (*stay, number, third)):
+                        now.put(host, (*stay, number, third))
+                        now.put(elsewhere, without)
+                        return True
+                if rooms.work.over:
+                    return False
+    return False
+
+
+def _exchange(rooms: Rooms, now: Arrangement) -> bool:
+    """Leave out one that is placed for one or two smaller ones that are out, of no less clients."""
+    for host in sorted(now.batches):
+        there = now.on(host)
+        for other in sorted(_one_of_each(rooms, there), key=lambda number: (-rooms.size(number), number)):
+            for new in _in_place_of(rooms, now, host, other):
+                now.put(host, (*_without(there, other), *new))
+                now.out = [*(number for number in now.out if number not in new), other]
+                return True
+            if rooms.work.over:
+                return False
+    return False
+
+
+def _in_place_of(rooms: Rooms, now: Arrangement, host: str, other: int) -> Iterator[tuple[int, ...]]:
+    items = rooms.items
+    stay = _without(now.on(host), other)
+    singles = [number for number in _one_of_each(rooms, tuple(now.out)) if rooms.holds(host, (*stay, number))]
+    for index, first in enumerate(singles):
+        for second in now.out:
+            if second not in singles[:index] and second != first:
+                gain = items[first].weight + items[second].weight > items[other].weight
+                if gain and rooms.holds(host, (*stay, first, second)):
+                    yield first, second
+    for number in singles:
+        weight = items[number].weight - items[other].weight
+        # Each such exchange makes less of the fleet used, or more clients placed: they come to an end.
+        if weight > 0 or (weight == 0 and rooms.size(number) < rooms.size(other)):
+            yield (number,)
+
+
+class _Exhaustion:
+    """Looks through all ways, the hardest first, for one that leaves fewer out."""
+
+    def __init__(self, rooms: Rooms, best: Arrangement, missing: int) -> None:
+        self.rooms, self.best, self.missing = rooms, best, missing
+        self.order = sorted(rooms.items, key=lambda item: (-rooms.size(item.number), item.kind, item.number))
+        self.on: dict[str, tuple[int, ...]] = dict.fromkeys(rooms.books, ())
+
+    def run(self) -> Arrangement:
+        """The best."""
+        self._from(0, (), 0)
+        return self.best
+
+    def _from(self, index: int, out: tuple[int, ...], missing: int) -> None:
+        if missing >= self.missing or self.rooms.work.over:
+            return
+        if index == len(self.order):
+            self.missing = missing
+            self.best = Arrangement({name: [numbers] for name, numbers in self.on.items() if numbers}, list(out))
+            return
+        item = self.order[index]
+        for host in self.rooms.hosts(item.number):
+            before = self.on[host]
+            if self.rooms.holds(host, (*before, item.number)):
+                self.on[host] = (*before, item.number)
+                self._from(index + 1, out, missing)
+                self.on[host] = before
+        self._from(index + 1, (*out, item.number), missing + item.weight)
+
+
+def _without(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:
+    return tuple(one for one in numbers if one != number)
+
+
+def _one_of_each(rooms: Rooms, numbers: tuple[int, ...]) -> list[int]:
+    """The first of each kind: the others would do the same."""
+    found: dict[int, int] = {}
+    for number in numbers:
+        found.setdefault(rooms.items[number].kind, number)
+    return list(found.values())

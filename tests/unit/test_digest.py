@@ -1,0 +1,51 @@
+"""Digests of records: what a plan was made from is recognised by them."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+
+from devicevm.domain import ObservedDomain
+from devicevm.record import digest_of
+from world import ModelVmm, client, disk, host, topology
+
+
+def domain() -> ObservedDomain:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("a", disk())))
+    return vmm.domains["a-dvm"]
+
+
+def test_equal_records_have_one_digest_whatever_objects_they_are_made_of() -> None:
+    one = domain()
+    assert one.spec is one.active_spec and one.spec is not None
+    other = replace(one, active_spec=replace(one.spec))
+    assert other.spec is not other.active_spec
+    assert digest_of(one) == digest_of(other) == digest_of(domain())
+    assert digest_of(pickle.loads(pickle.dumps(host()))) == digest_of(host())  # noqa: S301
+
+
+def test_what_differs_anywhere_has_another_digest() -> None:
+    one = domain()
+    spec = one.spec
+    assert spec is not None
+    emulator = replace(spec.emulators[0], command=("other",))
+    others = [
+        replace(one, active=False),
+        replace(one, active_spec=None),
+        replace(one, spec=None),
+        replace(one, spec=replace(spec, memory=1)),
+        replace(one, active_spec=replace(spec, memory=1)),
+        replace(one, spec=replace(spec, emulators=(emulator,))),
+        replace(one, spec=replace(spec, placement=replace(spec.placement, idle=(7,)))),
+        replace(one, drift=("memory",)),
+        replace(one, live_drift=("memory",)),
+    ]
+    assert len({digest_of(other) for other in [one, *others]}) == 1 + len(others)
+
+
+def test_a_copy_with_a_change_does_not_keep_the_digest() -> None:
+    one = domain()
+    before = digest_of(one)
+    assert digest_of(replace(one, ready=False)) != before
+    assert digest_of(one) == before
