@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ..inventory.cpuset import format_cpuset
-from ..planner.plan import Action, Allocation, Effect, Phase, Plan, Step, Subject, Unplaced
+from ..planner.felt import words
+from ..planner.plan import Action, Allocation, Effect, Phase, Plan, Step, Subject, Unplaced, Until
 from ..quantity import format_bytes
 from . import output
 from .changes import Kind, kinds_of, summary
@@ -18,7 +19,7 @@ _SUBJECTS = {Subject.DEVICE_VM: "device VM", Subject.CLIENT: "client", Subject.S
 _EFFECTS = {
     Effect.NONE: "",
     Effect.LIVE: "while it runs",
-    Effect.RECONNECT: "its clients reconnect",
+    Effect.RECONNECT: "reconnects",
     Effect.RESTART: "restarts",
     Effect.REPLACE: "replaces",
     Effect.REMOVE: "takes away from",
@@ -63,9 +64,15 @@ def describe(step: Step) -> str:
 
 
 def effect(step: Step) -> str:
-    """` [restarts web]`; empty when nobody feels the step."""
-    words = _EFFECTS[step.effect]
-    if not words:
+    """` [restarts web; web is away until it has booted]`; empty when nobody feels the step."""
+    brief = _effect(step)
+    told = "".join(f"; {words(felt)}" for felt in step.felt if felt.until is not Until.NEVER)
+    return f"{brief[:-1]}{told}]" if brief and told else brief
+
+
+def _effect(step: Step) -> str:
+    verb = _EFFECTS[step.effect]
+    if not verb:
         return ""
     if step.effect is Effect.REMOVE and step.kind is Subject.STORE:
         return " [the data is lost]"
@@ -73,13 +80,15 @@ def effect(step: Step) -> str:
     if step.effect is Effect.REMOVE and step.kind is Subject.CLIENT:
         return " [it stops running]" if step.action is Action.STOP else " [it is gone]"
     whom = ", ".join(others) or ("it" if step.effect in (Effect.RESTART, Effect.REPLACE, Effect.REMOVE) else "")
-    return f" [{words} {whom}]" if whom else f" [{words}]"
+    return f" [{verb} {whom}]" if whom else f" [{verb}]"
 
 
 def describe_resource(allocation: Allocation) -> str:
-    """`core, CPUs 2,6, alone, memory 128MiB, channel stream`."""
+    """`core, CPUs 2,6, alone, memory 128MiB, channel stream`; what is no processor comes first."""
     cpus = f"CPUs {format_cpuset(allocation.cpus)}" if allocation.cpus else "any CPU"
-    parts = [allocation.unit, cpus, "alone" if allocation.dedicated else "shared"]
+    parts = [f"firmware {allocation.firmware}"] if allocation.firmware else []
+    parts += [f"block {', '.join(allocation.blocks)}"] if allocation.blocks else []
+    parts += [allocation.unit, cpus, "alone" if allocation.dedicated else "shared"]
     if allocation.nodes:
         parts.append(f"NUMA nodes {format_cpuset(allocation.nodes)}")
     return ", ".join([*parts, f"memory {format_bytes(allocation.memory)}", f"channel {allocation.channel}"])

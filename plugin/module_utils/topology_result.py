@@ -10,6 +10,7 @@ from typing import Any
 
 from .devicevm.apply.outcome import Outcome
 from .devicevm.domain import DomainSpec, ObservedDomain
+from .devicevm.planner.felt import words
 from .devicevm.planner.plan import Action, Effect, Plan, Step, Subject
 from .devicevm.record import to_data
 
@@ -131,7 +132,8 @@ def _felt(step: Step) -> str:
     if step.effect is Effect.NONE:
         return ""
     whom = f" {', '.join(step.affects)}" if step.affects else ""
-    return f" [{step.effect.value}{whom}]"
+    told = "".join(f"; {words(felt)}" for felt in step.felt)
+    return f" [{step.effect.value}{whom}{told}]"
 
 
 def _text(value: Mapping[str, Any], indent: str = "") -> str:

@@ -204,6 +204,12 @@ steps:
       description: The clients that feel it.
       type: list
       elements: str
+    felt:
+      description:
+        - For how long they feel it, with C(clients), C(until) (C(answered), C(booted), C(restarted) or C(never)) and,
+          where anything is known, C(seconds) with C(from) and C(to).
+      type: list
+      elements: dict
     result:
       description: What became of it, C(done), C(failed), C(skipped) or C(undone). Not in check mode.
       type: str
@@ -341,7 +347,7 @@ def converge(module: AnsibleModule) -> dict[str, Any]:
 def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:
     """Plan, and unless this is check mode carry the plan out."""
     topology, intent = wanted(module.params)
-    hosts, observed = survey(driver)
+    hosts, observed = survey(driver, topology)
     plan = make_plan(topology, hosts, observed, intent)
     result = planned(plan)
     try:

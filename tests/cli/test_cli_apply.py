@@ -254,7 +254,7 @@ def test_nobody_is_asked_about_what_nobody_feels(
     web.write_text(web.read_text().replace("256MiB", "512MiB"))
     said = cli("apply", web, stdin="n\n")
     assert said.status == 130
-    assert "[restarts web]" in said.err or "[restarts it]" in said.err
+    assert "[restarts it; web is away until it has booted]" in said.err
     assert cli("apply", web, "--auto-approve").status == 0
 
 

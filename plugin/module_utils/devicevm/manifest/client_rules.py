@@ -15,6 +15,7 @@ from .build import build_device, build_program
 from .declared import Declared
 from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
+from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
 from .storage import class_storage, relative_finding, storage_findings
 from .template import expand, template_values
@@ -28,6 +29,8 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
     """All that is wrong with one client and its devices."""
     yield from _boot_problems(document, declared)
     yield from _machine_problems(document)
+    yield from _placement_problems(document)
+    yield from cpu_problems(document, ("spec", "vm", "cpus"), document.spec["vm"].get("cpus", {}))
     seen: dict[str, int] = {}
     for index, device in enumerate(document.spec.get("devices", ())):
         place = ("spec", "devices", index)
@@ -102,6 +105,14 @@ def _machine_problems(document: Document) -> Iterator[Problem]:
             yield document.problem(place, f"<{tag}> cannot be set", "devicevm gives a domain its name and metadata")
 
 
+def _placement_problems(document: Document) -> Iterator[Problem]:
+    placement = document.spec.get("placement", {})
+    near, far = (placement.get(key, {}).get("matchLabels", {}) for key in ("affinity", "antiAffinity"))
+    if near and far and far.items() <= near.items():
+        message = "every client that affinity asks for is one that antiAffinity keeps away"
+        yield document.problem(("spec", "placement", "antiAffinity"), message, "take one of the two away")
+
+
 def _device_problems(document: Document, place: Place, device: dict[str, Any], declared: Declared) -> Iterator[Problem]:
     name = device["class"]
     if name not in declared.names["DeviceClass"]:
@@ -141,8 +152,9 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     program = build_program(class_.spec["program"])
     values = template_values(built, "0" if built.store or built.memory else "")
     try:
-        if not expand(program.command, values):
-            yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
+        for command in (program.command, *own_commands(class_.spec.get("resources", ()))):
+            if command and not expand(command, values):
+                yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
         expand((program.ready,), values)
     except DevicevmError as error:
         yield document.problem(place, f"class {class_.name}: {error.message}", error.hint or "give the parameter")

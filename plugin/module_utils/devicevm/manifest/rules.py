@@ -10,7 +10,7 @@ from .class_rules import class_problems
 from .client_rules import client_problems, sound_device_problems
 from .declared import Declared
 from .document import Document, Place, shown
-from .resource_rules import resource_problems
+from .resource_rules import pool_problems, resource_problems
 from .topology import Store
 from .wording import nearest
 
@@ -31,7 +31,9 @@ def rule_problems(declared: Declared) -> list[Problem]:
         problems += _device_vm_problems(document, declared)
     for kind in ("DeviceVM", "DeviceClass"):
         for document in declared.of(kind):
-            problems += resource_problems(document)
+            problems += resource_problems(document, declared)
+    for document in declared.of("Host"):
+        problems += pool_problems(document)
     problems += _policy_problems(declared)
     problems += _store_problems(declared)
     return problems
@@ -51,17 +53,19 @@ def _device_vm_problems(document: Document, declared: Declared) -> Iterator[Prob
         message = f"{document.name} is the name of a Client too, in {where}"
         yield document.problem(("metadata", "name"), message, "both become domains of the VMM: rename one")
     serves = document.spec.get("serves", {})
-    yield from _unknown(document, "classes", serves.get("classes", ()), "DeviceClass", declared)
+    yield from _unknown(document, ("serves", "classes"), serves.get("classes", ()), "DeviceClass", declared)
+    apart = document.spec.get("share", {}).get("antiAffinity", {}).get("classes", ())
+    yield from _unknown(document, ("share", "antiAffinity", "classes"), apart, "DeviceClass", declared)
     clients = serves.get("clients", ())
     if isinstance(clients, list):
-        yield from _unknown(document, "clients", clients, "Client", declared)
+        yield from _unknown(document, ("serves", "clients"), clients, "Client", declared)
 
 
-def _unknown(document: Document, key: str, names: list[str], kind: str, declared: Declared) -> Iterator[Problem]:
+def _unknown(document: Document, key: Place, names: list[str], kind: str, declared: Declared) -> Iterator[Problem]:
     for index, name in enumerate(names):
         if name not in declared.names[kind]:
             what = "device class" if kind == "DeviceClass" else "client"
-            place = ("spec", "serves", key, index)
+            place: Place = ("spec", *key, index)
             yield document.problem(place, f"{what} {shown(name)} is unknown", nearest(name, declared.names_of(kind)))
 
 

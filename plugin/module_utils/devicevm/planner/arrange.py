@@ -40,6 +40,9 @@ def arrange(
     `known` is the arrangement of an earlier draft of the same plan: it is taken when it is of these components.
     """
     result = Arranged()
+    if placement.neighbours.ruled:
+        _one_by_one(placement, components, wants, result)
+        return result
     new: list[Component] = []
     left: list[Component] = []
     for component in components:
@@ -58,6 +61,19 @@ def arrange(
         else:
             result.placed.append(placed)
     return result
+
+
+def _one_by_one(
+    placement: Placement, components: list[Component], wants: dict[str, list[Want]], result: Arranged
+) -> None:
+    """Where clients say who may be near whom: a host that takes one depends on who is there, which a search does not
+    know."""
+    for together in placement.neighbours.joined(components):
+        for component, placed in placement.place_group(together, wants):
+            if placed.refusals or not placed.domains:
+                result.refused.append((component, placed))
+            else:
+                result.placed.append(placed)
 
 
 class _New:

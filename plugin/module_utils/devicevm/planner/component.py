@@ -56,15 +56,28 @@ class Component:
         return [self.signature, *map(unit_demand, self.units), *map(client_demand, self.clients)]
 
 
+def merged(components: list[Component]) -> Component:
+    """Several components as one, for a host that takes all of them."""
+    if len(components) == 1:
+        return components[0]
+    clients = sorted((client for one in components for client in one.clients), key=lambda client: client.name)
+    units = sorted((unit for one in components for unit in one.units), key=lambda unit: unit.name)
+    return Component(clients, units)
+
+
 def unit_demand(unit: Unit) -> Hashable:
     """Equal for units that a host takes or refuses alike."""
     # Classes and declarations are the topology's: one object each for as long as a plan is made.
-    return "unit", id(unit.resources), unit.declared.memory if unit.declared else 0, unit.memory_needed, unit.image
+    memory = unit.declared.memory if unit.declared else 0
+    trusts = frozenset(want.client.trust_domain for want in unit.wants)
+    return "unit", id(unit.resources), memory, unit.memory_needed, unit.size, unit.image, trusts
 
 
 def client_demand(client: Client) -> Hashable:
     """Equal for clients that a host takes or refuses alike."""
-    return "client", client.vm.vcpus, client.vm.memory, client.vm.boot.guest_image
+    vm = client.vm
+    cpus = (vm.cpus.dedicated, *sorted(vm.cpus.options.items())) if vm.cpus else ()
+    return "client", vm.vcpus, vm.memory, vm.boot.guest_image, cpus
 
 
 def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:

@@ -11,21 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..domain import CpuPlacement, DomainSpec
+from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from .affinity import Neighbours
 from .book import Book, cpus_of
-from .component import Component, client_demand, unit_demand
+from .code import Code
+from .component import Component, client_demand, merged, unit_demand
 from .grouping import Unit
-from .layout import Pick
+from .layout import Pick, fit_client
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
+from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources.near import Beside
 from .resources.nearest import nearest_fit
-from .specify import image_named, specify_client, specify_device_vm, unit_memory
+from .runnable import why_not_run
+from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
+from .trust import Trusts
 
 ATTEMPTS = 256
 """How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
@@ -56,6 +61,7 @@ class Placement:
         owner: str,
         observed: dict[str, DomainSpec],
         strategy: PlacementStrategy = PlacementStrategy.PACK,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.owner = owner
         self.observed = observed
@@ -63,30 +69,60 @@ class Placement:
         mine = frozenset(observed)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
+        self.stands: dict[str, CpuPlacement] = {}
+        """Where what stays is."""
+        self.codes: dict[str, Code] = {}
         self.strategy = strategy
+        self.neighbours = neighbours or Neighbours((), {})
 
     @cached_property
     def order(self) -> HostOrder:
         """In which order hosts are tried: begun when what stays is booked."""
         return order_of(self.strategy, self.books)
 
-    def book_what_stays(self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...]) -> None:
-        """Book the domains that are there and go on: as they are, or with the memory they need now."""
+    def book_what_stays(
+        self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...], trusts: Trusts
+    ) -> None:
+        """Book the domains that are there and go on: as they are, or with the memory they need now.
+
+        `trusts` tells of every domain which trust domains it serves.
+        """
+        if len(set(trusts.values())) > 1:
+            for one in self.books.values():
+                if not one.policy.share_across_trust_domains:
+                    one.parting.trusts = trusts
         declared = {client.name: client.vm for client in clients}
-        demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
+        demands = {
+            unit.name: unit.observed.memory if unit.observed.firmware else unit_memory(unit)
+            for unit in units
+            if unit.observed
+        }
         asked = {unit.name: unit.resources for unit in units if unit.wants}
-        for spec in [*self.observed.values(), *kept]:
+        served = {unit.name: sorted(unit.clients) for unit in units}
+        # Clients first: what is to be near them is seen to be so, or not.
+        for spec in sorted([*self.observed.values(), *kept], key=lambda spec: spec.role is Role.DEVICE_VM):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
             if book is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
-            refusal = book.may_stay(spec.placement)
-            if spec.name in asked and not fulfilled(asked[spec.name], spec, book):
-                refusal = f"it has {describe_placement(spec.placement)}, which is not what is asked for now"
+            placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
+            refusal = "" if vm and not vm.cpus else book.may_stay(placement)
+            if wishes := ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name):
+                given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
+                self.codes[spec.name] = code_of(given, book, spec) if given else Code()
+                if not given:
+                    refusal = f"it has {describe_given(spec)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                book.book(spec.name, spec.placement, vcpus, memory, spec.page_size)
+                book.book(spec.name, placement, vcpus, memory, spec.page_size, spec.host_devices)
+                self.stands[spec.name] = placement
             self.staying[spec.name] = refusal
+
+    def _stand(self, clients: list[str]) -> Beside | None:
+        """Where these clients are and stay; None when that is not known of each."""
+        if any(name not in self.stands for name in clients):
+            return None
+        return tuple((name, self.stands[name]) for name in clients)
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
         """Place one component on the best host that takes all of it; book it there. What comes of it when none does
@@ -105,6 +141,8 @@ class Placement:
             return None if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
+            if self.neighbours.objections(component.clients, name):
+                continue  # not noted as refused: who comes later may change it
             placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
                 self.order.booked(name)
@@ -121,13 +159,12 @@ class Placement:
         book = self.books[name]
         mark = book.mark()
         trial = Trial(self, self.hosts[name], book, picks=picks)
-        together = Component(
-            [client for one in components for client in one.clients], [unit for one in components for unit in one.units]
-        )
+        together = merged(components)
         if not all(self.suits(one, name) for one in components) or trial.place(together, wants):
             book.back_to(mark)
             return None
         trial.warn_of_floating()
+        self.neighbours.settle(together.clients, name)
         self.order.booked(name)
         return trial.placed
 
@@ -149,6 +186,23 @@ class Placement:
         homes = {spec.host for spec in self._there(component)}
         return sorted(homes) or [host for name, host in component.told]
 
+    def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
+        """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
+        whole = merged(group)
+        placed = self.place(whole, wants)
+        if len(group) == 1 or not placed.refusals:
+            return [(whole, placed)]
+        found = []
+        for component in self.neighbours.apart(group):
+            alone = self.place(component, wants)
+            if alone.refusals:
+                # Why it is alone at all: those that it wants near may have found no place with it.
+                reasons = {name: (*alone.refusals.get(name, ()), *why) for name, why in placed.refusals.items()}
+                unique = {name: tuple(dict.fromkeys(why)) for name, why in reasons.items()}
+                alone = replace(alone, refusals={**alone.refusals, **unique})
+            found.append((component, alone))
+        return found
+
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
         book = self.books[name]
@@ -156,7 +210,7 @@ class Placement:
             if not _has_room(book, unit):
                 self.order.refused(unit_demand(unit), name)
         for client in component.clients:
-            if not book.takes(client.vm.vcpus, client.vm.memory):
+            if isinstance(fit_client(client, book), Misfit):
                 self.order.refused(client_demand(client), name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
@@ -166,7 +220,7 @@ class Placement:
         for unit in component.units:
             if any(_has_room(book, unit) for book in books):
                 continue
-            if words := nearest_fit(unit.resources, books, unit_memory(unit)):
+            if words := nearest_fit(unit.resources, books, unit_memory(unit), unit.size):
                 found.append(f"nearest for {unit.name}: {words}")
         return tuple(found)
 
@@ -195,6 +249,7 @@ class Placement:
             return Placed(refusals={name: tuple(found)})
         trial.warn_of_floating()
         trial.placed.host = name
+        self.neighbours.settle(component.clients, name)
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -213,6 +268,7 @@ class Placement:
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
+        reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
     def _there(self, component: Component) -> list[DomainSpec]:
@@ -241,16 +297,28 @@ class Trial:
             greedy_first = [pick.unit for pick in self.picks]
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
+        pinned = [client for client in component.clients if client.vm.cpus]
+
+        def clients(some: list[Client]) -> list[str]:
+            return [
+                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
+            ]
+
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return [
-                reason
-                for client in component.clients
-                for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return clients([client for client in component.clients if not client.vm.cpus])
 
-        return rest(0)
+        # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
+        return clients(pinned) or rest(0)
+
+    def _beside(self, unit: Unit) -> Beside:
+        """Where the clients of a unit are, or are going to be."""
+        there = {spec.name: spec.placement for spec in self.placed.domains}
+        roaming = self.book.roaming(1)
+        return tuple(
+            (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
+        )
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
@@ -260,15 +328,21 @@ class Trial:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
-            self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
+            code = self.placement.codes.get(unit.name, Code())
+            self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
             return rest()
+        self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
         picked = next((pick.alternative for pick in self.picks if pick.unit is unit), 0)
-        for number, (alternative, answer) in enumerate(fits(unit.resources, self.book, memory)):
+        answers = fits(unit.resources, self.book, memory, unit.size, self._beside(unit))
+        for number, (alternative, answer) in enumerate(answers):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
-            if missing := self._lacks_image(unit, answer.arch):
+            if other := why_not_run(answer.code, unit):
+                reasons.append(_of(alternative, _said(other)))
+                continue
+            if missing := self._lacks_image(unit, answer):
                 reasons.append(_said(missing))
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
@@ -276,7 +350,9 @@ class Trial:
                 reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
                 continue
             told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
-            self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
+            self.book.book(
+                unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
+            )
             self._accept(unit, answer, tuple(told))
             failed = rest()
             if not failed:
@@ -286,15 +362,16 @@ class Trial:
                 return failed
             self.book.back_to(mark)
             self._take_back(before)
+            self.book.parting.asks(unit.name)  # the next alternative is looked for on its behalf again
             reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
         if not self.telling:
             return [_UNTOLD]
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
 
-    def _lacks_image(self, unit: Unit, arch: str) -> str:
+    def _lacks_image(self, unit: Unit, footing: Footing) -> str:
         """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
-        host, name = self.host, unit.image
-        if unit.observed and unit.observed.arch == (arch or host.arch):
+        host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
+        if footing.code.firmware or (there and keeps_image(there, name, arch or host.arch)):
             return ""
         if GUESTS not in host.vmm.supports or image_named(host, name, arch):
             return ""
@@ -319,11 +396,16 @@ class Trial:
                 f"{client.name}: image {boot.guest_image} is not there: "
                 f"build it with 'devicevm image build {boot.guest_image}'"
             ]
-        if self.placement.staying.get(client.name) != "":
-            if not self.book.takes(client.vm.vcpus, client.vm.memory):
-                return [f"{client.name}: {self.book.lacks(client.vm.vcpus, client.vm.memory)}"]
-            self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
-        spec = specify_client(client, wants, homes, self.host, self.placement.owner)
+        if self.placement.staying.get(client.name) == "":
+            placement = self.placement.stands[client.name]
+        else:
+            self.book.parting.asks(client.name)
+            answer = fit_client(client, self.book)
+            if isinstance(answer, Misfit):
+                return [f"{client.name}: {answer.reason}"]
+            placement = answer.placement
+            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+        spec = specify_client(client, wants, homes, self.host, self.placement.owner, placement)
         there = self.placement.observed.get(client.name)
         self.placed.domains.append(there if there is not None and there == spec else spec)
         return []
@@ -352,7 +434,17 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         nodes=spec.placement.nodes,
         serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
         reasons=reasons,
+        firmware=spec.firmware.path if spec.firmware else "",
+        blocks=tuple(device.address for device in spec.host_devices),
     )
+
+
+def describe_given(spec: DomainSpec) -> str:
+    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU 3 as thread`, `0000:03:00.0 and CPU 3 as thread`."""
+    placement = describe_placement(spec.placement)
+    if spec.host_devices:
+        return f"{', '.join(device.address for device in spec.host_devices)} and {placement}"
+    return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
 
 
 def describe_placement(placement: CpuPlacement) -> str:
@@ -368,8 +460,9 @@ def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
 
 def _has_room(book: Book, unit: Unit) -> bool:
     """Whether a host takes a unit alone."""
+    book.parting.asks(unit.name)
     memory = unit_memory(unit)
-    return any(isinstance(fit_one(alternative, book, memory), Footing) for alternative in unit.resources)
+    return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
 
 
 def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
@@ -380,14 +473,24 @@ def _said(text: str) -> Callable[[], str]:
     return lambda: text
 
 
-def footing_of(spec: DomainSpec, memory: int) -> Footing:
-    """What a device VM stands on now, with the memory it is to have."""
-    return Footing(memory, spec.placement, spec.vcpus, spec.cpu_features, spec.page_size, spec.arch)
+def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
+    """What a device VM stands on now, with the memory it is to have: firmware's machine keeps what it has."""
+    return Footing(
+        memory=spec.memory if spec.firmware else memory,
+        placement=spec.placement,
+        vcpus=spec.vcpus,
+        features=spec.cpu_features,
+        page_size=spec.page_size,
+        arch=spec.arch,
+        machine=spec.machine,
+        code=replace(code, firmware=spec.firmware),
+        host_devices=spec.host_devices,
+    )
 
 
 def _asks_alone(unit: Unit) -> bool:
     return any(
-        request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread")
+        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
         for alternative in unit.resources
         for request in alternative
     )

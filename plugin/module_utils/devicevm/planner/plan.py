@@ -52,6 +52,36 @@ class Effect(str, Enum):
     REMOVE = "remove"
 
 
+class Until(str, Enum):
+    """What ends the time in which a client feels a step."""
+
+    ANSWERED = "answered"
+    """Its device VM has answered for each of its devices: the step that starts or changes it is done then."""
+    BOOTED = "booted"
+    """The client has booted: nobody but its user knows how long that takes."""
+    RESTARTED = "restarted"
+    """Somebody restarts the client, which is not declared here, or its user does."""
+    NEVER = "never"
+    """It is gone."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """An estimate, in whole seconds: at least `from_`, and `to` where that is known (0: it is not)."""
+
+    from_: int
+    to: int = 0
+
+
+@dataclass(frozen=True)
+class Felt:
+    """Who feels a step until when, and for about how long where anything is known of that (planner/felt.py)."""
+
+    clients: tuple[str, ...]
+    until: Until
+    seconds: Seconds | None = None
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing to do. `id` is unique in the plan, `after` names the steps that must be done before.
@@ -69,6 +99,8 @@ class Step:
     after: tuple[str, ...] = ()
     affects: tuple[str, ...] = ()
     store: Store | None = None
+    felt: tuple[Felt, ...] = ()
+    """For how long; a client that several steps affect is told with the one that it feels."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +119,10 @@ class Allocation:
     serves: tuple[str, ...] = ()
     """`client/device` of each device it emulates."""
     reasons: tuple[str, ...] = ()
+    firmware: str = ""
+    """The path of what it runs in place of an operating system."""
+    blocks: tuple[str, ...] = ()
+    """Addresses of the host's devices that it is given."""
 
 
 @dataclass(frozen=True)

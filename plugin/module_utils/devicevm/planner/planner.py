@@ -10,17 +10,20 @@ from dataclasses import dataclass, field, replace
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
-from ..manifest.topology import Client, Topology
+from ..manifest.topology import Client, HostPolicy, Topology
 from . import naming
+from .affinity import Neighbours
 from .arrange import Known, arrange
 from .changes import Changes
 from .component import components_of
+from .felt import with_felt
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Unplaced
 from .requests import Want, wants_of
 from .specify import state_digest
 from .storage import describe_store, identity, stores_of_others
+from .trust import crossings, trusts_of
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,7 @@ def make_plan(
     known: Known = {}
     while True:
         out = frozenset(item.client for item in unplaced)
-        rest = replace(topology, clients=tuple(one for one in topology.clients if one.name not in out))
-        draft = _draft(rest, view, out, known)
+        draft = _draft(topology, view, out, known)
         if not draft.unplaced:
             break
         # Once more without those: what an existing client has now must not go because it cannot have something else.
@@ -82,7 +84,7 @@ def make_plan(
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=tuple(changes.steps.values()),
+        steps=with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects),
         allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
@@ -146,17 +148,22 @@ class _Draft:
 
 
 def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known) -> _Draft:
-    """Group and place the devices of all clients; those of `spared` are kept whatever `intent` says. `known` is how the
-    draft before arranged them."""
+    """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says.
+    `known` is how the draft before arranged them."""
     intent = view.intent
+    declared = topology.clients
+    topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
     undeclared = view.undeclared(topology)
     gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
     kept = [one.spec for one in undeclared if one not in gone and one.spec]
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
     policies = {policy.name: policy for policy in topology.hosts}
-    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement)
-    placement.book_what_stays(kept, units, topology.clients)
+    places = {spec.name: spec.host for spec in view.specs.values() if spec.role is Role.CLIENT}
+    near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
+    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near)
+    trusts = trusts_of(view.observed, units, topology.clients)
+    placement.book_what_stays(kept, units, topology.clients, trusts)
     draft = _Draft(gone)
     by_client = _by_client(wants)
     arranged = arrange(placement, components_of(topology.clients, units), by_client, known)
@@ -167,10 +174,27 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
         draft.warnings += placed.warnings
     for component, refused in arranged.refused:
         draft.unplaced += _unplaced(component.clients, by_client, refused.refusals, refused.nearest)
+    for client, reason in () if draft.unplaced else near.lonely():
+        if client.name not in spared:
+            draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units)
+    draft.warnings += _crossings(draft.desired, view, policies, trusts)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
     return draft
+
+
+def _crossings(
+    desired: list[DomainSpec], view: _View, policies: dict[str, HostPolicy], trusts: dict[str, frozenset[str]]
+) -> list[str]:
+    """What the user should know of cores that were shared across trust domains before that was refused."""
+    mine = {spec.name for spec in desired}
+    others = [one.spec for one in view.observed if one.spec and one.name not in mine and one.owner != view.intent.owner]
+    return [
+        f"{one} and {other} on {host} share the core of CPU {core} across trust domains: restart one elsewhere with "
+        "--rebalance, or declare it with shareAcrossTrustDomains of the Host"
+        for host, one, other, core in crossings([*desired, *others], view.hosts, policies, trusts)
+    ]
 
 
 def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: frozenset[str]) -> list[Unit]:
@@ -185,6 +209,7 @@ def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: froze
         kept,
         lambda name: name not in names and not view.why_not_called(name),
         view.live,
+        {class_.name: class_.resources for class_ in topology.classes},
     )
 
 

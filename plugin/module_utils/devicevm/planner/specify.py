@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..domain import Attachment, DomainSpec, ObservedDomain, Role
+from ..domain import Attachment, CpuPlacement, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
@@ -33,10 +33,12 @@ def unit_memory(unit: Unit) -> int:
 def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> DomainSpec:
     """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
-    wanted = [emulator_of(want, owner, unit.name, runtime) for want in unit.wants]
+    code = footing.code
+    wanted = [emulator_of(want, owner, unit.name, runtime, code) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
-    if unit.observed and unit.observed.arch == arch and boots(unit.observed, unit.image):
+    name = code.image or unit.image
+    if unit.observed and not code.firmware and keeps_image(unit.observed, name, arch):
         wanted_now: dict[str, Any] = {
             "emulators": emulators,
             "memory": footing.memory,
@@ -44,11 +46,12 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             "vcpus": footing.vcpus,
             "cpu_features": footing.features,
             "page_size": footing.page_size,
+            "host_devices": footing.host_devices,
         }
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
-        same = all(getattr(unit.observed, name) == value for name, value in wanted_now.items())
+        same = all(getattr(unit.observed, field) == value for field, value in wanted_now.items())
         return unit.observed if same else replace(unit.observed, **wanted_now)
-    image = image_named(host, unit.image, footing.arch)
+    image = None if code.firmware else image_named(host, name, footing.arch)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
     return DomainSpec(
         name=unit.name,
@@ -60,21 +63,26 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         memory=footing.memory,
         accelerator=host.accelerator if arch == host.arch else TRANSLATOR,
         arch=arch,
-        machine=MACHINES.get(arch, "pc"),
+        machine=footing.machine if code.firmware else MACHINES.get(arch, "pc"),
         boot=boot,
         placement=footing.placement,
         emulators=emulators,
-        control=naming.control_address(runtime, owner, unit.name),
-        console=naming.console_log(host.vmm.log_dir or runtime, unit.name),
+        # Firmware has nobody to ask, and writes to its devices alone.
+        control="" if code.firmware else naming.control_address(runtime, owner, unit.name),
+        console="" if code.firmware else naming.console_log(host.vmm.log_dir or runtime, unit.name),
         image=f"{image.name}-{image.digest[:12]}" if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
         cpu_features=footing.features,
         page_size=footing.page_size,
+        host_devices=footing.host_devices,
+        firmware=code.firmware,
     )
 
 
-def specify_client(client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str) -> DomainSpec:
+def specify_client(
+    client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str, placement: CpuPlacement
+) -> DomainSpec:
     """A client VM; `homes` tells the device VM of each of its devices by `client.device`."""
     runtime = host.vmm.runtime_dir
     return DomainSpec(
@@ -89,6 +97,7 @@ def specify_client(client: Client, wants: list[Want], homes: dict[str, str], hos
         arch=host.arch,
         machine=client.vm.machine,
         boot=resolve_boot(client.vm.boot, host),
+        placement=placement,
         attachments=tuple(
             Attachment(
                 name=want.device.name,
@@ -116,9 +125,10 @@ def resolve_boot(boot: Boot, host: Host) -> Boot:
     return replace(boot, kernel=image.kernel, initrd=image.initramfs, command_line=line)
 
 
-def boots(spec: DomainSpec, image: str) -> bool:
-    """Whether a device VM boots some build of the image of that name."""
-    return not spec.image or spec.image.rpartition("-")[0] == image
+def keeps_image(spec: DomainSpec, image: str, arch: str) -> bool:
+    """Whether a device VM boots some build of the image of that name already, for that architecture."""
+    named = not spec.image or spec.image.rpartition("-")[0] == image
+    return named and spec.arch == arch and spec.firmware is None
 
 
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
@@ -132,4 +142,6 @@ def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
 
 def state_digest(hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...]) -> str:
     """What a plan was made from, on the VMM's side."""
+    # Of files, what is planned with is in the domains, and looked at once more when they start.
+    hosts = tuple(replace(host, files=()) if host.files else host for host in hosts)
     return digest([[digest_of(host) for host in hosts], [digest_of(domain) for domain in observed]])

@@ -1,0 +1,136 @@
+"""No processor core is shared across trust domains, unless that is declared.
+
+What runs on one thread of a core can learn of what runs on its siblings, and more of what takes turns on one thread.
+So device VMs are on one core only if the trust domains that one serves are among those of the other: who declares a
+device VM of the scope `host` has declared that those share. `shareAcrossTrustDomains` of a Host declares it for all,
+and `sharedCpus` for the cores of its pool.
+
+What is not known is not kept apart: domains that are not devicevm's, and what is not pinned to any processor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..domain import DomainSpec, ObservedDomain, Role
+from ..inventory.cpuset import format_cpuset
+from ..inventory.host import Host
+from ..manifest.topology import Client, HostPolicy
+from .grouping import Unit
+
+Trusts = Mapping[str, frozenset[str]]
+"""The trust domains that a domain serves, by its name."""
+
+_ANY: frozenset[str] = frozenset()
+
+
+class Thread(Protocol):
+    """A thread of a core, and who is pinned to it."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def pinned_by(self) -> list[str]: ...
+    @property
+    def pooled(self) -> bool | None: ...
+
+
+@dataclass
+class Parting:
+    """Who may be beside whom on a host's cores. `asking` are the trust domains of whom processors are looked for."""
+
+    trusts: Trusts = field(default_factory=dict)
+    asking: frozenset[str] = _ANY
+
+    def asks(self, name: str) -> None:
+        """From now on processors are looked for on behalf of this domain."""
+        self.asking = self.trusts.get(name, _ANY)
+
+    def strangers(self, core: tuple[Thread, ...], asking: frozenset[str] | None = None) -> list[str]:
+        """Who is on a core beside whom the one that asks may not be."""
+        mine = self.asking if asking is None else asking
+        if not mine or not self.trusts or all(thread.pooled for thread in core):
+            return []
+        found = {name for thread in core for name in thread.pinned_by}
+        return sorted(name for name in found if not compatible(mine, self.trusts.get(name, _ANY)))
+
+    def reluctant(self, cores: Iterable[tuple[Thread, ...]]) -> frozenset[int]:
+        """The threads to leave to others, where that can be: each trust domain has its share of the cores."""
+        if not self.asking or not self.trusts:
+            return frozenset()
+        allowed = [core for core in cores if not self.strangers(core)]
+        own = [core for core in allowed if any(name in self.trusts for thread in core for name in thread.pinned_by)]
+        domains = len(frozenset[str]().union(*self.trusts.values()))
+        if len(own) < max(1, sum(1 for core in cores) // max(1, domains)):
+            return frozenset()
+        return frozenset(thread.id for core in allowed if core not in own for thread in core)
+
+    def told(self, cores: Iterable[tuple[Thread, ...]], asking: frozenset[str]) -> str:
+        """Which cores another trust domain has: `CPUs 0-1 are on cores of trust domain red (storage-red)`."""
+        taken: dict[tuple[str, ...], list[int]] = {}
+        for core in cores:
+            if names := self.strangers(core, asking):
+                taken.setdefault(tuple(names), []).extend(thread.id for thread in core)
+        parts = []
+        for there, cpus in taken.items():
+            whose = ", ".join(sorted(frozenset[str]().union(*(self.trusts[name] for name in there)) - asking))
+            parts.append(f"CPU {format_cpuset(cpus)} on cores of trust domain {whose} ({', '.join(there)})")
+        if not parts:
+            return ""
+        return f"{', '.join(parts)}: cores are shared only where shareAcrossTrustDomains of the Host says so"
+
+
+def compatible(one: frozenset[str], other: frozenset[str]) -> bool:
+    """Whether who serves these trust domains and who serves those may be on one core."""
+    return one <= other or other <= one
+
+
+def trusts_of(
+    observed: Iterable[ObservedDomain], units: Iterable[Unit], clients: Iterable[Client]
+) -> dict[str, frozenset[str]]:
+    """Whom every domain of devicevm's serves: any owner's that are there, and the plan's own as they are to be."""
+    specs = [domain.spec for domain in observed if domain.spec]
+    of_client = {(spec.owner, spec.name): spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
+    found: dict[str, frozenset[str]] = {}
+    for spec in specs:
+        served = {of_client.get((spec.owner, one.client), spec.trust_domain) for one in spec.emulators}
+        found[spec.name] = frozenset(served) or frozenset((spec.trust_domain,))
+    for client in clients:
+        found[client.name] = frozenset((client.trust_domain,))
+    for unit in units:
+        kept = [found.get(one.client, _ANY) for one in unit.kept]
+        wanted = {want.client.trust_domain for want in unit.wants}
+        found[unit.name] = frozenset(wanted).union(*kept)
+    return found
+
+
+def crossings(
+    specs: Iterable[DomainSpec], hosts: Iterable[Host], policies: Mapping[str, HostPolicy], trusts: Trusts
+) -> Iterator[tuple[str, str, str, int]]:
+    """Two domains of different trust domains on one core, with the host and the core's first CPU, once for each two."""
+    here: dict[str, list[DomainSpec]] = {}
+    for spec in specs:
+        here.setdefault(spec.host, []).append(spec)
+    for host in hosts:
+        policy = policies.get(host.name)
+        if policy and policy.share_across_trust_domains:
+            continue
+        first = {cpu.id: min((cpu.id, *cpu.siblings)) for cpu in host.cpus}
+        on: dict[int, set[str]] = {}
+        for spec in here.get(host.name, ()):
+            placement = spec.placement
+            cpus = {cpu for pin in (*placement.vcpus, placement.idle) for cpu in pin}
+            for cpu in cpus.difference(policy.shared_cpus if policy else ()):
+                on.setdefault(first.get(cpu, cpu), set()).add(spec.name)
+        seen: set[tuple[str, str]] = set()
+        for core in sorted(on):
+            names = sorted(on[core])
+            for index, one in enumerate(names):
+                for other in names[index + 1 :]:
+                    if (one, other) in seen or compatible(trusts.get(one, _ANY), trusts.get(other, _ANY)):
+                        continue
+                    seen.add((one, other))
+                    yield host.name, one, other, core
