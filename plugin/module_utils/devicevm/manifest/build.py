@@ -22,6 +22,7 @@ from .topology import (
     Device,
     DeviceClass,
     DeviceVM,
+    FloatingDomains,
     HostPolicy,
     PlacementStrategy,
     Program,
@@ -187,6 +188,7 @@ def _host(document: Document) -> HostPolicy:
         headroom_vcpus=headroom.get("vcpus", 0),
         shared_cpus=cpus_named(spec.get("sharedCpus", ())),
         share_across_trust_domains=spec.get("shareAcrossTrustDomains", False),
+        floating_domains=FloatingDomains(spec.get("floatingDomains", HostPolicy.floating_domains.value)),
     )
 
 

@@ -158,17 +158,14 @@ class Book:
         return self._free
 
     @property
-    def floating(self) -> tuple[str, ...]:
-        """The domains that may run on any processor, dedicated ones included."""
-        return tuple(sorted(holding.domain for holding in self.holdings if holding.floats))
-
-    @property
     def held(self) -> dict[str, str]:
         """Address of each device of the host that somebody holds -> the domain."""
         return {address: one.domain for one in reversed(self.holdings) for address in one.node_devices}
 
     def pool(self, node: int | None = None) -> tuple[int, ...]:
         """The shared pool (of one node), as far as it can be shared; empty where none is declared."""
+        if not self.policy.shared_cpus:
+            return ()
         return tuple(cpu.id for cpu in self.cpus.values() if cpu.pooled and cpu.shareable and node in (None, cpu.node))
 
     def roaming(self, vcpus: int) -> CpuPlacement:

@@ -16,6 +16,7 @@ from ..manifest.topology import Client, ResourceRequest
 from .book import Book
 from .code import Code
 from .component import Component
+from .floating import homeless
 from .grouping import Unit
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one
 from .resources.near import Beside
@@ -182,7 +183,8 @@ class _Laying:
                 break
             self._book(asked, number, footing)
         else:
-            if all(self._client(client) for client in self.clients if not client.vm.cpus):
+            fit = all(self._client(client) for client in self.clients if not client.vm.cpus)
+            if fit and not homeless(self.book):
                 return True
         self.book.back_to(mark)
         del self.picks[before:]
@@ -200,6 +202,8 @@ class _Laying:
         return footing
 
     def _beside(self, unit: Unit) -> Beside:
+        if not any("near" in request.options for alternative in unit.resources for request in alternative):
+            return ()
         roaming = self.book.roaming(1)
         return tuple((name, self.places.get(name, roaming)) for name in sorted(unit.clients))
 

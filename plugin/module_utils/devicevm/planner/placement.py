@@ -20,6 +20,7 @@ from .affinity import Neighbours
 from .book import Book, cpus_of
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
+from .floating import homeless, told
 from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
@@ -29,7 +30,7 @@ from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describ
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
-from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
+from .specify import allocation_of, image_named, keeps_image, specify_client, specify_device_vm, unit_memory
 from .trust import Trusts
 
 ATTEMPTS = 256
@@ -307,13 +308,15 @@ class Trial:
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return clients([client for client in component.clients if not client.vm.cpus])
+            return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
         return clients(pinned) or rest(0)
 
     def _beside(self, unit: Unit) -> Beside:
-        """Where the clients of a unit are, or are going to be."""
+        """Where the clients of a unit that is to be near them are, or are going to be."""
+        if not any("near" in request.options for alternative in unit.resources for request in alternative):
+            return ()
         there = {spec.name: spec.placement for spec in self.placed.domains}
         roaming = self.book.roaming(1)
         return tuple(
@@ -412,31 +415,20 @@ class Trial:
 
     def warn_of_floating(self) -> None:
         """Tell which domains may run on processors that are dedicated now."""
-        for spec in self.placed.domains:
-            if spec.placement.dedicated and self.placement.staying.get(spec.name) != "" and self.book.floating:
-                cpus = format_cpuset(cpus_of(spec.placement))
-                self.placed.warnings.append(
-                    f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                    f"there too: {', '.join(self.book.floating)}"
-                )
-
-
-def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
-    """The plan's line on what runs a device VM's emulation code."""
-    return Allocation(
-        device_vm=spec.name,
-        host=spec.host,
-        unit=spec.placement.unit,
-        cpus=cpus_of(spec.placement),
-        memory=spec.memory,
-        channel=", ".join(sorted({emulator.channel.kind for emulator in spec.emulators})),
-        dedicated=spec.placement.dedicated,
-        nodes=spec.placement.nodes,
-        serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
-        reasons=reasons,
-        firmware=spec.firmware.path if spec.firmware else "",
-        blocks=tuple(device.address for device in spec.host_devices),
-    )
+        alone = [
+            spec
+            for spec in self.placed.domains
+            if spec.placement.dedicated and self.placement.staying.get(spec.name) != ""
+        ]
+        floating = told(self.book, self.placement.owner) if alone else ()
+        if not floating:
+            return
+        for spec in alone:
+            cpus = format_cpuset(cpus_of(spec.placement))
+            self.placed.warnings.append(
+                f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
+                f"there too: {', '.join(floating)}"
+            )
 
 
 def describe_given(spec: DomainSpec) -> str:

@@ -14,9 +14,11 @@ from ..manifest.topology import Client, HostPolicy, Topology
 from . import naming
 from .affinity import Neighbours
 from .arrange import Known, arrange
+from .book import Book
 from .changes import Changes
 from .component import components_of
 from .felt import with_felt
+from .floating import Move, add_steps, confined, moves, unconfined
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Unplaced
@@ -84,7 +86,12 @@ def make_plan(
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects),
+        steps=with_felt(
+            add_steps(changes.steps, draft.moves, draft.desired),
+            changes.domains,
+            frozenset(changes.restarts),
+            changes.reconnects,
+        ),
         allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
@@ -99,7 +106,7 @@ class _View:
     def __init__(self, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent) -> None:
         self.hosts, self.observed, self.intent = hosts, observed, intent
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
-        self.specs = {name: domain.spec for name, domain in self.mine.items() if domain.spec}
+        self.specs = {name: unconfined(domain.spec) for name, domain in self.mine.items() if domain.spec}
         self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
         holdings = [holding for host in hosts for holding in host.holdings]
         self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
@@ -145,6 +152,7 @@ class _Draft:
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     known: Known = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
 
 
 def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known) -> _Draft:
@@ -155,7 +163,7 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
     undeclared = view.undeclared(topology)
     gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
-    kept = [one.spec for one in undeclared if one not in gone and one.spec]
+    kept = [view.specs[one.name] for one in undeclared if one not in gone and one.spec]
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
     policies = {policy.name: policy for policy in topology.hosts}
@@ -178,6 +186,10 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units)
+    books = placement.books
+    draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
+    draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.mine)]
     draft.warnings += _crossings(draft.desired, view, policies, trusts)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
@@ -195,6 +207,14 @@ def _crossings(
         "--rebalance, or declare it with shareAcrossTrustDomains of the Host"
         for host, one, other, core in crossings([*desired, *others], view.hosts, policies, trusts)
     ]
+
+
+def _kept_off(one: ObservedDomain, view: _View, books: dict[str, Book]) -> list[DomainSpec]:
+    """A client that stays as it is, when it must run on other processors all the same: it floats, and may be moved."""
+    if one.spec is None or not one.active or one.active_spec not in (None, one.spec) or one.spec.host not in books:
+        return []
+    spec = confined(view.specs[one.name], books[one.spec.host])
+    return [spec] if spec != one.spec else []
 
 
 def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: frozenset[str]) -> list[Unit]:
