@@ -189,7 +189,8 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
     draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
-    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.mine)]
+    mine = frozenset(view.mine)
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
     draft.warnings += _crossings(draft.desired, view, policies, trusts)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
