@@ -27,7 +27,7 @@ class Neighbours:
 
     def __init__(self, clients: Iterable[Client], places: dict[str, str]) -> None:
         self._clients = {client.name: client for client in clients}
-        self.ruled = any(client.affinity or client.anti_affinity for client in self._clients.values())
+        self._ruled = any(client.affinity or client.anti_affinity for client in self._clients.values())
         self._host = {name: host for name, host in places.items() if name in self._clients}
         self._there: dict[str, set[str]] = {}
         for name, host in self._host.items():
@@ -41,15 +41,20 @@ class Neighbours:
             if client.anti_affinity:
                 self._foes.setdefault(_key(client.anti_affinity), set()).add(client.name)
 
+    @property
+    def ruled(self) -> bool:
+        """Whether any client says anything about others."""
+        return self._ruled
+
     def settle(self, clients: Iterable[Client], host: str) -> None:
         """These clients are on that host from now on."""
-        for client in clients if self.ruled else ():
+        for client in clients if self._ruled else ():
             self._host[client.name] = host
             self._there.setdefault(host, set()).add(client.name)
 
     def objections(self, clients: list[Client], host: str) -> list[str]:
         """Why these clients may not be on a host together and with those that are there, with names."""
-        if not self.ruled:
+        if not self._ruled:
             return []
         together = {client.name for client in clients}
         others = self._there.get(host, set()) | together
@@ -66,7 +71,7 @@ class Neighbours:
         """The clients that have nobody near whom they ask for now that all are placed, though others of the kind are
         elsewhere: the first of its kind was let in before the second one came."""
         found = []
-        for name in sorted(self._host) if self.ruled else ():
+        for name in sorted(self._host) if self._ruled else ():
             client, host = self._clients[name], self._host[name]
             if client.affinity and (words := self._lonely(client, self._there[host])):
                 found.append((client, f"{host}: {words}"))
@@ -78,7 +83,7 @@ class Neighbours:
         A client goes with one that is new as well and that it wants near; where those are there already, it only has to
         follow them.
         """
-        if not self.ruled:
+        if not self._ruled:
             return [[component] for component in components]
         number = {client.name: index for index, one in enumerate(components) for client in one.clients}
         leader = list(range(len(components)))
@@ -113,7 +118,7 @@ class Neighbours:
 
     def _waits(self, component: Component, names: set[str]) -> bool:
         own = {client.name for client in component.clients}
-        for client in component.clients if self.ruled else ():
+        for client in component.clients if self._ruled else ():
             others = self._matching[_key(client.affinity)] & (names - own) if client.affinity else _NOBODY
             # One that is of the kind it wants near may be the first of those that follow each other.
             first = selects(client.affinity, client)

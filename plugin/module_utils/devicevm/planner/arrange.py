@@ -33,16 +33,16 @@ class Arranged:
 
 
 def arrange(
-    placement: Placement, groups: list[list[Component]], wants: dict[str, list[Want]], known: Known | None = None
+    placement: Placement, components: list[Component], wants: dict[str, list[Want]], known: Known | None = None
 ) -> Arranged:
-    """Place all that can be placed. Components of one group are wanted near each other.
+    """Place all that can be placed.
 
     `known` is the arrangement of an earlier draft of the same plan: it is taken when it is of these components.
     """
-    components = [component for group in groups for component in group]
-    if placement.neighbours.ruled or not all(map(searchable, components)):
-        return _one_by_one(placement, groups, wants)
     result = Arranged()
+    if placement.neighbours.ruled:
+        _one_by_one(placement, components, wants, result)
+        return result
     new: list[Component] = []
     left: list[Component] = []
     for component in components:
@@ -63,23 +63,17 @@ def arrange(
     return result
 
 
-def searchable(component: Component) -> bool:
-    """Whether a search knows all that matters for a component: not who is to be near whom."""
-    requests = (request for unit in component.units for some in unit.resources for request in some)
-    return not any(client.vm.cpus for client in component.clients) and not any(
-        "near" in one.options for one in requests
-    )
-
-
-def _one_by_one(placement: Placement, groups: list[list[Component]], wants: dict[str, list[Want]]) -> Arranged:
-    result = Arranged()
-    for group in groups:
-        for component, placed in placement.place_group(group, wants):
+def _one_by_one(
+    placement: Placement, components: list[Component], wants: dict[str, list[Want]], result: Arranged
+) -> None:
+    """Where clients say who may be near whom: a host that takes one depends on who is there, which a search does not
+    know."""
+    for together in placement.neighbours.joined(components):
+        for component, placed in placement.place_group(together, wants):
             if placed.refusals or not placed.domains:
                 result.refused.append((component, placed))
             else:
                 result.placed.append(placed)
-    return result
 
 
 class _New:

@@ -59,15 +59,15 @@ class Book:
         for number in self.cpus if pool else ():
             self.cpus[number].pooled = number in pool
         self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
-        self._core_of = {core[0].core: core for core in self.cores}
         self.nodes = sorted({cpu.node for cpu in host.cpus})
+        self._core_of = {core[0].core: core for core in self.cores}
         self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
         self.holdings: list[Holding] = []
         self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
         self._node_memory = {node.id: node.memory - set_aside((node,)) for node in host.nodes}
         self.floating_vcpus = 0
-        self.parting = Parting()
         self._free: Free | None = None
+        self.parting = Parting()
         self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
             if holding.domain not in mine:
@@ -135,7 +135,7 @@ class Book:
         """How many more virtual CPUs the policy's overcommit allows."""
         load, count = float(self.floating_vcpus), 0
         for cpu in self.cpus.values():
-            if not (cpu.reserved or cpu.dedicated_to or cpu.pooled is False):
+            if cpu.shareable:
                 load += cpu.load
                 count += 1
         # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
@@ -219,10 +219,8 @@ class Book:
     def takes(self, vcpus: int, memory: int) -> bool:
         """Whether the host has room for so much more, beyond the headroom."""
         policy = self.policy
-        # A large fleet asks this a million times: the cheapest first, and without a property where it can be.
-        if memory > self.memory - policy.headroom_memory:
-            return False
-        return not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus
+        room = memory <= self.memory - policy.headroom_memory
+        return room and (not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus)
 
     def lacks(self, vcpus: int, memory: int) -> str:
         """Why the host does not take so much more, with the arithmetic; empty when it does."""
@@ -288,7 +286,7 @@ def _all_vacant(groups: tuple[tuple[CpuState, ...], ...]) -> list[tuple[CpuState
     found = []
     for group in groups:
         for cpu in group:
-            if cpu.pinned_by or cpu.reserved or cpu.pooled:
+            if not cpu.vacant:
                 break
         else:
             found.append(group)

@@ -89,9 +89,7 @@ class Changes:
         reasons: dict[str, str] = {}
         for spec in clients:
             running = self._running(spec.name)
-            if running is None or running is spec:
-                continue
-            if repinned(running, spec) != spec:
+            if running is not None and running is not spec and repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
         attached = _attached(clients)
         for spec in device_vms:
@@ -218,14 +216,15 @@ class Changes:
 
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
-        old = domain.spec if domain else None
-        stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
-        where = f", on CPU {described}" if (described := describe_cpus(spec)) else ""
-        reason = f"it is declared{where}"
-        if domain is not None and domain.spec is not spec:
-            reason = difference(old, spec)
         running = self._running(spec.name)
-        if running is not None and running is not spec and running != spec and not stopped:
+        stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
+        if domain is not None and domain.spec is spec and running is spec and not (stopped or _wrong(domain)):
+            return
+        if domain is None:
+            reason = f"it is declared, on CPU {described}" if (described := describe_cpus(spec)) else "it is declared"
+        else:
+            reason = difference(domain.spec, spec)
+        if running is not None and running != spec and not stopped:
             pins = describe_pins(running, spec)
             self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
             return

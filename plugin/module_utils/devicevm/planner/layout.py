@@ -10,13 +10,18 @@ from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..manifest.topology import ResourceRequest
+from ..domain import CpuPlacement
+from ..inventory.supports import GUESTS
+from ..manifest.topology import Client, ResourceRequest
 from .book import Book
+from .code import Code
 from .component import Component
+from .floating import homeless
 from .grouping import Unit
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, fit_one
-from .runnable import why_not_boot, why_not_run
-from .specify import unit_memory
+from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one
+from .resources.near import Beside
+from .runnable import why_not_run
+from .specify import image_named, unit_memory
 
 TOGETHER = 100
 """Device VMs on one host that are laid anew together; on a host with more, only what comes on top is laid."""
@@ -73,8 +78,16 @@ class Asked:
     @cached_property
     def least_memory(self) -> int:
         """Bytes of usual memory that it takes at least: none where it may have huge pages."""
-        huge = any(request.kind == "memory" for some in self.alternatives for request in some)
+        huge = any(request.kind in ("memory", "firmware") for some in self.alternatives for request in some)
         return 0 if huge else self.memory
+
+    def runs(self, code: Code) -> bool:
+        """Whether code can emulate its devices."""
+        return self._runs_own if code == Code() else not why_not_run(code, self.unit)
+
+    @cached_property
+    def _runs_own(self) -> bool:
+        return not why_not_run(Code(), self.unit)
 
 
 class Load:
@@ -83,9 +96,9 @@ class Load:
     def __init__(self, component: Component) -> None:
         self.component = component
         self.asked = [Asked(unit, unit_memory(unit), unit.resources) for unit in component.units]
-        self.clients = [(client.name, client.vm.vcpus, client.vm.memory) for client in component.clients]
-        self.least_vcpus = sum(vcpus for _name, vcpus, _memory in self.clients)
-        self.least_memory = sum(memory for _name, _vcpus, memory in self.clients)
+        self.clients = component.clients
+        self.least_vcpus = sum(client.vm.vcpus for client in self.clients if not client.vm.cpus)
+        self.least_memory = sum(client.vm.memory for client in self.clients)
         self.least_memory += sum(one.least_memory for one in self.asked)
         self.demands = component.demands
 
@@ -97,11 +110,12 @@ class Load:
         for demand, asked in zip(parts, self.asked, strict=False):
             work.left -= LOOK
             book.parting.asks(asked.unit.name)
-            answers = (fit_one(one, book, asked.memory, asked.unit.size) for one in asked.alternatives)
-            if not any(isinstance(answer, Footing) for answer in answers):
+            size = asked.unit.size
+            if not any(isinstance(fit_one(one, book, asked.memory, size), Footing) for one in asked.alternatives):
                 yield demand
-        for demand, (_name, vcpus, memory) in zip(parts[len(self.asked) :], self.clients, strict=True):
-            if not book.takes(vcpus, memory):
+        for demand, client in zip(parts[len(self.asked) :], self.clients, strict=True):
+            book.parting.asks(client.name)
+            if isinstance(fit_client(client, book), Misfit):
                 yield demand
 
 
@@ -117,15 +131,24 @@ def lay_out(book: Book, loads: Iterable[Load], work: Work) -> tuple[Pick, ...] |
     if len(asked) > TOGETHER or not book.takes(vcpus, memory):
         return None
     laying = _Laying(book, asked, [client for load in loads for client in load.clients], work)
-    return tuple(laying.picks) if laying.lay(0) else None
+    return tuple(laying.picks) if laying.all() else None
 
 
 class _Laying:
-    def __init__(self, book: Book, asked: list[Asked], clients: list[tuple[str, int, int]], work: Work) -> None:
+    def __init__(self, book: Book, asked: list[Asked], clients: list[Client], work: Work) -> None:
         self.book, self.asked, self.clients, self.work = book, asked, clients, work
         self.picks: list[Pick] = []
         self.later: list[tuple[Asked, int]] = []
         self.tries = TRIES
+        self.places: dict[str, CpuPlacement] = {}
+
+    def all(self) -> bool:
+        """Lay everything. Clients with processors of their own come first: device VMs may have to be near them."""
+        mark = self.book.mark()
+        if all(self._client(client) for client in self.clients if client.vm.cpus) and self.lay(0):
+            return True
+        self.book.back_to(mark)
+        return False
 
     def lay(self, index: int) -> bool:
         """Lay the device VMs from there on, afterwards those on an alternative that is less particular than another
@@ -160,7 +183,8 @@ class _Laying:
                 break
             self._book(asked, number, footing)
         else:
-            if all(self._client(*client) for client in self.clients):
+            fit = all(self._client(client) for client in self.clients if not client.vm.cpus)
+            if fit and not homeless(self.book):
                 return True
         self.book.back_to(mark)
         del self.picks[before:]
@@ -172,23 +196,59 @@ class _Laying:
         self.work.left -= LOOK
         self.tries -= 1
         self.book.parting.asks(asked.unit.name)
-        footing = fit_one(alternative, self.book, asked.memory, asked.unit.size)
-        if isinstance(footing, Misfit) or why_not_run(footing.code, asked.unit):
-            return None
-        if why_not_boot(self.book.host, asked.unit, footing):
+        footing = fit_one(alternative, self.book, asked.memory, asked.unit.size, self._beside(asked.unit))
+        if isinstance(footing, Misfit) or not asked.runs(footing.code) or not has_image(self.book, asked.unit, footing):
             return None
         return footing
 
+    def _beside(self, unit: Unit) -> Beside:
+        if not any("near" in request.options for alternative in unit.resources for request in alternative):
+            return ()
+        roaming = self.book.roaming(1)
+        return tuple((name, self.places.get(name, roaming)) for name in sorted(unit.clients))
+
     def _book(self, asked: Asked, number: int, footing: Footing) -> None:
-        placement, devices = footing.placement, footing.host_devices
-        self.book.book(asked.unit.name, placement, footing.vcpus, footing.memory, footing.page_size, devices)
+        self.book.book(
+            asked.unit.name,
+            footing.placement,
+            footing.vcpus,
+            footing.memory,
+            footing.page_size,
+            footing.host_devices,
+        )
         self.picks.append(Pick(asked.unit, number))
 
-    def _client(self, name: str, vcpus: int, memory: int) -> bool:
-        if not self.book.takes(vcpus, memory):
+    def _client(self, client: Client) -> bool:
+        self.book.parting.asks(client.name)
+        answer = fit_client(client, self.book)
+        if isinstance(answer, Misfit):
             return False
-        self.book.book(name, self.book.roaming(vcpus), vcpus, memory)
+        self.places[client.name] = answer.placement
+        self.book.book(client.name, answer.placement, client.vm.vcpus, client.vm.memory)
         return True
+
+
+def fit_client(client: Client, book: Book) -> Footing | Misfit:
+    """Where a client can run on a host, or why it cannot."""
+    vm = client.vm
+    if vm.cpus:
+        alternative = (vm.cpus,)
+        answer = fit_one(alternative, book, vm.memory)
+        if isinstance(answer, Misfit):
+            why = answer.why
+            return Misfit(lambda: f"{describe(alternative)}: {why()}")
+        return answer
+    if not book.takes(vm.vcpus, vm.memory):
+        return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
+    return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
+
+
+def has_image(book: Book, unit: Unit, footing: Footing) -> bool:
+    """Whether a device VM that is not there yet can boot on the host, as far as that is known."""
+    name = footing.code.image or unit.image
+    if footing.code.firmware or GUESTS not in book.host.vmm.supports:
+        return True
+    return image_named(book.host, name, footing.arch) is not None
 
 
 def _order(alternative: Alternative) -> Order:

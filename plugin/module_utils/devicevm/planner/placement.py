@@ -21,17 +21,16 @@ from .book import Book, cpus_of
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .floating import homeless, told
-from .given import allocation_of, describe_given, footing_of
 from .grouping import Unit
-from .layout import Pick
+from .layout import Pick, fit_client
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
-from .runnable import why_not_boot, why_not_run
-from .specify import image_named, specify_client, specify_device_vm, unit_memory
+from .runnable import why_not_run
+from .specify import allocation_of, image_named, keeps_image, specify_client, specify_device_vm, unit_memory
 from .trust import Trusts
 
 ATTEMPTS = 256
@@ -161,13 +160,12 @@ class Placement:
         book = self.books[name]
         mark = book.mark()
         trial = Trial(self, self.hosts[name], book, picks=picks)
-        together = Component(
-            [client for one in components for client in one.clients], [unit for one in components for unit in one.units]
-        )
+        together = merged(components)
         if not all(self.suits(one, name) for one in components) or trial.place(together, wants):
             book.back_to(mark)
             return None
         trial.warn_of_floating()
+        self.neighbours.settle(together.clients, name)
         self.order.booked(name)
         return trial.placed
 
@@ -251,8 +249,8 @@ class Placement:
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
         trial.warn_of_floating()
-        self.neighbours.settle(component.clients, name)
         trial.placed.host = name
+        self.neighbours.settle(component.clients, name)
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
@@ -347,13 +345,13 @@ class Trial:
             if other := why_not_run(answer.code, unit):
                 reasons.append(_of(alternative, _said(other)))
                 continue
-            if missing := why_not_boot(self.host, unit, answer):
+            if missing := self._lacks_image(unit, answer):
                 reasons.append(_said(missing))
                 continue
+            mark, before = self.book.mark(), len(self.placed.domains)
             if number < picked:
                 reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
                 continue
-            mark, before = self.book.mark(), len(self.placed.domains)
             told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
             self.book.book(
                 unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
@@ -372,6 +370,17 @@ class Trial:
         if not self.telling:
             return [_UNTOLD]
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
+
+    def _lacks_image(self, unit: Unit, footing: Footing) -> str:
+        """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
+        host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
+        if footing.code.firmware or (there and keeps_image(there, name, arch or host.arch)):
+            return ""
+        if GUESTS not in host.vmm.supports or image_named(host, name, arch):
+            return ""
+        option = f"--arch {arch} " if arch else ""
+        built = f"image {name} for {arch}" if arch else f"image {name}"
+        return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
 
     def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
         spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
@@ -406,29 +415,34 @@ class Trial:
 
     def warn_of_floating(self) -> None:
         """Tell which domains may run on processors that are dedicated now."""
-        alone = [spec for spec in self.placed.domains if spec.placement.dedicated]
-        floating = told(self.book, self.placement.owner) if alone else []
+        alone = [
+            spec
+            for spec in self.placed.domains
+            if spec.placement.dedicated and self.placement.staying.get(spec.name) != ""
+        ]
+        floating = told(self.book, self.placement.owner) if alone else ()
         if not floating:
             return
-        for spec in self.placed.domains:
-            if spec.placement.dedicated and self.placement.staying.get(spec.name) != "":
-                cpus = format_cpuset(cpus_of(spec.placement))
-                self.placed.warnings.append(
-                    f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                    f"there too: {', '.join(floating)}"
-                )
+        for spec in alone:
+            cpus = format_cpuset(cpus_of(spec.placement))
+            self.placed.warnings.append(
+                f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
+                f"there too: {', '.join(floating)}"
+            )
 
 
-def fit_client(client: Client, book: Book) -> Footing | Misfit:
-    """Where a client can run on a host, or why it cannot."""
-    vm = client.vm
-    if vm.cpus:
-        alternative = (vm.cpus,)
-        answer = fit_one(alternative, book, vm.memory)
-        return Misfit(_of(alternative, answer.why)) if isinstance(answer, Misfit) else answer
-    if not book.takes(vm.vcpus, vm.memory):
-        return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
-    return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
+def describe_given(spec: DomainSpec) -> str:
+    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU 3 as thread`, `0000:03:00.0 and CPU 3 as thread`."""
+    placement = describe_placement(spec.placement)
+    if spec.host_devices:
+        return f"{', '.join(device.address for device in spec.host_devices)} and {placement}"
+    return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
+
+
+def describe_placement(placement: CpuPlacement) -> str:
+    """`CPU 2-3 as dedicated core`."""
+    alone = "dedicated " if placement.dedicated else ""
+    return f"CPU {format_cpuset(cpus_of(placement)) or 'any'} as {alone}{placement.unit}"
 
 
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
@@ -449,6 +463,21 @@ def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
 
 def _said(text: str) -> Callable[[], str]:
     return lambda: text
+
+
+def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
+    """What a device VM stands on now, with the memory it is to have: firmware's machine keeps what it has."""
+    return Footing(
+        memory=spec.memory if spec.firmware else memory,
+        placement=spec.placement,
+        vcpus=spec.vcpus,
+        features=spec.cpu_features,
+        page_size=spec.page_size,
+        arch=spec.arch,
+        machine=spec.machine,
+        code=replace(code, firmware=spec.firmware),
+        host_devices=spec.host_devices,
+    )
 
 
 def _asks_alone(unit: Unit) -> bool:

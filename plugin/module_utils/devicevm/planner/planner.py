@@ -151,8 +151,8 @@ class _Draft:
     allocations: list[Allocation] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    moves: list[Move] = field(default_factory=list)
     known: Known = field(default_factory=dict)
+    moves: list[Move] = field(default_factory=list)
 
 
 def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known) -> _Draft:
@@ -174,7 +174,7 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
     placement.book_what_stays(kept, units, topology.clients, trusts)
     draft = _Draft(gone)
     by_client = _by_client(wants)
-    arranged = arrange(placement, near.joined(components_of(topology.clients, units)), by_client, known)
+    arranged = arrange(placement, components_of(topology.clients, units), by_client, known)
     draft.known = arranged.known
     for placed in arranged.placed:
         draft.desired += placed.domains
@@ -189,7 +189,8 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
     draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
-    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.mine)]
+    mine = frozenset(view.mine)
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
     draft.warnings += _crossings(draft.desired, view, policies, trusts)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]

@@ -1,17 +1,13 @@
-"""Can the code that an alternative brings along emulate these devices, and is what it boots there?"""
+"""Can the code that an alternative brings along emulate these devices?"""
 
 from __future__ import annotations
 
 from ..domain import DomainSpec
 from ..errors import DevicevmError
-from ..inventory.host import Host
-from ..inventory.supports import GUESTS
 from ..manifest.template import expand, template_values
 from .code import Code
 from .grouping import Unit
 from .requests import Want
-from .resources import Footing
-from .specify import image_named, keeps_image
 
 
 def why_not_run(code: Code, unit: Unit) -> str:
@@ -28,18 +24,6 @@ def why_not_run(code: Code, unit: Unit) -> str:
         kept = unit.kept[0]
         return f"{kept.client}/{kept.name} is not declared here, and goes on as it is"
     return ""
-
-
-def why_not_boot(host: Host, unit: Unit, footing: Footing) -> str:
-    """Why a unit cannot boot on a host; empty when it can, or when the host does not tell its images."""
-    name, arch, there = footing.code.image or unit.image, footing.arch, unit.observed
-    if footing.code.firmware or (there and keeps_image(there, name, arch or host.arch)):
-        return ""
-    if GUESTS not in host.vmm.supports or image_named(host, name, arch):
-        return ""
-    option = f"--arch {arch} " if arch else ""
-    built = f"image {name} for {arch}" if arch else f"image {name}"
-    return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
 
 
 def _lacks_value(code: Code, want: Want) -> str:

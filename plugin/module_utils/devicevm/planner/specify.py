@@ -11,7 +11,9 @@ from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
 from ..record import digest, digest_of
 from . import naming
+from .book import cpus_of
 from .grouping import MEMORY_STEP, Unit
+from .plan import Allocation
 from .requests import Want, channel_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
@@ -49,7 +51,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             "host_devices": footing.host_devices,
         }
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
-        same = all(getattr(unit.observed, key) == value for key, value in wanted_now.items())
+        same = all(getattr(unit.observed, field) == value for field, value in wanted_now.items())
         return unit.observed if same else replace(unit.observed, **wanted_now)
     image = None if code.firmware else image_named(host, name, footing.arch)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
@@ -113,6 +115,24 @@ def specify_client(
         console=naming.console_log(host.vmm.log_dir or runtime, client.name),
         trust_domain=client.trust_domain,
         domain_xml=client.vm.domain_xml,
+    )
+
+
+def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
+    """The plan's line on what runs a device VM's emulation code."""
+    return Allocation(
+        device_vm=spec.name,
+        host=spec.host,
+        unit=spec.placement.unit,
+        cpus=cpus_of(spec.placement),
+        memory=spec.memory,
+        channel=", ".join(sorted({emulator.channel.kind for emulator in spec.emulators})),
+        dedicated=spec.placement.dedicated,
+        nodes=spec.placement.nodes,
+        serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
+        reasons=reasons,
+        firmware=spec.firmware.path if spec.firmware else "",
+        blocks=tuple(device.address for device in spec.host_devices),
     )
 
 

@@ -129,10 +129,9 @@ def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
     begun: list[CpuState] = []
     whole: list[CpuState] = []
     for core in book.cores if node is None else on_node(book.cores, node):
-        if not book.parted(core[0]):
-            continue
-        vacant = [cpu for cpu in core if not (cpu.pinned_by or cpu.reserved or cpu.pooled)]
-        (whole if len(vacant) == len(core) else begun).extend(vacant)
+        vacant = [cpu for cpu in core if cpu.vacant]
+        if vacant and book.parted(core[0]):
+            (whole if len(vacant) == len(core) else begun).extend(vacant)
     return [*begun, *whole][:count]
 
 
