@@ -22,6 +22,7 @@ from .component import Component, client_demand, merged, unit_demand
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
+from .rebalance import Freedom
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
 from .resources.nearest import nearest_fit
@@ -57,6 +58,7 @@ class Placement:
         observed: dict[str, DomainSpec],
         strategy: PlacementStrategy = PlacementStrategy.PACK,
         neighbours: Neighbours | None = None,
+        free: Freedom | None = None,
     ) -> None:
         self.owner = owner
         self.observed = observed
@@ -65,6 +67,7 @@ class Placement:
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
         self.strategy = strategy
+        self.free = free or Freedom()
         self.neighbours = neighbours or Neighbours((), {})
 
     @cached_property
@@ -89,7 +92,9 @@ class Placement:
         for spec in [*self.observed.values(), *kept]:
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
-            if book is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
+            if book is None or spec.name in self.free.cpus:
+                continue
+            if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
             refusal = book.may_stay(spec.placement)
             if spec.name in asked and not fulfilled(asked[spec.name], spec, book):
@@ -108,7 +113,7 @@ class Placement:
             return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
-            if self.neighbours.objections(component.clients, name):
+            if name in self.free.avoid or self.neighbours.objections(component.clients, name):
                 continue  # not noted as refused: who comes later may change it
             placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
@@ -204,7 +209,8 @@ class Placement:
 
     def _there(self, component: Component) -> list[DomainSpec]:
         found = [unit.observed for unit in component.units if unit.observed]
-        return found + [self.observed[client.name] for client in component.clients if client.name in self.observed]
+        found += [self.observed[client.name] for client in component.clients if client.name in self.observed]
+        return [spec for spec in found if spec.name not in self.free.hosts]
 
 
 @dataclass
@@ -273,7 +279,7 @@ class Trial:
     def _lacks_image(self, unit: Unit, arch: str) -> str:
         """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
         host, name = self.host, unit.image
-        if unit.observed and unit.observed.arch == (arch or host.arch):
+        if unit.observed and (unit.observed.arch, unit.observed.host) == (arch or host.arch, host.name):
             return ""
         if GUESTS not in host.vmm.supports or image_named(host, name, arch):
             return ""

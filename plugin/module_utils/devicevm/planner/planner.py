@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host
@@ -15,7 +16,8 @@ from .component import components_of
 from .felt import with_felt
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
-from .plan import Allocation, Plan, Unplaced
+from .plan import Allocation, Plan, Rebalance, Step, Unplaced
+from .rebalance import Measure, differs, fewest, freedom, measure, moves_to_try, told
 from .requests import Want, wants_of
 from .specify import state_digest
 from .storage import describe_store, identity, stores_of_others
@@ -28,13 +30,15 @@ class Intent:
 
     `owner` names the manifest set. `remove` are clients to remove though nothing says so in the
     manifests; `prune` removes every client of the owner's that is not declared. `delete_data`
-    deletes the backing storage of what is removed, too.
+    deletes the backing storage of what is removed, too. `rebalance` moves what runs where that is better
+    (rebalance.py); without it what runs stays.
     """
 
     owner: str
     prune: bool = False
     remove: frozenset[str] = frozenset()
     delete_data: bool = False
+    rebalance: bool = False
 
 
 def make_plan(
@@ -47,26 +51,33 @@ def make_plan(
     it is there already it stays as it is.
     """
     view = _View(hosts, observed, intent)
-    unplaced = _clashes(topology, view)
-    while True:
-        out = frozenset(item.client for item in unplaced)
-        draft = _draft(topology, view, out)
-        if not draft.unplaced:
-            break
-        # Once more without those: what an existing client has now must not go because it cannot have something else.
-        unplaced += draft.unplaced
-    changes = Changes(view.mine, view.live, stores_of_others(observed, intent.owner), intent.delete_data)
-    changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
+    settled = _settle(topology, view)
+    chosen = _rebalance(topology, view, settled) if intent.rebalance else settled
+    draft, unplaced = chosen.draft, chosen.unplaced
+    changes = _changes(view, draft)
+    steps = _steps(changes)
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects),
+        steps=steps,
         allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
         previous=tuple(changes.previous[name] for name in sorted(changes.previous)),
         warnings=(*view.warnings(), *draft.warnings, *changes.warnings),
+        rebalance=_told(topology, settled, chosen, view, steps) if intent.rebalance else None,
     )
+
+
+def _changes(view: _View, draft: _Draft) -> Changes:
+    intent = view.intent
+    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data)
+    changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
+    return changes
+
+
+def _steps(changes: Changes) -> tuple[Step, ...]:
+    return with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
 
 
 class _View:
@@ -80,6 +91,28 @@ class _View:
         holdings = [holding for host in hosts for holding in host.holdings]
         self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
         self.uuids = {holding.uuid: holding.domain for holding in holdings}
+
+    @cached_property
+    def running(self) -> dict[str, DomainSpec]:
+        """The owner's domains that run."""
+        return {name: spec for name, spec in self.specs.items() if self.mine[name].active}
+
+    def after(self, draft: _Draft) -> _View:
+        """What there is once a draft is carried out."""
+        gone = {one.name for one in draft.doomed}
+        mine = {
+            name: one
+            for name, one in self.mine.items()
+            if name not in gone and (one.role is Role.CLIENT or not one.spec)
+        }
+        for spec in draft.desired:
+            mine[spec.name] = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, True, spec, spec)
+        hosts = tuple(
+            replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.mine))
+            for host in self.hosts
+        )
+        others = [one for one in self.observed if one.name not in self.mine]
+        return _View(hosts, tuple(sorted([*mine.values(), *others], key=lambda one: one.name)), self.intent)
 
     def undeclared(self, topology: Topology) -> list[ObservedDomain]:
         """The owner's clients that the manifests do not speak of."""
@@ -116,13 +149,116 @@ class _Draft:
     """What is to be there, what is to go, and what could not be had."""
 
     doomed: list[ObservedDomain]
+    units: list[Unit]
+    placement: Placement
+    kept: list[DomainSpec]
+    """Clients that are not declared, or that have no place, as they are."""
     desired: list[DomainSpec] = field(default_factory=list)
     allocations: list[Allocation] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    crossings: int = 0
 
 
-def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
+@dataclass
+class _Settled:
+    """A draft in which all that is left has a place, what is left out, and how good that is."""
+
+    draft: _Draft
+    unplaced: list[Unplaced]
+
+    @cached_property
+    def out(self) -> frozenset[str]:
+        """The clients that are left out."""
+        return frozenset(item.client for item in self.unplaced)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """How good it is."""
+        draft, placement = self.draft, self.draft.placement
+        specs = [*draft.desired, *draft.kept]
+        return measure(len(self.out), draft.crossings, specs, draft.units, placement.books, placement.strategy)
+
+    def improves(self, other: _Settled) -> bool:
+        """Whether it is better, and leaves nobody out who had a place."""
+        return self.measure < other.measure and self.out <= other.out
+
+
+def _settle(
+    topology: Topology, view: _View, moving: frozenset[str] = frozenset(), avoid: frozenset[str] = frozenset()
+) -> _Settled:
+    """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
+    unplaced = _clashes(topology, view)
+    while True:
+        draft = _draft(topology, view, frozenset(item.client for item in unplaced), moving, avoid)
+        if not draft.unplaced:
+            return _Settled(draft, unplaced)
+        # Once more without those: what an existing client has now must not go because it cannot have something else.
+        unplaced += draft.unplaced
+
+
+def _rebalance(topology: Topology, view: _View, settled: _Settled) -> _Settled:
+    """The best that moving comes to, again and again until nothing is gained; `settled` if nothing is at all."""
+    best, state = settled, view
+    while True:
+        better = _improved(topology, state, best)
+        if better is None and state is not view:
+            break
+        # What is new now is there the next time, and in nobody's way: nothing must be left to gain then.
+        best = better or best
+        state = view.after(best.draft)
+    if best is settled:
+        return settled
+    wanted = {spec.name for spec in best.draft.desired}
+    gone = [one for one in settled.draft.doomed if one.role is Role.CLIENT]
+    left = [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
+    # Of those that are where they would have been anyhow, the reasons are those of then.
+    known = {replace(one, reasons=()): one for one in settled.draft.allocations}
+    allocations = [known.get(replace(one, reasons=()), one) for one in best.draft.allocations]
+    return _Settled(replace(best.draft, doomed=[*gone, *left], allocations=allocations), best.unplaced)
+
+
+def _improved(topology: Topology, view: _View, now: _Settled) -> _Settled | None:
+    """Something better than `now`, with as few moves as it takes."""
+    names = {client.name for client in topology.clients}
+    specs = [*now.draft.desired, *now.draft.kept]
+    for moving, avoid in moves_to_try(topology.placement, names, specs, frozenset(one.name for one in view.hosts)):
+        goal = _settle(topology, view, moving, avoid)
+        if goal.improves(now):
+            return _with_fewest_moves(topology, view, goal, (moving, avoid), now)
+    return None
+
+
+def _with_fewest_moves(
+    topology: Topology, view: _View, goal: _Settled, tried: tuple[frozenset[str], frozenset[str]], now: _Settled
+) -> _Settled:
+    moving, avoid = tried
+    best = goal
+
+    def enough(some: frozenset[str]) -> bool:
+        nonlocal best
+        less = _settle(topology, view, some, avoid)
+        if less.measure <= goal.measure and less.improves(now):
+            best = less
+            return True
+        return False
+
+    moved = {spec.name: spec for spec in goal.draft.desired if differs(spec, view.specs)}
+    names = moving & set(moved).union(*({one.client for one in spec.emulators} for spec in moved.values()))
+    fewest(sorted(names), sorted(moving - names), enough)
+    return best
+
+
+def _told(topology: Topology, settled: _Settled, chosen: _Settled, view: _View, steps: tuple[Step, ...]) -> Rebalance:
+    without = _steps(_changes(view, settled.draft))
+    everybody = frozenset(client.name for client in topology.clients)
+    held = freedom(components_of(topology.clients, settled.draft.units), everybody, view.running).held
+    return told(settled.measure, chosen.measure, chosen.draft.desired, view.specs, steps, without, held)
+
+
+def _draft(
+    topology: Topology, view: _View, spared: frozenset[str], moving: frozenset[str], avoid: frozenset[str]
+) -> _Draft:
     """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says."""
     intent = view.intent
     declared = topology.clients
@@ -133,14 +269,18 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
     policies = {policy.name: policy for policy in topology.hosts}
-    places = {spec.name: spec.host for spec in view.specs.values() if spec.role is Role.CLIENT}
+    components = components_of(topology.clients, units)
+    free = freedom(components, moving, view.running, avoid)
+    places = {
+        one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT and one.name not in free.hosts
+    }
     near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
-    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near)
+    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
     trusts = trusts_of(view.observed, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts)
-    draft = _Draft(gone)
+    draft = _Draft(gone, units, placement, kept)
     by_client = _by_client(wants)
-    for together in near.joined(components_of(topology.clients, units)):
+    for together in near.joined(components):
         for component, placed in placement.place_group(together, by_client):
             draft.desired += placed.domains
             draft.allocations += placed.allocations
@@ -151,7 +291,9 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str]) -> _Draft:
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units)
-    draft.warnings += _crossings(draft.desired, view, policies, trusts)
+    crossed = _crossings(draft.desired, view, policies, trusts)
+    draft.warnings += crossed
+    draft.crossings = len(crossed)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
     return draft

@@ -35,9 +35,10 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     wanted = [emulator_of(want, owner, unit.name, runtime) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
-    if unit.observed and unit.observed.arch == arch and boots(unit.observed, unit.image):
+    old = unit.observed if unit.observed and unit.observed.host == host.name else None
+    if old and old.arch == arch and boots(old, unit.image):
         return replace(
-            unit.observed,
+            old,
             emulators=emulators,
             memory=footing.memory,
             placement=footing.placement,
