@@ -110,7 +110,9 @@ class Placement:
         fixed = sorted(homes) or [host for name, host in component.told]
         if fixed:
             placed = self._first_that_fits(component, wants, fixed)
-            return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+            if not placed.refusals:
+                return placed
+            return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component, sorted(homes))))
         demands = component.demands
         for name in self.order.hosts(demands):
             if name in self.free.avoid or self.neighbours.objections(component.clients, name):
@@ -206,6 +208,23 @@ class Placement:
             reasons.append("it is in maintenance")
         reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
+
+    def _ways_out(self, component: Component, homes: list[str]) -> tuple[str, ...]:
+        """What would have to be declared for what runs on a host that is no longer for it."""
+        ways = []
+        for name in homes:
+            policy = self.books[name].policy if name in self.books else HostPolicy(name)
+            there = ", ".join(sorted({spec.name for spec in self._there(component) if spec.host == name}))
+            wrong = [f"label {key}={value}" for key, value in component.host_labels if policy.labels.get(key) != value]
+            strangers = component.trust_domains - set(policy.trust_domains) if policy.trust_domains else set()
+            wrong += [f"{trust} among its trustDomains" for trust in sorted(strangers)]
+            told = sorted({host for what, host in component.told if host != name})
+            stays = f"{there} on {name} stays as it is; it may go on there if"
+            if wrong:
+                ways.append(f"{stays} Host {name} has {' and '.join(wrong)}")
+            if told:
+                ways.append(f"{stays} host says {name}, not {told[0]}")
+        return tuple(ways)
 
     def _there(self, component: Component) -> list[DomainSpec]:
         found = [unit.observed for unit in component.units if unit.observed]

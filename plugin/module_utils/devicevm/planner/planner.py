@@ -17,7 +17,7 @@ from .felt import with_felt
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Rebalance, Step, Unplaced
-from .rebalance import Measure, differs, fewest, freedom, measure, moves_to_try, told
+from .rebalance import HINTED, Measure, differs, fewest, freedom, measure, moves_to_try, told
 from .requests import Want, wants_of
 from .specify import state_digest
 from .storage import describe_store, identity, stores_of_others
@@ -53,7 +53,8 @@ def make_plan(
     view = _View(hosts, observed, intent)
     settled = _settle(topology, view)
     chosen = _rebalance(topology, view, settled) if intent.rebalance else settled
-    draft, unplaced = chosen.draft, chosen.unplaced
+    draft = chosen.draft
+    unplaced = chosen.unplaced if intent.rebalance else _with_ways_out(topology, view, chosen)
     changes = _changes(view, draft)
     steps = _steps(changes)
     return Plan(
@@ -220,13 +221,35 @@ def _rebalance(topology: Topology, view: _View, settled: _Settled) -> _Settled:
 
 def _improved(topology: Topology, view: _View, now: _Settled) -> _Settled | None:
     """Something better than `now`, with as few moves as it takes."""
+    found = _first_improvement(topology, view, now)
+    return _with_fewest_moves(topology, view, *found, now) if found else None
+
+
+def _first_improvement(
+    topology: Topology, view: _View, now: _Settled
+) -> tuple[_Settled, tuple[frozenset[str], frozenset[str]]] | None:
     names = {client.name for client in topology.clients}
     specs = [*now.draft.desired, *now.draft.kept]
-    for moving, avoid in moves_to_try(topology.placement, names, specs, frozenset(one.name for one in view.hosts)):
-        goal = _settle(topology, view, moving, avoid)
+    hosts = frozenset(one.name for one in view.hosts)
+    for tried in moves_to_try(topology.placement, names, specs, hosts, now.out & view.running.keys()):
+        goal = _settle(topology, view, *tried)
         if goal.improves(now):
-            return _with_fewest_moves(topology, view, goal, (moving, avoid), now)
+            return goal, tried
     return None
+
+
+def _with_ways_out(topology: Topology, view: _View, settled: _Settled) -> list[Unplaced]:
+    """What is left out, with what moving would do for it, where something is there that could be moved."""
+    if not (settled.out and view.running) or len(topology.clients) > HINTED:
+        return settled.unplaced
+    found = _first_improvement(topology, view, settled)
+    places = {spec.name: spec.host for spec in found[0].draft.desired} if found else {}
+    return [
+        replace(item, reasons=(*item.reasons, f"--rebalance finds a place for it on {places[item.client]}"))
+        if item.client in places
+        else item
+        for item in settled.unplaced
+    ]
 
 
 def _with_fewest_moves(

@@ -22,7 +22,9 @@ from .resources import fulfilled
 TRIALS = 64
 """How often what is moved is tried with less."""
 HOSTS = 16
-"""How many hosts are tried to be emptied, those with the fewest clients first."""
+"""How many hosts are tried to be emptied, those with the fewest clients first; and how many stuck clients moved."""
+HINTED = 500
+"""Up to how many clients it is tried unasked whether moving would find a place for those that have none."""
 
 
 @dataclass(frozen=True, order=True)
@@ -99,12 +101,18 @@ def freedom(
 
 
 def moves_to_try(
-    strategy: PlacementStrategy, clients: Iterable[str], specs: Iterable[DomainSpec], hosts: frozenset[str]
+    strategy: PlacementStrategy,
+    clients: Iterable[str],
+    specs: Iterable[DomainSpec],
+    hosts: frozenset[str],
+    stuck: Iterable[str],
 ) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
-    """What to try to move, as clients, and the hosts that it is not to go to: everything, then those of one host after
-    the other to the others that are in use."""
+    """What to try to move, as clients, and the hosts that it is not to go to: everything, then each that is `stuck`
+    where it may not be, then those of one host after the other to the others that are in use."""
     everybody = frozenset(clients)
     yield everybody, frozenset()
+    for name in sorted(stuck)[:HOSTS]:
+        yield frozenset((name,)), frozenset()
     on: dict[str, set[str]] = {}
     for spec in specs:
         on.setdefault(spec.host, set()).add(spec.name)
