@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -28,6 +29,11 @@ exec libvirtd -f "$1/libvirtd.conf" -p "$1/libvirtd.pid"
 """
 
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+
+def heed_interrupts() -> None:
+    """For a Popen's preexec_fn: SIGINT ends the command, though a shell's job in the background ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 class NoLibvirtd(Exception):

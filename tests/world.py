@@ -19,6 +19,7 @@ from devicevm.manifest.topology import (
     ResourceRequest,
     Topology,
 )
+from devicevm.planner.book import held_by
 from devicevm.planner.plan import Action, Plan, Subject
 from devicevm.planner.planner import Intent, make_plan
 
@@ -194,7 +195,7 @@ class ModelVmm:
 
 def _holding(spec: DomainSpec) -> Holding:
     placement = spec.placement
-    cpus = tuple(sorted({cpu for pin in (*placement.vcpus, placement.idle) for cpu in pin}))
+    cpus = held_by(placement)
     return Holding(
         spec.name,
         spec.uuid,
@@ -207,4 +208,5 @@ def _holding(spec: DomainSpec) -> Holding:
         nodes=placement.nodes,
         owner=spec.owner,
         page_size=spec.page_size,
+        node_devices=tuple(device.address for device in spec.host_devices),
     )

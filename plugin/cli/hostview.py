@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from ..inventory.blocks import KINDS, BlockRequest, match_blocks
 from ..inventory.cpuset import format_cpuset
 from ..inventory.free import CpuUse, Free, free
 from ..inventory.host import Holding, Host, NodeDevice
 from . import output
+
+ACCELERATORS = "0x12"
+"""PCI class of processing accelerators, FPGAs among them."""
 
 
 def show_host(host: Host) -> None:
@@ -22,6 +26,11 @@ def show_host(host: Host) -> None:
         map(_holding, host.holdings),
     )
     _section("Images", ("image", "digest", "kernel"), [(i.name, i.digest[:12], i.kernel_version) for i in host.images])
+    _section(
+        "Blocks",
+        ("block", "kind", "vendor:product", "class", "node", "group", "held by"),
+        [row for kind in KINDS for row in _blocks(host, view, kind)],
+    )
     devices = [device for device in host.node_devices if device.vendor or device.mdev_types]
     _section(
         "Devices",
@@ -112,6 +121,26 @@ def _device(device: NodeDevice, view: Free) -> tuple[str, ...]:
     group = str(device.iommu_group) if device.iommu_group >= 0 else ""
     holder = view.node_devices.get(device.address, "nobody")
     return device.name, device.address, ids, device.class_code, device.driver, group, holder
+
+
+def _blocks(host: Host, view: Free, kind: str) -> list[tuple[str, ...]]:
+    """The reconfigurable blocks of a kind: free ones with all that goes along, the others with why they cannot be had.
+
+    Of PCI functions only those that say of themselves that they are accelerators: every one could be given away.
+    """
+    class_code = "" if kind == "mdev" else ACCELERATORS
+    answer = match_blocks(host.node_devices, BlockRequest(kind=kind, class_code=class_code), view.node_devices)
+    found = [(block.matched[0], ", ".join(block.addresses), block.node, "nobody") for block in answer.blocks]
+    found += [(refusal.address, refusal.address, -1, refusal.reason) for refusal in answer.refusals]
+    by_address = {device.address: device for device in host.node_devices if device.address}
+    rows = []
+    for address, addresses, node, state in found:
+        device = by_address[address]
+        ids = ":".join(filter(None, (device.vendor, device.product)))
+        numbers = (max(node, device.node), device.iommu_group)
+        places = (str(number) if number >= 0 else "" for number in numbers)
+        rows.append((addresses, kind, ids, device.class_code, *places, state.removeprefix("is held by ")))
+    return rows
 
 
 def _section(heading: str, headings: tuple[str, ...], rows: Iterable[Sequence[str]]) -> None:

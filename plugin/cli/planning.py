@@ -34,17 +34,17 @@ class Ground:
         return make_plan(topology, hosts, (), intent)
 
 
-def look(vmm: Vmm, inventories: Sequence[Path] = ()) -> Ground:
+def look(vmm: Vmm, topology: Topology, inventories: Sequence[Path] = ()) -> Ground:
     """The VMM's host as it is, or, offline, recorded inventories: on these nothing is observed."""
     if inventories:
         return Ground(read_inventories(inventories))
     with open_vmm(vmm) as driver:
-        return Ground(*survey(driver))
+        return Ground(*survey(driver, topology))
 
 
 def make(topology: Topology, intent: Intent, vmm: Vmm, inventories: Sequence[Path] = ()) -> Plan:
     """The plan. Offline what is declared is planned as if nothing of the owner's were there."""
-    ground = look(vmm, inventories)
+    ground = look(vmm, topology, inventories)
     return ground.plan_anew(topology, intent) if inventories else ground.plan(topology, intent)
 
 

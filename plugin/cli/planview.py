@@ -86,9 +86,11 @@ def _effect(step: Step) -> str:
 
 
 def describe_resource(allocation: Allocation) -> str:
-    """`core, CPUs 2,6, alone, memory 128MiB, channel stream`."""
+    """`core, CPUs 2,6, alone, memory 128MiB, channel stream`; what is no processor comes first."""
     cpus = f"CPUs {format_cpuset(allocation.cpus)}" if allocation.cpus else "any CPU"
-    parts = [allocation.unit, cpus, "alone" if allocation.dedicated else "shared"]
+    parts = [f"firmware {allocation.firmware}"] if allocation.firmware else []
+    parts += [f"block {', '.join(allocation.blocks)}"] if allocation.blocks else []
+    parts += [allocation.unit, cpus, "alone" if allocation.dedicated else "shared"]
     if allocation.nodes:
         parts.append(f"NUMA nodes {format_cpuset(allocation.nodes)}")
     return ", ".join([*parts, f"memory {format_bytes(allocation.memory)}", f"channel {allocation.channel}"])

@@ -354,7 +354,7 @@ def converge(module: AnsibleModule) -> dict[str, Any]:
 def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:
     """Plan, and unless this is check mode carry the plan out."""
     topology, intent = wanted(module.params)
-    hosts, observed = survey(driver)
+    hosts, observed = survey(driver, topology)
     plan = make_plan(topology, hosts, observed, intent)
     result = planned(plan)
     try:

@@ -14,6 +14,7 @@ from devicevm.cli import demonstration, remains
 from devicevm.errors import DevicevmError
 from devicevm.guest.image import Image
 from devicevm.vmm.libvirt.test import TestDriver as Driver
+from private_libvirtd import heed_interrupts
 
 
 def test_logs(cli: Any, vmm: Any, web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +183,8 @@ def test_demo_that_is_kept(cli_process: Any) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_demo_that_is_interrupted(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "devicevm.cli", "demo", "--accelerator", "tcg"]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes, preexec_fn=heed_interrupts) as process:  # noqa: PLW1509
         assert process.stderr is not None
         said = []
         for line in process.stderr:

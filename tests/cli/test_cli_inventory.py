@@ -10,6 +10,7 @@ from devicevm.inventory.host import Host
 from devicevm.record import from_data
 
 CAPABILITIES = Path(__file__).parent / "capabilities.xml"
+BLOCKS = Path(__file__).resolve().parents[1] / "data" / "blocks-host.xml"
 
 DOMAIN_CAPABILITIES = """
 <domainCapabilities>
@@ -96,3 +97,14 @@ def test_wrong_use(cli: Any, tmp_path: Path) -> None:
     said = cli("inventory", "--from-capabilities", tmp_path / "no.xml")
     assert said.status == 1
     assert "<capabilities> is expected" in said.err
+
+
+def test_blocks_and_who_has_them(cli: Any) -> None:
+    said = cli("inventory", "--connect", f"test://{BLOCKS}")
+    assert said.status == 0
+    blocks = said.out.partition("Blocks")[2].partition("Devices")[0]
+    rows = {line.split()[0].rstrip(","): line for line in blocks.splitlines() if line.startswith(("0000:", "d069"))}
+    assert rows["0000:03:00.0"].rstrip().endswith("lab1")
+    assert "0000:04:00.0, 0000:04:00.1" in rows["0000:04:00.0"]
+    assert rows["0000:04:00.0"].rstrip().endswith("nobody")
+    assert "its parent 0000:03:00.0 is held by lab1" in rows["d069d019-36ea-4111-8f0a-8c9a70e21366"]

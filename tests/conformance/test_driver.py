@@ -15,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from conftest import Domains, Vmm
 from devicevm.channel.registry import MAX_ADDRESS
+from devicevm.domain import CpuPlacement
 from devicevm.errors import DevicevmError
 from devicevm.inventory.supports import GUESTS, LIVE_DEVICES
 from devicevm.manifest.topology import Store
@@ -378,3 +379,25 @@ def test_volumes(vmm: Vmm, driver: LibvirtDriver) -> None:
             driver.ensure_store(replace(store, pool="nowhere"))
     finally:
         pool.destroy()
+
+
+def test_a_running_domain_moves_to_other_processors_and_back(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
+    plain = replace(domains.device_vm, placement=CpuPlacement())
+    driver.define(plain)
+    driver.start("web-dvm")
+    domain = driver.connection.lookupByName("web-dvm")
+    last = driver.connection.getCPUMap(0)[0] - 1
+    moved = replace(plain, placement=CpuPlacement(((last,),), (0,)))
+    driver.define(moved)
+    driver.pin(moved)
+    driver.mark(moved)
+    assert [number for number, on in enumerate(domain.vcpus()[1][0]) if on] == [last]
+    assert [number for number, on in enumerate(domain.emulatorPinInfo()) if on] == [0]
+    (seen,) = driver.observe()
+    assert (seen.spec, seen.active_spec, seen.drift, seen.live_drift) == (moved, moved, (), ())
+    driver.define(plain)
+    driver.pin(plain)
+    driver.mark(plain)
+    assert all(domain.vcpus()[1][0]) and all(domain.emulatorPinInfo())
+    (seen,) = driver.observe()
+    assert (seen.active_spec, seen.live_drift) == (plain, ())

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from devicevm.vmm.places import places_of
-from private_libvirtd import PATH, system_libvirtd
+from private_libvirtd import PATH, heed_interrupts, system_libvirtd
 
 SECONDS = 240
 
@@ -75,6 +75,7 @@ class Stage:
             stderr=subprocess.PIPE,
             text=True,
             stdin=subprocess.DEVNULL,
+            preexec_fn=heed_interrupts,  # noqa: PLW1509 - it calls signal() alone
         )
 
     def virsh(self, *arguments: str) -> str:

@@ -1,5 +1,5 @@
 """Device VMs without operating system: a thermometer as microcontroller ELF, UEFI application and ROM, built from
-examples/firmware, at an ordinary serial port of a client."""
+examples/firmware and declared as in examples/resource-firmware.yaml, at an ordinary serial port of a client."""
 
 from __future__ import annotations
 
@@ -9,15 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from devicevm.apply.outcome import Outcome
+import yaml
 from devicevm.apply.progress import Progress
 from devicevm.apply.workflow import Options, carry_out
-from devicevm.domain import Attachment, Channel, DomainSpec, Emulator, Firmware, FirmwareKind, Role
-from devicevm.health import check_health
-from devicevm.manifest.topology import Boot
-from devicevm.planner import naming
 from devicevm.planner.plan import Action, Effect, Phase, Plan, Step, Subject
 from devicevm.vmm.driver import Driver
 from devicevm.vmm.firmware import firmware_digest
@@ -27,15 +24,14 @@ from stage_collection import REPO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
-MIB = 2**20
-OWNER = "lab"
-CLIENT, DEVICE_VM = "a", "a-firmware"
-MACHINES = {
-    "elf": ("armv7l", "lm3s6965evb", 16 * MIB, "lm3s6965", "qemu-system-arm"),
-    "uefi": ("x86_64", "pc", 64 * MIB, "uefi", "qemu-system-x86_64"),
-    "rom": ("x86_64", "pc", 2 * MIB, "rom", "qemu-system-x86_64"),
+EXAMPLE = REPO / "examples" / "resource-firmware.yaml"
+CLIENT, DEVICE_VM = "firmware-user", "firmware-user-dvm"
+KINDS = {
+    "elf": ("lm3s6965", "qemu-system-arm"),
+    "uefi": ("uefi", "qemu-system-x86_64"),
+    "rom": ("rom", "qemu-system-x86_64"),
 }
-"""Kind -> architecture, machine, bytes of memory, what the instrument calls itself, and the program that runs it."""
+"""Kind -> what the instrument calls itself, and the program that runs it."""
 SUFFIXES = {"elf": "elf", "uefi": "efi", "rom": "rom"}
 ASK = "stty -F /dev/ttyS1 raw -echo; exec 3<>/dev/ttyS1; echo '{}' >&3; timeout 30 head -n 1 <&3; exec 3>&-"
 
@@ -58,6 +54,28 @@ def build(kind: str, folder: Path) -> Path:
     return target
 
 
+def documents() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The example's class and client."""
+    class_, client = yaml.safe_load_all(EXAMPLE.read_text())
+    return class_, client
+
+
+def manifest(stage: Stage, kind: str, *, expect: str = "") -> Path:
+    """The example with this kind of firmware alone; `expect` is another answer than the right one."""
+    if not shutil.which(KINDS[kind][1]):
+        pytest.skip(f"{KINDS[kind][1]} is not installed")
+    class_, client = documents()
+    (firmware,) = [one["firmware"] for one in class_["spec"]["resources"] if one["firmware"]["kind"] == kind]
+    firmware["file"] = build(kind, stage.folder).name
+    class_["spec"]["resources"] = [{"firmware": firmware}]
+    if expect:
+        class_["spec"]["program"]["expect"] = expect
+    client["spec"]["vm"]["domainXML"] = shell_port(stage.folder / "a.shell")
+    path = stage.folder / "lab.yaml"
+    path.write_text(yaml.safe_dump_all([class_, client]))
+    return path
+
+
 @pytest.fixture
 def driver(stage: Stage) -> Iterator[Driver]:
     """On the stage's VMM; the test's own domains are removed after it."""
@@ -68,72 +86,16 @@ def driver(stage: Stage) -> Iterator[Driver]:
             opened.undefine(seen.name)
 
 
-def device_vm(driver: Driver, kind: str, image: Path, expect: str) -> DomainSpec:
-    """A device VM that is a thermometer."""
-    arch, machine, memory, _, qemu = MACHINES[kind]
-    if not shutil.which(qemu):
-        pytest.skip(f"{qemu} is not installed")
-    runtime = driver.host().vmm.runtime_dir
-    channel = Channel("stream", naming.channel_address(runtime, OWNER, DEVICE_VM, f"{CLIENT}.temp"), f"{CLIENT}.temp")
-    return DomainSpec(
-        name=DEVICE_VM,
-        uuid=naming.domain_uuid(OWNER, DEVICE_VM),
-        role=Role.DEVICE_VM,
-        owner=OWNER,
-        host=driver.host().name,
-        vcpus=1,
-        memory=memory,
-        accelerator="tcg",
-        arch=arch,
-        machine=machine,
-        boot=Boot(),
-        emulators=(Emulator(CLIENT, "temp", "thermometer", channel, (), ask="*IDN?\n", expect=expect),),
-        firmware=Firmware(FirmwareKind(kind), str(image), firmware_digest(str(image))),
-    )
-
-
-def client(driver: Driver, of: DomainSpec, stage: Stage) -> DomainSpec:
-    """A client with the thermometer at its second serial port."""
-    host = driver.host()
-    image = next(image for image in host.images if image.name == "client")
-    channel = of.emulators[0].channel
-    return DomainSpec(
-        name=CLIENT,
-        uuid=naming.domain_uuid(OWNER, CLIENT),
-        role=Role.CLIENT,
-        owner=OWNER,
-        host=host.name,
-        vcpus=1,
-        memory=256 * MIB,
-        accelerator="tcg",
-        arch="x86_64",
-        machine="q35",
-        boot=Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line),
-        attachments=(Attachment("temp", "thermometer", "isa-serial", channel, DEVICE_VM, 0),),
-        console=naming.console_log(host.vmm.runtime_dir, CLIENT),
-        domain_xml=shell_port(stage.folder / "a.shell"),
-    )
-
-
-def start(driver: Driver, *specs: DomainSpec, timeout: float = 60) -> Outcome:
-    """Define and start these, one after the other, as a plan does."""
-    steps: list[Step] = []
-    for spec in specs:
-        subject = Subject.DEVICE_VM if spec.role is Role.DEVICE_VM else Subject.CLIENT
-        for action in (Action.DEFINE, Action.START):
-            after = (steps[-1].id,) if steps else ()
-            key = f"{action.value}/{subject.value}/{spec.name}"
-            steps.append(Step(key, action, subject, spec.name, Phase.REQUEST, Effect.NONE, "", after))
-    plan = Plan(OWNER, "0", tuple(steps), domains=specs)
-    return carry_out(plan, driver, driver.host(), Options(timeout=timeout), Progress())
-
-
-@pytest.mark.parametrize("kind", MACHINES)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_client_measures_with_an_instrument_that_is_firmware(kind: str, stage: Stage, driver: Driver) -> None:
-    model, qemu = MACHINES[kind][3:]
-    served = device_vm(driver, kind, build(kind, stage.folder), f"devicevm,thermometer,{model},1\n")
-    outcome = start(driver, served, client(driver, served, stage))
-    assert not outcome.errors, outcome.errors
+    model, qemu = KINDS[kind]
+    path = manifest(stage, kind)
+    image = stage.folder / f"thermometer.{SUFFIXES[kind]}"
+    (allocation,) = stage.json("plan", path)["allocations"]
+    assert allocation["firmware"] == str(image)
+    assert any(firmware_digest(str(image))[:12] in reason for reason in allocation["reasons"])
+    stage.devicevm("apply", path)
+    assert stage.devicevm("apply", path).stdout == "No changes.\n"
 
     shell = Shell(stage.folder / "a.shell")
     assert shell.run(ASK.format("*IDN?")).strip() == f"devicevm,thermometer,{model},1"
@@ -144,56 +106,77 @@ def test_a_client_measures_with_an_instrument_that_is_firmware(kind: str, stage:
     assert shell.run(ASK.format("SYST:ERR?")).strip() == '0,"No error"'
 
     # What libvirt and the kernel say: that program runs the image, and nothing else.
-    (pid,) = [pid for pid in stage.processes() if DEVICE_VM in Path(f"/proc/{pid}/cmdline").read_text()]
-    command = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    command = Path(f"/proc/{stage.process(DEVICE_VM)}/cmdline").read_text().split("\0")
     assert Path(command[0]).name == qemu
-    assert served.firmware is not None
-    assert any(served.firmware.path in word for word in command)
+    assert any(str(image) in word for word in command)
     assert not {"-initrd", "-append"} & set(command)
     assert not any("virtio" in word or "fw_cfg" in word for word in command)
 
     for seen in driver.observe():
         assert (seen.drift, seen.live_drift, seen.broken, seen.ready) == ((), (), "", True), seen.name
-    assert [device.state for device in check_health(driver, driver.host().vmm.supports).devices] == ["connected"]
+    assert [device["state"] for device in stage.json("status")["devices"]] == ["connected"]
     shell.close()
+    stage.devicevm("destroy", "--yes", path)
+    assert stage.domains() == []
 
 
 def test_a_client_outlives_a_restart_of_its_instrument(stage: Stage, driver: Driver) -> None:
-    served = device_vm(driver, "rom", build("rom", stage.folder), "thermometer")
-    assert not start(driver, served, client(driver, served, stage)).errors
+    path = manifest(stage, "rom")
+    stage.devicevm("apply", path)
     shell = Shell(stage.folder / "a.shell")
+    boot = shell.run("cat /proc/sys/kernel/random/boot_id")
     assert shell.run(ASK.format("MEAS:TEMP?")).strip() == "21.5"
     stage.virsh("destroy", DEVICE_VM)
-    assert [device.state for device in check_health(driver, driver.host().vmm.supports).devices] == ["stopped"]
+    assert [device["state"] for device in stage.json("status")["devices"]] == ["stopped"]
     # Its client comes back by itself, perhaps before the probe: both are right.
-    assert not start(driver, served).errors
+    stage.devicevm("apply", path)
     shell.run("sleep 2")
     assert shell.run(ASK.format("*IDN?")).strip() == "devicevm,thermometer,rom,1"
     assert shell.run(ASK.format("MEAS:TEMP?")).strip() == "21.5", "it was started anew"
+
+    # Another image: the plan says so, and the instrument is started anew with it.
+    image = stage.folder / "thermometer.rom"
+    image.write_bytes(image.read_bytes().replace(b"thermometer,", b"calorimeter,"))
+    changed = path.read_text().replace("devicevm,thermometer", "devicevm,calorimeter")
+    path.write_text(changed)
+    steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}
+    assert steps[f"stop/device-vm/{DEVICE_VM}"] == "restart"
+    assert f"stop/client/{CLIENT}" not in steps
+    stage.devicevm("apply", path)
+    shell.run("sleep 2")
+    assert shell.run(ASK.format("*IDN?")).strip() == "devicevm,calorimeter,rom,1"
+    assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
     shell.close()
 
 
-def test_firmware_that_does_not_answer_is_undone_with_the_reason(stage: Stage, driver: Driver) -> None:
-    served = device_vm(driver, "rom", build("rom", stage.folder), "oscilloscope")
-    outcome = start(driver, served, timeout=4)
-    (error,) = outcome.errors.values()
-    assert "a.temp" in error.message
-    assert "thermometer,rom" in error.message, "what came instead"
+def test_firmware_that_does_not_answer_is_undone_with_the_reason(stage: Stage) -> None:
+    result = stage.devicevm("apply", "--timeout", "4", manifest(stage, "rom", expect="oscilloscope"), ok=False)
+    assert result.returncode == 1
+    said = result.stdout + result.stderr
+    assert f"{CLIENT}.temp" in said
+    assert "thermometer,rom" in said, "what came instead"
     assert stage.domains() == []
 
 
-def test_firmware_that_has_changed_since_the_plan_does_not_start(stage: Stage, driver: Driver) -> None:
-    image = build("rom", stage.folder)
-    served = device_vm(driver, "rom", image, "thermometer")
+def test_firmware_that_has_changed_since_the_plan_does_not_start(stage: Stage) -> None:
+    path, image = manifest(stage, "rom"), stage.folder / "thermometer.rom"
+    stage.devicevm("plan", path, "--out", stage.folder / "plan.json")
     image.write_bytes(image.read_bytes()[::-1])
-    (error,) = start(driver, served).errors.values()
-    assert "is not what the plan was made with" in error.message
+    result = stage.devicevm("apply", stage.folder / "plan.json", ok=False)
+    assert result.returncode == 1
+    assert "is not what the plan was made with" in result.stdout + result.stderr
     assert stage.domains() == []
+
+    # One that is not there at all is a result of the plan.
+    image.unlink()
+    (item,) = json.loads(stage.devicevm("plan", path, "-o", "json", ok=False).stdout)["unplaced"]
+    assert f"{image}: cannot be read: No such file or directory" in item["reasons"][0]
 
 
 def test_the_command_line_knows_that_firmware_has_nobody_to_ask(stage: Stage, driver: Driver) -> None:
-    served = device_vm(driver, "rom", build("rom", stage.folder), "thermometer")
-    assert not start(driver, served).errors
+    path = manifest(stage, "rom")
+    stage.devicevm("apply", path)
+    stage.virsh("destroy", CLIENT)
     (device,) = stage.json("status")["devices"]
     assert device["state"] == "running"
     logs = stage.devicevm("logs", DEVICE_VM, "-o", "json")
@@ -204,11 +187,11 @@ def test_the_command_line_knows_that_firmware_has_nobody_to_ask(stage: Stage, dr
     assert "its serial ports are its devices" in console.stderr
 
     # A device more cannot be given to a machine that runs.
-    other = replace(served.emulators[0], name="more")
-    more = replace(served, emulators=(*served.emulators, other))
+    (served,) = [seen.spec for seen in driver.observe() if seen.name == DEVICE_VM]
+    assert served is not None
+    more = replace(served, emulators=(*served.emulators, replace(served.emulators[0], name="more")))
     step = Step("update", Action.UPDATE, Subject.DEVICE_VM, DEVICE_VM, Phase.CONFIGURE, Effect.LIVE, "")
-    plan = Plan(OWNER, "0", (step,), domains=(more,), previous=(served,))
+    plan = Plan(served.owner, "0", (step,), domains=(more,), previous=(served,))
     outcome = carry_out(plan, driver, driver.host(), Options(), Progress())
     assert "cannot change while it runs" in outcome.errors["update"].message
-    (seen,) = driver.observe()
-    assert seen.spec == served
+    assert served in [seen.spec for seen in driver.observe()]

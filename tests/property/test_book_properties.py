@@ -15,13 +15,18 @@ from world import GIB, MIB, host
 
 CPUS = 8
 PLACEMENTS = st.builds(
-    lambda pins, dedicated, nodes: (CpuPlacement(pins, (), nodes, dedicated), max(len(pins), 1)),
+    lambda pins, dedicated, nodes, own: (
+        CpuPlacement(pins, own, nodes, dedicated, emulator_on="own" if own else ""),
+        max(len(pins), 1),
+    ),
     st.lists(st.lists(st.integers(0, CPUS), min_size=1, max_size=3, unique=True).map(tuple), max_size=3).map(tuple),
     st.booleans(),
     st.sampled_from([(), (0,), (1,), (0, 1)]),
+    st.sampled_from([(), (3,), (5,)]),
 )
 HOLDINGS = st.lists(st.tuples(PLACEMENTS, st.integers(0, 2 * GIB)), max_size=6)
 POLICY = HostPolicy("h1", reserved_cpus=(0,), reserved_memory=100 * MIB, cpu_overcommit=3.0)
+POLICIES = st.sampled_from([POLICY, replace(POLICY, shared_cpus=(1, 2, 5)), replace(POLICY, shared_cpus=(99,))])
 
 
 def facts(book: Book) -> tuple[object, ...]:
@@ -29,6 +34,8 @@ def facts(book: Book) -> tuple[object, ...]:
     return (
         book.memory,
         book.vcpus,
+        [cpu.id for cpu in book.vacant_cpus()],
+        [cpu.id for cpu in book.cpus.values() if cpu.shareable],
         [(cpu.id, cpu.load, cpu.pinned_by, cpu.dedicated_to) for cpu in book.cpus.values()],
         [[cpu.id for cpu in core] for core in book.vacant_cores()],
         [[cpu.id for cpu in socket] for socket in book.vacant_sockets()],
@@ -37,10 +44,12 @@ def facts(book: Book) -> tuple[object, ...]:
 
 
 def facts_at_once(one: Host, book: Book) -> tuple[object, ...]:
-    view = free(replace(one, holdings=tuple(book.holdings)), POLICY)
+    view = free(replace(one, holdings=tuple(book.holdings)), book.policy)
     return (
         view.memory,
         view.vcpus,
+        list(view.vacant_cpus()),
+        list(view.shareable_cpus()),
         [(cpu.id, cpu.load, list(cpu.pinned_by), list(cpu.dedicated_to)) for cpu in view.cpus],
         [list(core) for core in view.vacant_cores()],
         [list(socket) for socket in view.vacant_sockets()],
@@ -49,13 +58,15 @@ def facts_at_once(one: Host, book: Book) -> tuple[object, ...]:
 
 
 @settings(max_examples=150, deadline=None)
-@given(HOLDINGS, HOLDINGS)
+@given(HOLDINGS, HOLDINGS, POLICIES)
 def test_a_book_counts_what_the_inventory_counts_and_forgets_what_is_taken_back(
-    kept: list[tuple[tuple[CpuPlacement, int], int]], tried: list[tuple[tuple[CpuPlacement, int], int]]
+    kept: list[tuple[tuple[CpuPlacement, int], int]],
+    tried: list[tuple[tuple[CpuPlacement, int], int]],
+    policy: HostPolicy,
 ) -> None:
     one = host(cores=2, threads=2, sockets=2)
     one = replace(one, nodes=tuple(replace(node, huge_pages={str(MIB): 64}) for node in one.nodes))
-    book = Book(one, POLICY)
+    book = Book(one, policy)
     for number, ((placement, vcpus), memory) in enumerate(kept):
         book.book(f"k{number}", placement, vcpus, memory, MIB * (number % 2))
     before = facts(book)

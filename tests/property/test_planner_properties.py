@@ -18,6 +18,7 @@ from devicevm.manifest.topology import (
     ShareScope,
     Topology,
 )
+from devicevm.planner.book import held_by
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent, make_plan
 from devicevm.record import canonical_json, from_data, to_data
@@ -37,7 +38,26 @@ ALONE = class_("alone", resources=(core(), thread(2, dedicated=True)))
 PAIR = class_("pair", resources=(thread(2),))
 ISOLATED = class_("isolated", resources=((local("thread", 2, smt="isolate"),), (local("thread", 2, smt="require"),)))
 WHOLE = class_("whole", resources=((local("processor"), ResourceRequest("memory", options={"pageSize": PAGES})),))
-CLASSES = (DISK, RNG, SERIAL, ALONE, PAIR, ISOLATED, WHOLE)
+
+
+def threads(count: int = 1, *, dedicated: bool = False, **options: Any) -> tuple[ResourceRequest, ...]:
+    """One alternative: threads, with wishes."""
+    return (ResourceRequest("thread", count, dedicated, options),)
+
+
+BESIDE = class_("beside", resources=(threads(dedicated=True, near="sibling"), threads(near="node"), thread()))
+APART = class_("apart", resources=((ResourceRequest("core", 1, True, {"emulator": "own"}),), threads(emulator="vcpus")))
+FLOATING = class_("floating", resources=(threads(2, float=True), threads(dedicated=True, emulator="shared"), thread()))
+CLASSES = (DISK, RNG, SERIAL, ALONE, PAIR, ISOLATED, WHOLE, BESIDE, APART, FLOATING)
+CPUS: list[ResourceRequest | None] = [
+    None,
+    None,
+    threads(dedicated=True)[0],
+    threads(dedicated=True, emulator="own", numaNode="one")[0],
+    threads(2, dedicated=True, smt="isolate")[0],
+    threads(2, emulator="vcpus")[0],
+    threads(float=True)[0],
+]
 KINDS = [class_.name for class_ in CLASSES]
 
 
@@ -67,7 +87,10 @@ def topologies(draw: st.DrawFn) -> Topology:
             for index, kind in enumerate(kinds)
         ]
         label = {"tier": draw(st.sampled_from(["front", "back"]))}
-        clients.append(client(name, *devices, labels=label, trust_domain=draw(st.sampled_from(["default", "red"]))))
+        made = client(name, *devices, labels=label, trust_domain=draw(st.sampled_from(["default", "red"])))
+        if cpus := draw(st.sampled_from(CPUS)):
+            made = replace(made, vm=replace(made.vm, cpus=cpus, vcpus=cpus.count))
+        clients.append(made)
     declared = ()
     if draw(st.booleans()):
         serves = Serves(
@@ -78,7 +101,12 @@ def topologies(draw: st.DrawFn) -> Topology:
         declared = (DeviceVM("shared", serves, scope, max_devices=draw(st.integers(1, 4))),)
     reserved = tuple(sorted(draw(st.sets(st.integers(0, 3), max_size=1))))
     policies = (
-        HostPolicy("h1", reserved_cpus=reserved, headroom_memory=draw(st.sampled_from([0, GIB // 2]))),
+        HostPolicy(
+            "h1",
+            reserved_cpus=reserved,
+            headroom_memory=draw(st.sampled_from([0, GIB // 2])),
+            shared_cpus=tuple(sorted(draw(st.sampled_from([set(), {0, 1}, {1, 2, 5}])) - set(reserved))),
+        ),
         HostPolicy("h2", maintenance=draw(st.booleans())),
         HostPolicy("h3", trust_domains=draw(st.sampled_from([(), ("red",)]))),
     )
@@ -105,11 +133,14 @@ def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
         for cpu in held.cpus:
             pinned.setdefault(cpu, []).append((held.domain, held.dedicated))
     for spec in specs:
-        for cpu in {cpu for pin in (*spec.placement.vcpus, spec.placement.idle) for cpu in pin}:
+        for cpu in held_by(spec.placement):
             assert cpu not in policy.reserved_cpus
+            assert not policy.shared_cpus or (cpu in policy.shared_cpus) is not spec.placement.dedicated
             pinned.setdefault(cpu, []).append((spec.name, spec.placement.dedicated))
         nodes = {cpu.node for cpu in one.cpus for pin in spec.placement.vcpus if cpu.id in pin}
         assert not spec.placement.nodes or nodes == set(spec.placement.nodes)
+        outside = set(spec.placement.emulator) - set(held_by(spec.placement))
+        assert outside <= set(policy.shared_cpus) - set(policy.reserved_cpus)
     for cpu, holders in pinned.items():
         if any(dedicated for _, dedicated in holders):
             assert len(holders) == 1, f"CPU {cpu} is dedicated, and held by {holders}"

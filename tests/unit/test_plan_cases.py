@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from devicevm.inventory.cpuset import format_cpuset
-from devicevm.inventory.host import DomainSupport, Holding, Host
+from devicevm.inventory.host import DomainSupport, Holding, Host, NodeDevice
 from devicevm.manifest.read import read_topology
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import make_plan
@@ -56,11 +56,28 @@ def busy() -> Host:
     return host("busy", cores=4, threads=2, memory=8 * GIB, holdings=holdings)
 
 
+def cards() -> Host:
+    """Two FPGA cards, one of which somebody holds, and a mediated device of a third."""
+    held = Holding("lab1", "u4", True, 1, GIB, node_devices=("0000:03:00.0",))
+    one = host("cards", cores=2, threads=2, sockets=2, memory=8 * GIB, holdings=(held,))
+    card = NodeDevice("", "pci", vendor="0x1172", product="0x0004", class_code="0x120000", node=0)
+    slot = "d069d019-36ea-4111-8f0a-8c9a70e21366"
+    devices = (
+        replace(card, name="pci_3", address="0000:03:00.0", iommu_group=9),
+        replace(card, name="pci_4", address="0000:04:00.0", iommu_group=10),
+        replace(card, name="pci_4_1", address="0000:04:00.1", iommu_group=10, product="0x0005", class_code="0x058000"),
+        replace(card, name="pci_5", address="0000:05:00.0", iommu_group=11, vendor="0x10ee", node=1),
+        NodeDevice("mdev_1", "mdev", parent="pci_5", product="fpga-slot", address=slot, iommu_group=40),
+    )
+    return replace(one, node_devices=devices)
+
+
 HOSTS: dict[str, tuple[Host, ...]] = {
     "wide": (wide(),),
     "busy": (busy(),),
     "fleet": tuple(host(f"f{number}", cores=2, threads=2, memory=4 * GIB) for number in (1, 2, 3)),
     "mixed": (busy(), wide()),
+    "cards": (cards(),),
     **{path.stem: (recorded(path.stem),) for path in sorted(RECORDED.glob("*.json"))},
 }
 
@@ -85,10 +102,17 @@ def in_short(plan: Plan) -> str:
             f"CPU {format_cpuset(allocation.cpus)}{idle}{nodes}, {format_bytes(allocation.memory)}, "
             f"serves {', '.join(allocation.serves)}"
         )
+        if allocation.firmware:
+            lines.append(f"  runs {Path(allocation.firmware).name}")
+        if allocation.blocks:
+            lines.append(f"  has {', '.join(allocation.blocks)}")
         lines += [f"  why: {reason}" for reason in allocation.reasons]
     for spec in plan.domains:
         if spec.attachments:
             lines.append(f"{spec.name} on {spec.host}: {', '.join(sorted({a.device_vm for a in spec.attachments}))}")
+        if spec.attachments and spec.placement.vcpus:
+            alone = "alone " if spec.placement.dedicated else ""
+            lines.append(f"  {alone}on CPU {' '.join(map(format_cpuset, spec.placement.vcpus))}")
     for item in plan.unplaced:
         lines.append(f"not placed: {item.client}/{item.device}")
         lines += [f"  why: {reason}" for reason in item.reasons]

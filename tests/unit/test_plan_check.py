@@ -66,7 +66,7 @@ def test_a_plan_as_the_planner_writes_it_is_let_pass() -> None:
         (more(step("stop/client/other")), "nothing is known of a domain 'other'"),
         (more(step("stop/client/shop")), "shop is owner 'shop''s, and the plan is 'lab'"),
         (more(step("stop/client/web-dvm")), "web-dvm is no client"),
-        (more(step("update/client/web")), "there is no step update for a client"),
+        (more(step("create/client/web")), "there is no step create for a client"),
         (more(step("update/device-vm/web-dvm")), "does not say what web-dvm was"),
         (replace(PLAN, domains=(WEB,), previous=(DVM,)), "does not say what web-dvm is to be"),
         (more(step("delete/store/web/data")), "does not say which store"),

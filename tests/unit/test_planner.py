@@ -8,7 +8,7 @@ import pytest
 from devicevm.domain import Role
 from devicevm.inventory.host import Holding
 from devicevm.inventory.supports import GUESTS
-from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Serves, ShareScope, Store
+from devicevm.manifest.topology import ClassMemory, Device, DeviceVM, HostPolicy, Program, Serves, ShareScope, Store
 from devicevm.planner.plan import Action, Effect, Plan
 from devicevm.planner.planner import Intent
 from world import (
@@ -17,6 +17,7 @@ from world import (
     ME,
     MIB,
     RNG,
+    SERIAL,
     ModelVmm,
     class_,
     client,
@@ -258,19 +259,27 @@ def test_what_stays_keeps_its_place_when_another_comes_before_it() -> None:
     assert not any(step.name.startswith("m") for step in plan.steps)
 
 
-def test_a_processor_taken_from_a_device_vm_moves_it_and_restarts_its_client() -> None:
+def test_a_processor_taken_from_a_device_vm_moves_it_while_it_runs() -> None:
     vmm = ModelVmm()
     vmm.apply(topology(client("m", disk())))
     plan = vmm.apply(topology(client("m", disk()), hosts=(HostPolicy("h1", reserved_cpus=(0,)),)))
-    assert actions(plan) == [
-        "stop/client/m",
-        "stop/device-vm/m-dvm",
-        "define/device-vm/m-dvm",
-        "start/device-vm/m-dvm",
-        "start/client/m",
-    ]
-    assert plan.steps[0].effect is Effect.RESTART and plan.steps[0].affects == ("m",)
+    assert actions(plan) == ["update/device-vm/m-dvm"]
+    assert plan.steps[0].effect is Effect.LIVE and plan.steps[0].reason == "it runs on CPU 1 instead of 0"
     assert plan.allocations[0].reasons[0] == "it could not stay: CPU 0 is now reserved"
+
+
+def test_a_serial_port_whose_emulator_changes_or_restarts_reconnects() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("m", GPS)))
+    talker = replace(SERIAL, program=Program(("talk",), ready="bytes"))
+    plan = vmm.plan(topology(client("m", GPS), classes=(talker,)))
+    assert [(step.id, step.effect, step.affects) for step in plan.steps] == [
+        ("update/device-vm/m-dvm", Effect.RECONNECT, ("m",))
+    ]
+    larger = replace(SERIAL, memory=ClassMemory(160 * MIB, MIB))
+    plan = vmm.plan(topology(client("m", GPS), classes=(larger,)))
+    assert actions(plan) == ["stop/device-vm/m-dvm", "define/device-vm/m-dvm", "start/device-vm/m-dvm"]
+    assert (plan.steps[0].effect, plan.steps[0].affects) == (Effect.RECONNECT, ("m",))
 
 
 def test_a_changed_client_is_restarted_and_its_device_vm_is_not() -> None:

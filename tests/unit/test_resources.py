@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from devicevm.domain import CpuPlacement, DomainSpec, Role
-from devicevm.inventory.host import DomainSupport, GuestKind, Holding, Host
+from devicevm.domain import CpuPlacement, DomainSpec, HostDevice, Role
+from devicevm.inventory.host import DomainSupport, GuestKind, Holding, Host, NodeDevice
 from devicevm.manifest.topology import Boot, HostPolicy, ResourceRequest
 from devicevm.planner.book import Book, cpus_of, held_by
 from devicevm.planner.resources import KINDS, Footing, Misfit, describe, fit_one, fits, fulfilled
@@ -57,7 +57,18 @@ def device_vm(footing: Footing) -> DomainSpec:
         placement=footing.placement,
         cpu_features=footing.features,
         page_size=footing.page_size,
+        host_devices=footing.host_devices,
+        firmware=footing.code.firmware,
     )
+
+
+def firmware(**changes: Any) -> ResourceRequest:
+    """A request as the manifest reader makes it."""
+    usual = {"kind": "elf", "file": "/opt/meter.elf", "arch": "armv7l", "machine": "lm3s6965evb", "memory": 0}
+    return ResourceRequest("firmware", options=usual | changes)
+
+
+CARD = ResourceRequest("block", options={"provider": "host", "kind": "pci", "vendor": "0x1172"})
 
 
 # Host: CPU n of 8 is thread n // 4 of core n % 4; cores 0-1 are on socket and node 0, cores 2-3 on 1.
@@ -131,6 +142,8 @@ def test_isolated_threads_keep_others_off_the_siblings() -> None:
         ((ask("microcode", revision=0x20),), "revision 0x20 or later asked, the host does not tell its own"),
         ((ask("isa", features=["avx2"]),), "avx2 cannot be had with tcg: no guest's extensions are known of this host"),
         ((ask("memory", pageSize=2 * MIB),), "pages of 2MiB asked, the host has none"),
+        ((firmware(),), "the VMM has no translator for armv7l"),
+        ((CARD,), "no PCI function of vendor 0x1172 is there: the host has 0 PCI functions"),
     ],
 )
 def test_refusals_have_the_numbers(alternative: Alternative, says: str) -> None:
@@ -220,9 +233,15 @@ def test_every_kind_says_what_it_is_asked() -> None:
         "microcode": ask("microcode", revision=43),
         "memory": ask("memory", pageSize=2 * MIB),
         "thread": ask("thread", 2, dedicated=True, smt="isolate", numaNode="one"),
+        "firmware": firmware(),
+        "block": CARD,
+        "program": ResourceRequest("program", options={"image": "lab", "command": ["/usr/bin/meter", "-v"]}),
     }
     said = {name: kind.describe(asked.get(name, ask(name))) for name, kind in KINDS.items()}
     assert said == {
+        "firmware": "elf firmware meter.elf",
+        "block": "PCI function of vendor 0x1172",
+        "program": "meter in image lab",
         "microcode": "microcode 0x2b or later",
         "isa": "aes and avx2",
         "thread": "2 dedicated threads, each alone on its core on one NUMA node",
@@ -238,3 +257,37 @@ def test_headroom_is_left_for_what_comes_later() -> None:
     assert "8 virtual CPUs asked, 7 left" in there.lacks(8, MIB)
     assert "1 kept as headroom" in there.lacks(8, MIB)
     assert there.lacks(7, GIB // 2) == ""
+
+
+def test_a_block_is_booked_known_again_and_taken_back() -> None:
+    card = NodeDevice("pci_3", "pci", vendor="0x1172", product="0x4", address="0000:03:00.0", iommu_group=3, node=1)
+    there = book(replace(host(), node_devices=(card,)))
+    footing = given((CARD, ask("core")), there)
+    assert footing.host_devices == (HostDevice("pci", "0000:03:00.0"),)
+    assert footing.reasons[0] == (
+        "0000:03:00.0 of NUMA node 1: 1 PCI function of vendor 0x1172 is there: 0000:03:00.0 is free"
+    )
+    spec = device_vm(footing)
+    assert fulfilled(((CARD, ask("core")),), spec, there)
+    assert not fulfilled(((ask("core"),),), spec, there)
+    assert not fulfilled(((CARD, ask("core")),), replace(spec, host_devices=()), there)
+    mark = there.mark()
+    there.book("d", footing.placement, footing.vcpus, footing.memory, devices=footing.host_devices)
+    assert refused((CARD,), there) == "1 PCI function of vendor 0x1172 is there: 0000:03:00.0 is held by d"
+    there.back_to(mark)
+    assert given((CARD,), there).host_devices == footing.host_devices
+
+
+def test_firmware_is_known_again_by_all_that_it_is() -> None:
+    there = book(replace(host(), guests=(GuestKind("armv7l", "hvm", ("tcg",)),)))
+    spec = replace(device_vm(given((firmware(),), there)), arch="armv7l", machine="lm3s6965evb")
+    assert fulfilled(((firmware(),),), spec, there)
+    for other in (
+        firmware(file="/opt/other.elf"),
+        firmware(machine="virt"),
+        firmware(memory=MIB),
+        firmware(kind="rom"),
+    ):
+        assert not fulfilled(((other,),), spec, there)
+    assert not fulfilled(((ask("thread"),),), spec, there)
+    assert not fulfilled(((firmware(),),), replace(spec, firmware=None), there)

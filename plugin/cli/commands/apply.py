@@ -83,7 +83,7 @@ def apply(  # noqa: PLR0913 - one for each option
             return _apply(saved, driver, _still_good(saved, driver), manner)
     topology = read(paths)
     with locked_vmm(vmm, lock_timeout) as driver:
-        hosts, observed = survey(driver)
+        hosts, observed = survey(driver, topology)
         made = make_plan(topology, hosts, observed, Intent(owner=owner, prune=prune, rebalance=rebalance))
         return _apply(made, driver, hosts[0], manner)
 

@@ -9,9 +9,10 @@ from typing import Any
 import click
 
 from ...errors import DevicevmError
-from ...manifest.topology import Device, ResourceRequest, Topology
+from ...manifest.topology import Device, Topology
 from ...planner.plan import Allocation, Plan
 from ...planner.planner import Intent
+from ...planner.resources import describe
 from .. import output
 from ..manifests import read
 from ..options import Vmm, command, compose, format_option, inventory_option, owner_option, vmm_options
@@ -45,7 +46,7 @@ def explain(*, paths: tuple[str, ...], inventories: tuple[Path, ...], owner: str
     topology = read(manifests)
     device = find_device(topology, name)
     intent = Intent(owner=owner)
-    ground = look(vmm, inventories)
+    ground = look(vmm, topology, inventories)
     # What runs stays where it is, and that is all the reason there is: a plan from nothing tells the others.
     anew = _placing(ground.plan_anew(topology, intent), name)
     now = anew if inventories else _placing(ground.plan(topology, intent), name)
@@ -107,10 +108,4 @@ def _show(name: str, device: Device, allocation: Allocation, topology: Topology)
         output.line(f"  it also serves: {', '.join(others)}")
     wanted = next((item.resources for item in topology.classes if item.name == device.class_), ())
     if wanted:
-        words = [" and ".join(_words(request) for request in alternative) for alternative in wanted]
-        output.line(f"  its class asks for, best first: {'; '.join(words)}")
-
-
-def _words(request: ResourceRequest) -> str:
-    alone = " alone" if request.dedicated else ""
-    return f"{request.count} {request.kind}{'' if request.count == 1 else 's'}{alone}"
+        output.line(f"  its class asks for, best first: {'; '.join(map(describe, wanted))}")

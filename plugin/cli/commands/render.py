@@ -36,7 +36,7 @@ def render(*, paths: tuple[str, ...], only: str, owner: str, vmm: Vmm, form: str
     """
     topology = read(paths)
     with open_vmm(vmm) as driver:
-        hosts, observed = survey(driver)
+        hosts, observed = survey(driver, topology)
         plan = make_plan(topology, hosts, observed, Intent(owner=owner))
         specs = wanted_domains(plan, observed, topology, owner)
         if only and only not in specs:

@@ -81,17 +81,22 @@ class HostDevice:
     """A device of the host that a domain is given whole. `kind` is pci (a function, virtual ones too) or mdev.
 
     `address` is as in inventory's NodeDevice: `0000:02:10.7` for PCI, the UUID of a mediated device that is there.
+    `bitstream` is what it is programmed with before the domain starts, `clear` what it is cleared by when the domain
+    has ended: names below /lib/firmware, or nothing.
     """
 
     kind: str
     address: str
+    bitstream: str = ""
+    clear: str = ""
 
 
 @dataclass(frozen=True)
 class CpuPlacement:
     """Where a domain's threads run, and its memory. `vcpus[i]` lists the host CPUs of virtual CPU i, `emulator` those
     of the VMM's own threads; empty = anywhere. `nodes` are the NUMA nodes that its memory comes from (empty = any).
-    `dedicated` = nobody else is placed there; `idle` are CPUs that it keeps empty, since they share a core with it."""
+    `dedicated` = nobody else is placed there; `idle` are CPUs that it keeps empty, since they share a core with it.
+    `emulator_on` is where the VMM's own threads were asked to run, when not as usual (resources/emulator.py)."""
 
     vcpus: tuple[tuple[int, ...], ...] = ()
     emulator: tuple[int, ...] = ()
@@ -99,6 +104,7 @@ class CpuPlacement:
     dedicated: bool = False
     unit: str = "thread"
     idle: tuple[int, ...] = ()
+    emulator_on: str = ""
 
 
 class FirmwareKind(str, Enum):

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..domain import DomainSpec
+from ..domain import DomainSpec, Role
 from ..errors import DevicevmError
 from ..guest.boot_config import device_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
-from ..planner.difference import compare_emulators
+from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject
 from ..vmm.driver import Driver
 from .ready import wait_ready
@@ -43,6 +43,22 @@ class Context:
     def before(self, step: Step) -> DomainSpec | None:
         """What the step's domain was."""
         return next((spec for spec in self.plan.previous if spec.name == step.name), None)
+
+    def returning(self, name: str) -> frozenset[str]:
+        """Ids of a device VM's emulators whose clients run on and connect again by themselves."""
+        steps = self.plan.steps
+        stopped = {step.name for step in steps if (step.action, step.kind) == (Action.STOP, Subject.CLIENT)}
+        felt = {
+            client for step in steps if (step.kind, step.name) == (Subject.DEVICE_VM, name) for client in step.affects
+        }
+        known = {emulator.id for spec in self.plan.previous if spec.name == name for emulator in spec.emulators}
+        wanted = (spec for spec in self.plan.domains if spec.name == name)
+        return frozenset(
+            emulator.id
+            for spec in wanted
+            for emulator in spec.emulators
+            if emulator.id in known and emulator.client in felt - stopped
+        )
 
 
 def make_context(plan: Plan, driver: Driver, supports: tuple[str, ...], timeout: float) -> Context:
@@ -102,7 +118,7 @@ def _start_device_vm(context: Context, step: Step) -> None:
     spec = context.wanted(step)
     context.driver.start(step.name)
     if context.guests:
-        wait_ready(context.driver, spec, time.monotonic() + context.timeout)
+        wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
 
 
@@ -135,19 +151,29 @@ def _undo_update(context: Context, step: Step) -> None:
 
 
 def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
-    """Add and remove emulators of a running device VM.
+    """Move a running domain to other processors; add and remove emulators of a running device VM.
 
     The definition is written first and the live mark last: if this process dies in between, the
     two differ, and the next plan does it again from `old`. Everything between is idempotent.
     """
-    if old.firmware or new.firmware:
+    changes = compare_emulators(old, new)
+    if (old.firmware or new.firmware) and changes:
         raise DevicevmError(
             f"{new.name} runs firmware: its devices are its serial ports, and cannot change while it runs",
             hint=f"have it made anew: 'virsh destroy {new.name}', then apply again",
         )
-    changes = compare_emulators(old, new)
-    before = {emulator.id: emulator for emulator in old.emulators}
     context.driver.define(new)
+    if old.placement != new.placement:
+        context.driver.pin(new)
+    if changes:
+        _change_emulators(context, changes, old, new)
+    if new.role is Role.DEVICE_VM and context.guests:
+        wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
+    context.driver.mark(new)
+
+
+def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
+    before = {emulator.id: emulator for emulator in old.emulators}
     with Control(new.control, timeout=context.timeout) as control:
         for emulator in (*changes.removed, *(before[emulator.id] for emulator in changes.changed)):
             control.remove(emulator.id)
@@ -155,8 +181,6 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
             control.add(device_config(emulator))
-    wait_ready(context.driver, new, time.monotonic() + context.timeout)
-    context.driver.mark(new)
 
 
 def _create_store(context: Context, step: Step) -> None:
@@ -185,6 +209,7 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.START, Subject.DEVICE_VM): _start_device_vm,
     (Action.START, Subject.CLIENT): _start_client,
     (Action.UPDATE, Subject.DEVICE_VM): _update,
+    (Action.UPDATE, Subject.CLIENT): _update,
     (Action.STOP, Subject.DEVICE_VM): _stop,
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,
@@ -201,6 +226,7 @@ _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.START, Subject.DEVICE_VM): _stop,
     (Action.START, Subject.CLIENT): _stop,
     (Action.UPDATE, Subject.DEVICE_VM): _undo_update,
+    (Action.UPDATE, Subject.CLIENT): _undo_update,
     (Action.STOP, Subject.DEVICE_VM): _undo_stop,
     (Action.STOP, Subject.CLIENT): _undo_stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undo_undefine,

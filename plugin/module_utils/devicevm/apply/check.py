@@ -22,6 +22,7 @@ _NEEDS_SPEC = {
     (Action.DEFINE, Subject.DEVICE_VM),
     (Action.START, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.DEVICE_VM),
+    (Action.UPDATE, Subject.CLIENT),
 }
 
 

@@ -30,8 +30,9 @@ class NotReady(DevicevmError):
     """A device VM did not come up in time; the message holds its last words."""
 
 
-def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
-    """Return once every emulator in the running device VM `spec` has answered its probe.
+def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: frozenset[str] = frozenset()) -> None:
+    """Return once every emulator in the running device VM `spec` has answered its probe, and the clients of those in
+    `returning` (ids), which run and lost their peer to a change, are connected again.
 
     One that has its client connected is not probed: a channel has one peer, and it is not us.
     `deadline` is a `time.monotonic()` value. NotReady tells which did not answer, why, and what
@@ -39,7 +40,7 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     """
     try:
         if spec.firmware:
-            _wait_firmware(driver, spec, deadline)
+            _wait_firmware(driver, spec, deadline, returning)
             return
         with _Guest(driver, spec, deadline) as guest:
             before = guest.wait_running()
@@ -48,6 +49,7 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
             for emulator in probed:
                 _wait_answer(driver, spec, emulator, deadline)
             guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed})
+            guest.wait_connected(returning)
     except DevicevmError as error:
         if spec.firmware:
             raise NotReady(f"device VM {spec.name}: {error.message}", hint=error.hint) from error
@@ -58,7 +60,7 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float) -> None:
         ) from error
 
 
-def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float) -> None:
+def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float, returning: frozenset[str]) -> None:
     """Firmware has nobody beside it to ask: what its serial ports answer is all there is.
 
     What it said before the probe came is lost, and so it would be for its client: it is asked (`ask`), or listened to
@@ -73,6 +75,9 @@ def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float) -> None:
                 _pause(driver, spec, deadline, f"{emulator.id}: {error.message}")
     # The machine sees the probe leave before the next peer comes.
     time.sleep(_PAUSE)
+    for emulator in spec.emulators:
+        while emulator.id in returning and not has_peer(emulator.channel.address):
+            _pause(driver, spec, deadline, f"the client of {emulator.id} has not come back")
     if not driver.is_active(spec.name):
         raise DevicevmError("it has stopped by itself", hint=f"is its firmware for machine {spec.machine}?")
 
@@ -135,6 +140,11 @@ class _Guest:
             if not late:
                 return
             _pause(self.driver, self.spec, self.deadline, f"{', '.join(late)} did not come back after its probe")
+
+    def wait_connected(self, returning: frozenset[str]) -> None:
+        """Wait until these have a peer: what a client says before its VMM has connected again is lost."""
+        while away := [name for name, device in self._ask().items() if name in returning and not device.connected]:
+            _pause(self.driver, self.spec, self.deadline, f"the client of {', '.join(away)} has not come back")
 
     def _ask(self) -> dict[str, DeviceStatus]:
         while True:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..domain import ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
+from ..inventory.supports import GUESTS
 from ..manifest.topology import Topology
+from ..planner.code import files_named
 from ..planner.plan import Plan
 from ..planner.planner import Intent, make_plan
 from ..planner.specify import state_digest
 from ..vmm.driver import Driver
+from ..vmm.hostfiles import look_at
 from .actions import make_context
 from .check import check_plan, check_version
 from .executor import execute
@@ -20,6 +23,7 @@ from .outcome import Outcome
 from .progress import Progress
 
 DEFAULT_TIMEOUT = 60.0
+_NOTHING = Topology()
 
 
 class StalePlan(DevicevmError):
@@ -41,15 +45,17 @@ class Options:
     allow_unplaced: bool = False
 
 
-def survey(driver: Driver) -> tuple[tuple[Host, ...], tuple[ObservedDomain, ...]]:
-    """What the host has, and what of devicevm's is on it."""
+def survey(driver: Driver, topology: Topology = _NOTHING) -> tuple[tuple[Host, ...], tuple[ObservedDomain, ...]]:
+    """What the host has, with the files that `topology` names as emulation code, and what of devicevm's is on it."""
     observed = driver.observe()
-    return (driver.host(),), observed
+    host = driver.host()
+    paths = files_named(topology) if GUESTS in host.vmm.supports else ()
+    return (replace(host, files=look_at(paths)) if paths else host,), observed
 
 
 def plan_on(driver: Driver, topology: Topology, intent: Intent) -> Plan:
     """The plan for one host, from what its VMM says now."""
-    hosts, observed = survey(driver)
+    hosts, observed = survey(driver, topology)
     return make_plan(topology, hosts, observed, intent)
 
 

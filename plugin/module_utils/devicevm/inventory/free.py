@@ -26,16 +26,18 @@ class CpuUse:
     dedicated_to: tuple[str, ...] = ()
     pinned_by: tuple[str, ...] = ()
     load: float = 0.0
+    pooled: bool | None = None
+    """Whether it is in the host's shared pool; None where there is no pool."""
 
     @property
     def shareable(self) -> bool:
         """A domain may run here beside others."""
-        return not (self.reserved or self.dedicated_to)
+        return not (self.reserved or self.dedicated_to or self.pooled is False)
 
     @property
     def vacant(self) -> bool:
         """Nobody is pinned here: the CPU can be dedicated. Domains that float may still pass by."""
-        return self.shareable and not self.pinned_by
+        return not (self.reserved or self.pinned_by or self.pooled)
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def free(host: Host, policy: HostPolicy | None = None, without: frozenset[str] =
     """What is free on `host` under `policy`; domains named in `without` are not counted (they are to be replanned)."""
     policy = policy or HostPolicy(name=host.name)
     holdings = tuple(one for one in host.holdings if one.domain not in without)
-    cpus = _cpu_uses(host.cpus, holdings, frozenset(policy.reserved_cpus))
+    cpus = _cpu_uses(host.cpus, holdings, policy)
     floating = sum(one.vcpus for one in holdings if one.floats)
     # What floats may also run on reserved CPUs, but nothing keeps it there: all of it counts here.
     load = sum(cpu.load for cpu in cpus if cpu.shareable) + floating
@@ -144,6 +146,8 @@ def describe_holders(view: Free) -> str:
     for cpu in view.cpus:
         if cpu.reserved:
             groups.setdefault(("reserved", ()), []).append(cpu.id)
+        elif cpu.pooled:
+            groups.setdefault(("in the shared pool", ()), []).append(cpu.id)
         elif cpu.dedicated_to:
             groups.setdefault(("held by", cpu.dedicated_to), []).append(cpu.id)
         elif cpu.pinned_by:
@@ -168,23 +172,24 @@ def describe_memory(view: Free, asked: int) -> str:
     return f"{head}: {', '.join(parts)}" if parts else head
 
 
-def _cpu_uses(cpus: tuple[Cpu, ...], holdings: tuple[Holding, ...], reserved: frozenset[int]) -> tuple[CpuUse, ...]:
+def _cpu_uses(cpus: tuple[Cpu, ...], holdings: tuple[Holding, ...], policy: HostPolicy) -> tuple[CpuUse, ...]:
     users: dict[int, list[tuple[Holding, float]]] = {cpu.id: [] for cpu in cpus}
     for one in holdings:
         pins = [cpu for cpu in one.cpus if cpu in users]
         for cpu in pins:
             # What floats is counted once, for the whole host.
             users[cpu].append((one, 0.0 if one.floats else one.vcpus / len(pins)))
-    return tuple(_cpu_use(cpu, users[cpu.id], cpu.id in reserved) for cpu in sorted(cpus, key=lambda cpu: cpu.id))
+    return tuple(_cpu_use(cpu, users[cpu.id], policy) for cpu in sorted(cpus, key=lambda cpu: cpu.id))
 
 
-def _cpu_use(cpu: Cpu, users: list[tuple[Holding, float]], reserved: bool) -> CpuUse:
+def _cpu_use(cpu: Cpu, users: list[tuple[Holding, float]], policy: HostPolicy) -> CpuUse:
     return CpuUse(
         id=cpu.id,
         core=cpu.core,
         socket=cpu.socket,
         node=cpu.node,
-        reserved=reserved,
+        reserved=cpu.id in policy.reserved_cpus,
+        pooled=cpu.id in policy.shared_cpus if policy.shared_cpus else None,
         dedicated_to=tuple(one.domain for one, load in users if one.dedicated),
         pinned_by=tuple(one.domain for one, load in users),
         load=sum(load for one, load in users),

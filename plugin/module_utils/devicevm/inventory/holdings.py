@@ -7,6 +7,7 @@ itself: each text is parsed once and only the few elements that matter are looke
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
+from dataclasses import dataclass
 
 from .cpuset import parse_cpuset
 from .document import integer, parse_document, pci_address, scaled_bytes, stripped
@@ -34,20 +35,20 @@ def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[in
     name = stripped(root.findtext("name"))
     what = f"domain {name}"
     vcpus = _vcpus(root.find("vcpu"), what)
-    owner, dedicated, idle = _ours(root)
-    cpus, floats = _pins(root, vcpus, frozenset() if dedicated else host_cpus, what)
+    ours = _ours(root)
+    cpus, floats = _pins(root, vcpus, frozenset() if ours.dedicated else host_cpus, what, ours.emulator_elsewhere)
     return Holding(
         domain=name,
         uuid=stripped(root.findtext("uuid")),
         active=active,
         vcpus=vcpus,
         memory=max(_memory(root.find("memory"), what), _memory(root.find("currentMemory"), what)),
-        cpus=tuple(sorted({*cpus, *idle})) if idle else cpus,
+        cpus=tuple(sorted({*cpus, *ours.idle})) if ours.idle else cpus,
         floats=floats,
-        dedicated=dedicated,
+        dedicated=ours.dedicated,
         nodes=_memory_nodes(root.find("numatune")),
         node_devices=_node_devices(root.find("devices"), what),
-        owner=owner,
+        owner=ours.owner,
         page_size=_page_size(root, what),
     )
 
@@ -63,10 +64,13 @@ def _memory(element: ET.Element | None, what: str) -> int:
     return -(-scaled_bytes(element.text, element.get("unit"), f"{what}: memory") // 1024) * 1024
 
 
-def _pins(root: ET.Element, vcpus: int, host_cpus: frozenset[int], what: str) -> tuple[tuple[int, ...], bool]:
+def _pins(
+    root: ET.Element, vcpus: int, host_cpus: frozenset[int], what: str, emulator_elsewhere: bool
+) -> tuple[tuple[int, ...], bool]:
     """All CPUs that threads of the domain are pinned to, and whether a vCPU is left without a pin.
 
-    `<vcpu cpuset=>` is the pin of every thread that has none of its own.
+    `<vcpu cpuset=>` is the pin of every thread that has none of its own. With `emulator_elsewhere`, those of the VMM's
+    own threads are left out.
     """
     vcpu = root.find("vcpu")
     general = _pin(vcpu.get("cpuset") if vcpu is not None else None, host_cpus)
@@ -77,9 +81,8 @@ def _pins(root: ET.Element, vcpus: int, host_cpus: frozenset[int], what: str) ->
     threads = [pin for number, pin in own.items() if number < vcpus]
     if len(threads) < vcpus:
         threads.append(general)
-    others = [
-        _pin(pin.get("cpuset"), host_cpus) for pin in (*tune.findall("emulatorpin"), *tune.findall("iothreadpin"))
-    ]
+    apart = () if emulator_elsewhere else (*tune.findall("emulatorpin"), *tune.findall("iothreadpin"))
+    others = [_pin(pin.get("cpuset"), host_cpus) for pin in apart]
     cpus = frozenset[int]().union(*threads, *others)
     return tuple(sorted(cpus)), not all(threads)
 
@@ -128,12 +131,27 @@ def _page_size(root: ET.Element, what: str) -> int:
     return 0 if page is None else scaled_bytes(page.get("size"), page.get("unit", "KiB"), f"{what}: page size")
 
 
-def _ours(root: ET.Element) -> tuple[str, bool, tuple[int, ...]]:
-    """Owner, dedication and CPUs that stay empty, by devicevm's metadata; nothing of it where there is none."""
+@dataclass(frozen=True)
+class _Ours:
+    """What devicevm's metadata says: owner, dedication, CPUs that stay empty, and whether the VMM's own threads run on
+    CPUs that are not the domain's."""
+
+    owner: str = ""
+    dedicated: bool = False
+    idle: tuple[int, ...] = ()
+    emulator_elsewhere: bool = False
+
+
+def _ours(root: ET.Element) -> _Ours:
     ours = root.find(f"metadata/{DOMAIN_TAG}")
     if ours is None:
-        return "", False, ()
+        return _Ours()
     allocation = ours.find(ALLOCATION_TAG)
     if allocation is None:
-        return ours.get("owner", ""), False, ()
-    return ours.get("owner", ""), allocation.get("dedicated") == "yes", tuple(parse_cpuset(allocation.get("idle", "")))
+        return _Ours(ours.get("owner", ""))
+    return _Ours(
+        ours.get("owner", ""),
+        allocation.get("dedicated") == "yes",
+        tuple(parse_cpuset(allocation.get("idle", ""))),
+        allocation.get("emulator") == "elsewhere",
+    )

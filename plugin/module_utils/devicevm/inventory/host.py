@@ -109,6 +109,19 @@ class ImageFacts:
 
 
 @dataclass(frozen=True)
+class FileFacts:
+    """A file of the host that manifests name as emulation code. `size` in bytes, `digest` is its SHA-256 in hex.
+
+    `problem` reads on from its path: `cannot be read: No such file or directory`.
+    """
+
+    path: str
+    size: int = 0
+    digest: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
 class Holding:
     """What a domain holds of the host, devicevm's or anybody's.
 
@@ -170,3 +183,9 @@ class Host:
     node_devices: tuple[NodeDevice, ...] = ()
     images: tuple[ImageFacts, ...] = ()
     holdings: tuple[Holding, ...] = ()
+    files: tuple[FileFacts, ...] = ()
+    """Those that the manifests of one plan name, looked at for it: no part of what the host is."""
+
+    def file(self, path: str) -> FileFacts | None:
+        """What is known of a file; None when it was not looked at."""
+        return next((facts for facts in self.files if facts.path == path), None)

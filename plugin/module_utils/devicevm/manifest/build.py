@@ -11,6 +11,7 @@ from ..quantity import parse_bytes
 from .declared import Declared
 from .document import Document
 from .parameters import complete, parameter_schema
+from .resources import alternatives_of, request_of
 from .storage import absolute, class_storage, store_of
 from .topology import (
     DEFAULT_TRUST_DOMAIN,
@@ -24,13 +25,10 @@ from .topology import (
     HostPolicy,
     PlacementStrategy,
     Program,
-    ResourceRequest,
     Serves,
     ShareScope,
     Topology,
 )
-
-Alternatives = tuple[tuple[ResourceRequest, ...], ...]
 
 
 def build_topology(declared: Declared) -> Topology:
@@ -69,9 +67,10 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
 def build_program(data: dict[str, Any]) -> Program:
     """A class's program; its command stays a template."""
     return Program(
-        command=tuple(data["command"]),
+        command=tuple(data.get("command", ())),
         ready=data.get("ready", "bytes"),
         expect=data.get("expect", ""),
+        ask=data.get("ask", ""),
         on_exit=data.get("onExit", "restart"),
     )
 
@@ -109,6 +108,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         ),
         machine=data.get("machine", "q35"),
         domain_xml=data.get("domainXML", ""),
+        cpus=request_of("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
     )
 
 
@@ -120,7 +120,7 @@ def _device_vm(document: Document) -> DeviceVM:
         serves=_serves(spec.get("serves", {})),
         scope=ShareScope(share.get("scope", DeviceVM.scope.value)),
         max_devices=share.get("maxDevices", DeviceVM.max_devices),
-        resources=_alternatives(spec.get("resources", ())),
+        resources=alternatives_of(spec.get("resources", ()), document.folder),
         memory=parse_bytes(spec.get("memory", 0)),
         host=spec.get("host", ""),
         host_labels=_host_labels(spec),
@@ -161,29 +161,10 @@ def _device_class(document: Document) -> DeviceClass:
         image=spec.get("image", "base"),
         program=build_program(spec["program"]),
         memory=ClassMemory(base=parse_bytes(memory["base"]), per_device=parse_bytes(memory.get("perDevice", 0))),
-        resources=_alternatives(spec.get("resources", ({"thread": {}},))),
+        resources=alternatives_of(spec.get("resources", ({"thread": {}},)), document.folder),
         parameters=parameter_schema(spec),
         storage=class_storage(spec),
     )
-
-
-def _alternatives(data: Iterable[dict[str, Any]]) -> Alternatives:
-    return tuple(tuple(_request(kind, options) for kind, options in sorted(item.items())) for item in data)
-
-
-def _request(kind: str, data: Any) -> ResourceRequest:
-    """A request, with what only its kind understands in `options` (planner/resources)."""
-    if kind == "isa":
-        return ResourceRequest(kind, options={"features": sorted(data)})
-    if kind == "microcode":
-        options = dict(data)
-        if isinstance(options.get("revision"), str):
-            options["revision"] = int(options["revision"], 16)
-        return ResourceRequest(kind, options=options)
-    if kind == "memory":
-        return ResourceRequest(kind, options={"pageSize": parse_bytes(data["pageSize"])})
-    options = {key: data[key] for key in ("numaNode", "smt") if key in data}
-    return ResourceRequest(kind, data.get("count", 1), data.get("dedicated", False), options)
 
 
 def _placement(document: Document) -> PlacementStrategy:
@@ -192,11 +173,10 @@ def _placement(document: Document) -> PlacementStrategy:
 
 def _host(document: Document) -> HostPolicy:
     spec = document.spec
-    reserved = spec.get("reservedCpus", ())
     headroom = spec.get("headroom", {})
     return HostPolicy(
         name=document.name,
-        reserved_cpus=parse_cpuset(reserved) if isinstance(reserved, str) else tuple(sorted(set(reserved))),
+        reserved_cpus=cpus_named(spec.get("reservedCpus", ())),
         reserved_memory=parse_bytes(spec.get("reservedMemory", 0)),
         cpu_overcommit=float(spec.get("cpuOvercommit", HostPolicy.cpu_overcommit)),
         accelerator=spec.get("accelerator", "auto"),
@@ -206,4 +186,10 @@ def _host(document: Document) -> HostPolicy:
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
         share_across_trust_domains=spec.get("shareAcrossTrustDomains", False),
+        shared_cpus=cpus_named(spec.get("sharedCpus", ())),
     )
+
+
+def cpus_named(data: str | Iterable[int]) -> tuple[int, ...]:
+    """CPUs as a manifest names them, `0-1,4` or a list of numbers, ascending."""
+    return parse_cpuset(data) if isinstance(data, str) else tuple(sorted(set(data)))

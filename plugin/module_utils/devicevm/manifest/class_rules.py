@@ -12,6 +12,7 @@ from ..frontend.registry import FRONTENDS
 from .declared import Declared
 from .document import Document, Place, shown
 from .parameters import names_of, parameter_schema, schema_problems
+from .resource_rules import brings_code
 from .storage import class_storage
 from .template import OWN_NAMES, is_name, names_in
 from .wording import nearest
@@ -34,6 +35,7 @@ def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         yield from _template_problems(document, schema)
         yield from _storage_problems(document, schema)
     yield from _expect_problems(document)
+    yield from _command_problems(document)
 
 
 def _expect_problems(document: Document) -> Iterator[Problem]:
@@ -48,6 +50,20 @@ def _expect_problems(document: Document) -> Iterator[Problem]:
     except (re.error, RecursionError, OverflowError) as error:
         message = f"{shown(program['expect'])} is no regular expression of bytes: {error}"
         yield document.problem(place, message, "write bytes beyond ASCII as \\xNN")
+
+    if program.get("ask") and not program.get("expect"):
+        message = "nothing is expected for an answer"
+        yield document.problem(("spec", "program", "ask"), message, "add expect, which tells the right answer")
+
+
+def _command_problems(document: Document) -> Iterator[Problem]:
+    """A class without a program of its own is one whose every alternative brings its code along."""
+    if "command" in document.spec["program"]:
+        return
+    for index, alternative in enumerate(document.spec.get("resources", ({"thread": {}},))):
+        if not brings_code(alternative):
+            place = ("spec", "resources", index) if "resources" in document.spec else ("spec", "program")
+            yield document.problem(place, "there is no program to run here", "add program.command to the class")
 
 
 def _frontend_problems(document: Document) -> Iterator[Problem]:
@@ -73,7 +89,10 @@ def _channel_problems(document: Document) -> Iterator[Problem]:
 
 def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
     program = document.spec["program"]
-    uses = [((*("spec", "program", "command"), *place), name) for place, name in names_in(program["command"])]
+    uses = [((*("spec", "program", "command"), *place), name) for place, name in names_in(program.get("command", ()))]
+    for index, alternative in enumerate(document.spec.get("resources", ())):
+        own = ("spec", "resources", index, "program", "command")
+        uses += [((*own, *place), name) for place, name in names_in(alternative.get("program", {}).get("command", ()))]
     if isinstance(program.get("ready"), dict):
         uses.append((("spec", "program", "ready", "if"), program["ready"]["if"]))
     for place, name in uses:

@@ -15,6 +15,7 @@ from .build import build_device, build_program
 from .declared import Declared
 from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
+from .resource_rules import cpu_problems
 from .schema import MAX_PROBLEMS
 from .storage import class_storage, relative_finding, storage_findings
 from .template import expand, template_values
@@ -29,6 +30,7 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
     yield from _boot_problems(document, declared)
     yield from _machine_problems(document)
     yield from _placement_problems(document)
+    yield from cpu_problems(document, ("spec", "vm", "cpus"), document.spec["vm"].get("cpus", {}))
     seen: dict[str, int] = {}
     for index, device in enumerate(document.spec.get("devices", ())):
         place = ("spec", "devices", index)
@@ -150,7 +152,7 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     program = build_program(class_.spec["program"])
     values = template_values(built, "0" if built.store or built.memory else "")
     try:
-        if not expand(program.command, values):
+        if program.command and not expand(program.command, values):
             yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
         expand((program.ready,), values)
     except DevicevmError as error:

@@ -10,7 +10,7 @@ from .class_rules import class_problems
 from .client_rules import client_problems, sound_device_problems
 from .declared import Declared
 from .document import Document, Place, shown
-from .resource_rules import resource_problems
+from .resource_rules import pool_problems, resource_problems
 from .topology import Store
 from .wording import nearest
 
@@ -31,7 +31,9 @@ def rule_problems(declared: Declared) -> list[Problem]:
         problems += _device_vm_problems(document, declared)
     for kind in ("DeviceVM", "DeviceClass"):
         for document in declared.of(kind):
-            problems += resource_problems(document)
+            problems += resource_problems(document, declared)
+    for document in declared.of("Host"):
+        problems += pool_problems(document)
     problems += _policy_problems(declared)
     problems += _store_problems(declared)
     return problems

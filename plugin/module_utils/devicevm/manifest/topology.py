@@ -44,12 +44,14 @@ class Program:
     `command` is a template (docs/classes.md, template.py): strings with `${parameter}`, or
     `{"if": parameter, "then": [...], "else": [...]}`. `ready` names a probe of guest/probe.py, or is such a
     template that comes to one name. `expect` is a regular expression for the `bytes` probe, `on_exit` is
-    `restart` or `poweroff`.
+    `restart` or `poweroff`. `ask` is sent for what is expected to come. `command` may be empty when all of the class's
+    resources bring their own code.
     """
 
     command: tuple[Any, ...]
     ready: Any = "bytes"
     expect: str = ""
+    ask: str = ""
     on_exit: str = "restart"
 
 
@@ -139,13 +141,17 @@ class Boot:
 
 @dataclass(frozen=True)
 class ClientVM:
-    """A client VM for devicevm to make. `memory` in bytes; `domain_xml` is merged into the domain."""
+    """A client VM for devicevm to make. `memory` in bytes; `domain_xml` is merged into the domain.
+
+    `cpus` are the processors that its virtual CPUs run on, a request for threads; None = wherever the host lets them.
+    """
 
     vcpus: int
     memory: int
     boot: Boot
     machine: str = "q35"
     domain_xml: str = ""
+    cpus: ResourceRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -201,6 +207,7 @@ class DeviceVM:
 class HostPolicy:
     """What the user says of a host: CPUs and memory kept for itself, how far to overcommit.
 
+    `shared_cpus` are the pool that whoever shares processors shares, and nobody has alone; empty = any CPU is for both.
     `labels` are what selectors match. On a host in `maintenance` nothing new is placed; `headroom_memory` (bytes) and
     `headroom_vcpus` are left free by what is new, and may be used by what is there already.
     """
@@ -215,6 +222,7 @@ class HostPolicy:
     maintenance: bool = False
     headroom_memory: int = 0
     headroom_vcpus: int = 0
+    shared_cpus: tuple[int, ...] = ()
     share_across_trust_domains: bool = False
     """Whether device VMs of different trust domains may be on one processor core."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from heapq import nsmallest
 
-from ..domain import CpuPlacement
+from ..domain import CpuPlacement, HostDevice
 from ..inventory.free import Free, describe_memory, free, set_aside, usual_memory
 from ..inventory.host import Holding, Host
 from ..manifest.topology import HostPolicy
@@ -22,11 +22,12 @@ from .trust import Parting
 class CpuState:
     """A logical processor and who is on it. `load`: vCPUs of the domains pinned here, each spread over its pins."""
 
-    __slots__ = ("core", "dedicated_to", "id", "load", "node", "pinned_by", "reserved", "socket")
+    __slots__ = ("core", "dedicated_to", "id", "load", "node", "pinned_by", "pooled", "reserved", "socket")
 
     def __init__(self, number: int, core: str, socket: int, node: int) -> None:
         self.id, self.core, self.socket, self.node = number, core, socket, node
         self.reserved = False
+        self.pooled: bool | None = None
         self.load = 0.0
         self.pinned_by: list[str] = []
         self.dedicated_to: list[str] = []
@@ -34,12 +35,12 @@ class CpuState:
     @property
     def shareable(self) -> bool:
         """A domain may run here beside others."""
-        return not (self.reserved or self.dedicated_to)
+        return not (self.reserved or self.dedicated_to or self.pooled is False)
 
     @property
     def vacant(self) -> bool:
         """Nobody is pinned here: the CPU can be dedicated. Domains that float may still pass by."""
-        return not (self.reserved or self.pinned_by)
+        return not (self.reserved or self.pinned_by or self.pooled)
 
 
 class Book:
@@ -54,6 +55,9 @@ class Book:
         for number in policy.reserved_cpus:
             if number in self.cpus:
                 self.cpus[number].reserved = True
+        pool = frozenset(policy.shared_cpus)
+        for number in self.cpus if pool else ():
+            self.cpus[number].pooled = number in pool
         self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
         self._core_of = {core[0].core: core for core in self.cores}
         self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
@@ -66,8 +70,16 @@ class Book:
             if holding.domain not in mine:
                 self._hold(holding)
 
-    def book(self, domain: str, placement: CpuPlacement, vcpus: int, memory: int, page_size: int = 0) -> None:
-        """`domain` has this placement and memory from now on."""
+    def book(
+        self,
+        domain: str,
+        placement: CpuPlacement,
+        vcpus: int,
+        memory: int,
+        page_size: int = 0,
+        devices: tuple[HostDevice, ...] = (),
+    ) -> None:
+        """`domain` has this placement, this memory and these devices of the host from now on."""
         cpus = held_by(placement)
         self._hold(
             Holding(
@@ -81,6 +93,7 @@ class Book:
                 placement.dedicated,
                 nodes=placement.nodes,
                 page_size=page_size,
+                node_devices=tuple(device.address for device in devices),
             )
         )
 
@@ -117,7 +130,8 @@ class Book:
         """How full the host is, of memory or of virtual CPUs, whichever is fuller: 0 is empty."""
         policy = self.policy
         memory = (self.host.memory - policy.reserved_memory - set_aside(self.host.nodes)) or 1
-        vcpus = (len(self.cpus) - sum(cpu.reserved for cpu in self.cpus.values())) * policy.cpu_overcommit or 1
+        ours = sum(not cpu.reserved and cpu.pooled is not False for cpu in self.cpus.values())
+        vcpus = ours * policy.cpu_overcommit or 1
         return max(1 - self.memory / memory, 1 - self.vcpus / vcpus)
 
     @property
@@ -129,6 +143,20 @@ class Book:
     def floating(self) -> tuple[str, ...]:
         """The domains that may run on any processor, dedicated ones included."""
         return tuple(sorted(holding.domain for holding in self.holdings if holding.floats))
+
+    def pool(self, node: int | None = None) -> tuple[int, ...]:
+        """The shared pool (of one node), as far as it can be shared; empty where none is declared."""
+        return tuple(cpu.id for cpu in self.cpus.values() if cpu.pooled and cpu.shareable and node in (None, cpu.node))
+
+    def roaming(self, vcpus: int) -> CpuPlacement:
+        """Where whoever asks for no processors runs: anywhere in the pool, or anywhere where there is none."""
+        pool = self.pool()
+        return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else CpuPlacement()
+
+    @property
+    def held(self) -> dict[str, str]:
+        """Address of each device of the host that somebody holds -> the domain."""
+        return {address: one.domain for one in reversed(self.holdings) for address in one.node_devices}
 
     def vacant_cpus(self) -> list[CpuState]:
         """Processors that can be dedicated one by one, ascending."""
@@ -176,13 +204,14 @@ class Book:
     def takes(self, vcpus: int, memory: int) -> bool:
         """Whether the host has room for so much more, beyond the headroom."""
         policy = self.policy
-        return vcpus <= self.vcpus - policy.headroom_vcpus and memory <= self.memory - policy.headroom_memory
+        room = not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus
+        return room and memory <= self.memory - policy.headroom_memory
 
     def lacks(self, vcpus: int, memory: int) -> str:
         """Why the host does not take so much more, with the arithmetic; empty when it does."""
         policy = self.policy
         left = self.vcpus - policy.headroom_vcpus
-        if vcpus > left:
+        if vcpus and vcpus > left:
             booked = sum(holding.vcpus for holding in self.holdings)
             return (
                 f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {booked} booked on "
@@ -206,6 +235,8 @@ class Book:
                 return f"CPU {number} is now reserved"
             if cpu.dedicated_to:
                 return f"CPU {number} is now dedicated to {', '.join(cpu.dedicated_to)}"
+            if cpu.pooled is not None and cpu.pooled is placement.dedicated:
+                return f"CPU {number} is {'now' if cpu.pooled else 'not'} in the shared pool"
             if placement.dedicated and cpu.pinned_by:
                 return f"CPU {number} is no longer its own: {', '.join(cpu.pinned_by)} is pinned to it"
         return ""
@@ -231,7 +262,8 @@ def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
 
 def held_by(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
-    return tuple(sorted({*cpus_of(placement), *placement.idle}))
+    own = placement.emulator if placement.emulator_on == "own" else ()
+    return tuple(sorted({*cpus_of(placement), *placement.idle, *own}))
 
 
 def _grouped(cpus: Iterable[CpuState], key: Callable[[CpuState], str]) -> tuple[tuple[CpuState, ...], ...]:

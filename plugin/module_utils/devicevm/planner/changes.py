@@ -13,7 +13,15 @@ from functools import cached_property
 from ..domain import DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Store
-from .difference import compare_emulators, difference, same_but_for_emulators, served
+from .difference import (
+    compare_emulators,
+    describe_cpus,
+    describe_pins,
+    difference,
+    repinned,
+    same_but_for_emulators,
+    served,
+)
 from .plan import Action, Effect, Phase, Step, Subject
 from .storage import Identity, identity
 
@@ -82,7 +90,7 @@ class Changes:
         reasons: dict[str, str] = {}
         for spec in clients:
             running = self._running(spec.name)
-            if running is not None and running != spec:
+            if running is not None and repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
         attached = _attached(clients)
         for spec in device_vms:
@@ -125,7 +133,8 @@ class Changes:
         return domain is not None and domain.spec is not None and domain.spec.host != spec.host
 
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
-        return running == wanted or (self.live and same_but_for_emulators(running, wanted))
+        moved = repinned(running, wanted)
+        return moved == wanted or (self.live and same_but_for_emulators(moved, wanted))
 
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
@@ -162,11 +171,12 @@ class Changes:
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + released
         self._warn_of_loss(changes.changed, running)
+        reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec))))
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
         clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
         felt = tuple(sorted(clients - self.restarts.keys()))
         effect = Effect.RECONNECT if felt else Effect.LIVE
-        self._step(Action.UPDATE, spec, Phase.CONFIGURE, str(changes), after=after, effect=effect, affects=felt)
+        self._step(Action.UPDATE, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
 
     def _warn_of_loss(self, emulators: tuple[Emulator, ...], running: DomainSpec | None) -> None:
         """Tell whose content is lost: what has no store lives in the memory of the device VM that goes."""
@@ -212,9 +222,15 @@ class Changes:
         domain = self.observed.get(spec.name)
         old = domain.spec if domain else None
         stopped = tuple(key for key in (_id(Action.STOP, Subject.CLIENT, spec.name),) if key in self.steps)
-        reason = "it is declared" if domain is None else difference(old, spec)
+        where = f", on CPU {described}" if (described := describe_cpus(spec)) else ""
+        reason = f"it is declared{where}" if domain is None else difference(old, spec)
+        running = self._running(spec.name)
+        if running is not None and running != spec and not stopped:
+            pins = describe_pins(running, spec)
+            self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
+            return
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
-        if stopped or self._running(spec.name) is None:
+        if stopped or running is None:
             uses = sorted({attachment.device_vm for attachment in spec.attachments})
             made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
             after += tuple(key for key in made if key in self.steps) + stopped
@@ -300,20 +316,28 @@ class Changes:
 
 
 class Holders:
-    """Which device VMs hold which emulators and stores now."""
+    """Which device VMs hold which emulators, stores and devices of the host now."""
 
     def __init__(self, observed: dict[str, ObservedDomain]) -> None:
         self._by_id: dict[str, set[str]] = {}
         self._by_store: dict[Identity, set[str]] = {}
+        self._by_device: dict[tuple[str, str], set[str]] = {}
         for name, domain in observed.items():
-            for emulator in domain.spec.emulators if domain.spec else ():
+            if domain.spec is None:
+                continue
+            for device in domain.spec.host_devices:
+                self._by_device.setdefault((domain.spec.host, device.address), set()).add(name)
+            for emulator in domain.spec.emulators:
                 self._by_id.setdefault(emulator.id, set()).add(name)
                 if emulator.store:
                     self._by_store.setdefault(identity(emulator.store), set()).add(name)
 
     def before(self, spec: DomainSpec) -> set[str]:
-        """The other device VMs that now hold an emulator, or the storage of one, that `spec` is to have."""
+        """The other device VMs that now hold an emulator, the storage of one, or a device of the host, that `spec` is
+        to have."""
         found: set[str] = set()
+        for device in spec.host_devices:
+            found |= self._by_device.get((spec.host, device.address), _NOBODY)
         for emulator in spec.emulators:
             found |= self._by_id.get(emulator.id, _NOBODY)
             if emulator.store and not emulator.store.read_only:

@@ -68,14 +68,16 @@ def merged(components: list[Component]) -> Component:
 def unit_demand(unit: Unit) -> Hashable:
     """Equal for units that a host takes or refuses alike."""
     # Classes and declarations are the topology's: one object each for as long as a plan is made.
-    memory = unit.declared.memory if unit.declared else 0
+    declared = unit.declared.memory if unit.declared else 0
     trusts = frozenset(want.client.trust_domain for want in unit.wants)
-    return "unit", id(unit.resources), memory, unit.memory_needed, unit.image, trusts
+    return "unit", id(unit.resources), declared, unit.memory_needed, unit.size, unit.image, trusts
 
 
 def client_demand(client: Client) -> Hashable:
     """Equal for clients that a host takes or refuses alike."""
-    return "client", client.vm.vcpus, client.vm.memory, client.vm.boot.guest_image
+    vm = client.vm
+    cpus = (vm.cpus.dedicated, *sorted(vm.cpus.options.items())) if vm.cpus else ()
+    return "client", vm.vcpus, vm.memory, vm.boot.guest_image, cpus
 
 
 def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 
 from ..domain import DomainSpec, Emulator
+from ..inventory.cpuset import format_cpuset
 
 # Two values are worth showing while they fit a line of a plan.
 _SHORT = 160
@@ -22,6 +23,9 @@ class EmulatorChanges:
     removed: tuple[Emulator, ...]
     changed: tuple[Emulator, ...]
     fields: dict[str, str]
+
+    def __bool__(self) -> bool:
+        return bool(self.added or self.removed or self.changed)
 
     def __str__(self) -> str:
         words = [
@@ -49,8 +53,28 @@ def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
 
 
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
-    """Whether nothing but the emulators differs: then a running device VM can be changed live."""
-    return replace(old, emulators=new.emulators) == new
+    """Whether nothing but the emulators differs: then a running device VM can be changed live, if it has an agent."""
+    return new.firmware is None and replace(old, emulators=new.emulators) == new
+
+
+def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
+    """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not."""
+    return replace(old, placement=new.placement) if old.placement.nodes == new.placement.nodes else old
+
+
+def describe_pins(old: DomainSpec, new: DomainSpec) -> str:
+    """`CPU 0-3 instead of any`; empty when both run on the same ones."""
+    if old.placement == new.placement:
+        return ""
+    before, after = (describe_cpus(spec) or "any" for spec in (old, new))
+    if before == after:
+        return f"it stays on CPU {after}; the VMM's own threads, or what the CPUs are to it, change"
+    return f"it runs on CPU {after} instead of {before}"
+
+
+def describe_cpus(spec: DomainSpec) -> str:
+    """The host's CPUs that a domain's virtual CPUs are pinned to: `0-1`; empty when they are not."""
+    return format_cpuset(cpu for pin in spec.placement.vcpus for cpu in pin)
 
 
 def difference(old: DomainSpec | None, new: DomainSpec) -> str:

@@ -18,6 +18,7 @@ from ..domain import DomainSpec, Emulator
 from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
 from . import naming
 from .apart import classes_clash, kept_apart
+from .code import most_devices
 from .requests import Want
 
 MEBIBYTE = 2**20
@@ -44,6 +45,11 @@ class Unit:
     def image(self) -> str:
         """The image's name; every device of a unit asks for the same. Empty when nothing new is asked."""
         return self.wants[0].class_.image if self.wants else ""
+
+    @property
+    def size(self) -> int:
+        """How many devices it emulates."""
+        return len(self.kept) + len(self.wants)
 
     @property
     def memory_needed(self) -> int:
@@ -146,6 +152,8 @@ class Seating:
         """Whether a device that is not there yet can be added without disturbing those that are."""
         if unit.observed is None:
             return True
+        if unit.observed.firmware:
+            return False  # its machine's serial ports are its devices
         # With it: its class may need a larger base than those that are there.
         grown = replace(unit, wants=[*unit.wants, want])
         # Controllers cannot be added to a running device VM.
@@ -180,7 +188,7 @@ def group(
 
 def _fits(unit: Unit, want: Want, group: Group) -> bool:
     """Whether a device may be in a unit: there is a place, and it asks for the same image and resources."""
-    if len(unit.wants) + len(unit.kept) >= group.capacity:
+    if unit.size >= min(group.capacity, _most_devices(group, want)):
         return False
     classes = [*(emulator.class_ for emulator in unit.kept), *(other.class_.name for other in unit.wants)]
     if classes_clash(group.declared, want.class_.name, classes):
@@ -191,6 +199,12 @@ def _fits(unit: Unit, want: Want, group: Group) -> bool:
         return True
     chosen = bool(group.declared and group.declared.resources)
     return unit.image == want.class_.image and (chosen or unit.resources == want.class_.resources)
+
+
+def _most_devices(group: Group, want: Want) -> int:
+    """How many devices a device VM can have, whichever alternative it gets: firmware has a machine's serial ports."""
+    alternatives = (group.declared.resources if group.declared else ()) or want.class_.resources
+    return max((most_devices(alternative, group.capacity) for alternative in alternatives), default=group.capacity)
 
 
 def _serves(device_vm: DeviceVM, want: Want) -> bool:

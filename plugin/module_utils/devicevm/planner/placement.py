@@ -11,22 +11,25 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..domain import CpuPlacement, DomainSpec
+from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book, cpus_of
+from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
 from .rebalance import Freedom
 from .requests import Want
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one, fits, fulfilled
+from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources.near import Beside
 from .resources.nearest import nearest_fit
-from .specify import image_named, specify_client, specify_device_vm, unit_memory
+from .runnable import why_not_run
+from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
 from .trust import Trusts
 
 ATTEMPTS = 256
@@ -66,6 +69,9 @@ class Placement:
         mine = frozenset(observed)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
+        self.stands: dict[str, CpuPlacement] = {}
+        """Where what stays is."""
+        self.codes: dict[str, Code] = {}
         self.strategy = strategy
         self.free = free or Freedom()
         self.neighbours = neighbours or Neighbours((), {})
@@ -87,22 +93,39 @@ class Placement:
                 if not one.policy.share_across_trust_domains:
                     one.parting.trusts = trusts
         declared = {client.name: client.vm for client in clients}
-        demands = {unit.name: unit_memory(unit) for unit in units if unit.observed}
+        demands = {
+            unit.name: unit.observed.memory if unit.observed.firmware else unit_memory(unit)
+            for unit in units
+            if unit.observed
+        }
         asked = {unit.name: unit.resources for unit in units if unit.wants}
-        for spec in [*self.observed.values(), *kept]:
+        served = {unit.name: sorted(unit.clients) for unit in units}
+        # Clients first: what is to be near them is seen to be so, or not.
+        for spec in sorted([*self.observed.values(), *kept], key=lambda spec: spec.role is Role.DEVICE_VM):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
             if book is None or spec.name in self.free.cpus:
                 continue
             if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
-            refusal = book.may_stay(spec.placement)
-            if spec.name in asked and not fulfilled(asked[spec.name], spec, book):
-                refusal = f"it has {describe_placement(spec.placement)}, which is not what is asked for now"
+            placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
+            refusal = "" if vm and not vm.cpus else book.may_stay(placement)
+            if wishes := ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name):
+                given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
+                self.codes[spec.name] = code_of(given, book, spec) if given else Code()
+                if not given:
+                    refusal = f"it has {describe_given(spec)}, which is not what is asked for now"
             if not refusal:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
-                book.book(spec.name, spec.placement, vcpus, memory, spec.page_size)
+                book.book(spec.name, placement, vcpus, memory, spec.page_size, spec.host_devices)
+                self.stands[spec.name] = placement
             self.staying[spec.name] = refusal
+
+    def _stand(self, clients: list[str]) -> Beside | None:
+        """Where these clients are and stay; None when that is not known of each."""
+        if any(name not in self.stands for name in clients):
+            return None
+        return tuple((name, self.stands[name]) for name in clients)
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
         """Place one component on the best host that takes all of it; book it there."""
@@ -151,7 +174,7 @@ class Placement:
             if not _has_room(book, unit):
                 self.order.refused(unit_demand(unit), name)
         for client in component.clients:
-            if not book.takes(client.vm.vcpus, client.vm.memory):
+            if isinstance(fit_client(client, book), Misfit):
                 self.order.refused(client_demand(client), name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
@@ -161,7 +184,7 @@ class Placement:
         for unit in component.units:
             if any(_has_room(book, unit) for book in books):
                 continue
-            if words := nearest_fit(unit.resources, books, unit_memory(unit)):
+            if words := nearest_fit(unit.resources, books, unit_memory(unit), unit.size):
                 found.append(f"nearest for {unit.name}: {words}")
         return tuple(found)
 
@@ -249,16 +272,28 @@ class Trial:
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
+        pinned = [client for client in component.clients if client.vm.cpus]
+
+        def clients(some: list[Client]) -> list[str]:
+            return [
+                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
+            ]
+
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return [
-                reason
-                for client in component.clients
-                for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return clients([client for client in component.clients if not client.vm.cpus])
 
-        return rest(0)
+        # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
+        return clients(pinned) or rest(0)
+
+    def _beside(self, unit: Unit) -> Beside:
+        """Where the clients of a unit are, or are going to be."""
+        there = {spec.name: spec.placement for spec in self.placed.domains}
+        roaming = self.book.roaming(1)
+        return tuple(
+            (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
+        )
 
     def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
         """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
@@ -266,20 +301,26 @@ class Trial:
             return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
-            self._accept(unit, footing_of(unit.observed, memory), ("it runs there already and still fits",))
+            code = self.placement.codes.get(unit.name, Code())
+            self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
             return rest()
         self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        for alternative, answer in fits(unit.resources, self.book, memory):
+        for alternative, answer in fits(unit.resources, self.book, memory, unit.size, self._beside(unit)):
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
-            if missing := self._lacks_image(unit, answer.arch):
+            if other := why_not_run(answer.code, unit):
+                reasons.append(_of(alternative, _said(other)))
+                continue
+            if missing := self._lacks_image(unit, answer):
                 reasons.append(_said(missing))
                 continue
             mark, before = self.book.mark(), len(self.placed.domains)
             told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
-            self.book.book(unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size)
+            self.book.book(
+                unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
+            )
             self._accept(unit, answer, tuple(told))
             failed = rest()
             if not failed:
@@ -295,10 +336,11 @@ class Trial:
             return [_UNTOLD]
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
 
-    def _lacks_image(self, unit: Unit, arch: str) -> str:
+    def _lacks_image(self, unit: Unit, footing: Footing) -> str:
         """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
-        host, name = self.host, unit.image
-        if unit.observed and (unit.observed.arch, unit.observed.host) == (arch or host.arch, host.name):
+        host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
+        stays = there is not None and there.host == host.name and keeps_image(there, name, arch or host.arch)
+        if footing.code.firmware or stays:
             return ""
         if GUESTS not in host.vmm.supports or image_named(host, name, arch):
             return ""
@@ -323,11 +365,16 @@ class Trial:
                 f"{client.name}: image {boot.guest_image} is not there: "
                 f"build it with 'devicevm image build {boot.guest_image}'"
             ]
-        if self.placement.staying.get(client.name) != "":
-            if not self.book.takes(client.vm.vcpus, client.vm.memory):
-                return [f"{client.name}: {self.book.lacks(client.vm.vcpus, client.vm.memory)}"]
-            self.book.book(client.name, CpuPlacement(), client.vm.vcpus, client.vm.memory)
-        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner))
+        if self.placement.staying.get(client.name) == "":
+            placement = self.placement.stands[client.name]
+        else:
+            self.book.parting.asks(client.name)
+            answer = fit_client(client, self.book)
+            if isinstance(answer, Misfit):
+                return [f"{client.name}: {answer.reason}"]
+            placement = answer.placement
+            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+        self.placed.domains.append(specify_client(client, wants, homes, self.host, self.placement.owner, placement))
         return []
 
     def warn_of_floating(self) -> None:
@@ -343,6 +390,18 @@ class Trial:
                 )
 
 
+def fit_client(client: Client, book: Book) -> Footing | Misfit:
+    """Where a client can run on a host, or why it cannot."""
+    vm = client.vm
+    if vm.cpus:
+        alternative = (vm.cpus,)
+        answer = fit_one(alternative, book, vm.memory)
+        return Misfit(_of(alternative, answer.why)) if isinstance(answer, Misfit) else answer
+    if not book.takes(vm.vcpus, vm.memory):
+        return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
+    return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
+
+
 def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
     """The plan's line on what runs a device VM's emulation code."""
     return Allocation(
@@ -356,7 +415,17 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         nodes=spec.placement.nodes,
         serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
         reasons=reasons,
+        firmware=spec.firmware.path if spec.firmware else "",
+        blocks=tuple(device.address for device in spec.host_devices),
     )
+
+
+def describe_given(spec: DomainSpec) -> str:
+    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU 3 as thread`, `0000:03:00.0 and CPU 3 as thread`."""
+    placement = describe_placement(spec.placement)
+    if spec.host_devices:
+        return f"{', '.join(device.address for device in spec.host_devices)} and {placement}"
+    return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
 
 
 def describe_placement(placement: CpuPlacement) -> str:
@@ -374,7 +443,7 @@ def _has_room(book: Book, unit: Unit) -> bool:
     """Whether a host takes a unit alone."""
     book.parting.asks(unit.name)
     memory = unit_memory(unit)
-    return any(isinstance(fit_one(alternative, book, memory), Footing) for alternative in unit.resources)
+    return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
 
 
 def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
@@ -385,14 +454,24 @@ def _said(text: str) -> Callable[[], str]:
     return lambda: text
 
 
-def footing_of(spec: DomainSpec, memory: int) -> Footing:
-    """What a device VM stands on now, with the memory it is to have."""
-    return Footing(memory, spec.placement, spec.vcpus, spec.cpu_features, spec.page_size, spec.arch)
+def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
+    """What a device VM stands on now, with the memory it is to have: firmware's machine keeps what it has."""
+    return Footing(
+        memory=spec.memory if spec.firmware else memory,
+        placement=spec.placement,
+        vcpus=spec.vcpus,
+        features=spec.cpu_features,
+        page_size=spec.page_size,
+        arch=spec.arch,
+        machine=spec.machine,
+        code=replace(code, firmware=spec.firmware),
+        host_devices=spec.host_devices,
+    )
 
 
 def _asks_alone(unit: Unit) -> bool:
     return any(
-        request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread")
+        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
         for alternative in unit.resources
         for request in alternative
     )

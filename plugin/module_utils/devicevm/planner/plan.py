@@ -119,6 +119,10 @@ class Allocation:
     serves: tuple[str, ...] = ()
     """`client/device` of each device it emulates."""
     reasons: tuple[str, ...] = ()
+    firmware: str = ""
+    """The path of what it runs in place of an operating system."""
+    blocks: tuple[str, ...] = ()
+    """Addresses of the host's devices that it is given."""
 
 
 @dataclass(frozen=True)

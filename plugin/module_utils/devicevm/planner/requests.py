@@ -8,6 +8,7 @@ from ..domain import Channel, Emulator
 from ..manifest.template import expand, template_values
 from ..manifest.topology import Client, Device, DeviceClass, Topology
 from . import naming
+from .code import Code
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,12 @@ def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Chan
     return Channel(want.channel, address, want.id)
 
 
-def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Emulator:
-    """What the device VM has to run for a device: the class's program with every blank filled in."""
+def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
+    """What the device VM has to run for a device: the program of `code`, or the class's, with every blank filled in."""
     device, program = want.device, want.class_.program
+    store = code.design or device.store
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
-    backed = device.store is not None or device.memory > 0
+    backed = store is not None or device.memory > 0
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed else ""
     values = template_values(device, serial)
     (ready,) = expand((program.ready,), values)
@@ -69,13 +71,14 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Emu
         name=device.name,
         class_=want.class_.name,
         channel=channel_of(want, owner, device_vm, runtime_dir),
-        command=expand(program.command, values),
+        command=() if code.firmware else expand(code.command or program.command, values),
         protocol=want.class_.protocol,
         ready=ready,
         expect=program.expect,
+        ask=program.ask,
         on_exit=program.on_exit,
-        store=device.store,
+        store=store,
         serial=serial,
-        size=device.store.size if device.store else device.memory,
+        size=store.size if store else device.memory,
         memory=want.memory,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..domain import Attachment, DomainSpec, ObservedDomain, Role
+from ..domain import Attachment, CpuPlacement, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
@@ -32,11 +32,13 @@ def unit_memory(unit: Unit) -> int:
 def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> DomainSpec:
     """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
-    wanted = [emulator_of(want, owner, unit.name, runtime) for want in unit.wants]
+    code = footing.code
+    wanted = [emulator_of(want, owner, unit.name, runtime, code) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
+    name = code.image or unit.image
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
-    if old and old.arch == arch and boots(old, unit.image):
+    if old and not code.firmware and keeps_image(old, name, arch):
         return replace(
             old,
             emulators=emulators,
@@ -45,8 +47,9 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             vcpus=footing.vcpus,
             cpu_features=footing.features,
             page_size=footing.page_size,
+            host_devices=footing.host_devices,
         )
-    image = image_named(host, unit.image, footing.arch)
+    image = None if code.firmware else image_named(host, name, footing.arch)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
     return DomainSpec(
         name=unit.name,
@@ -58,21 +61,26 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         memory=footing.memory,
         accelerator=host.accelerator if arch == host.arch else TRANSLATOR,
         arch=arch,
-        machine=MACHINES.get(arch, "pc"),
+        machine=footing.machine if code.firmware else MACHINES.get(arch, "pc"),
         boot=boot,
         placement=footing.placement,
         emulators=emulators,
-        control=naming.control_address(runtime, owner, unit.name),
-        console=naming.console_log(host.vmm.log_dir or runtime, unit.name),
+        # Firmware has nobody to ask, and writes to its devices alone.
+        control="" if code.firmware else naming.control_address(runtime, owner, unit.name),
+        console="" if code.firmware else naming.console_log(host.vmm.log_dir or runtime, unit.name),
         image=f"{image.name}-{image.digest[:12]}" if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
         cpu_features=footing.features,
         page_size=footing.page_size,
+        host_devices=footing.host_devices,
+        firmware=code.firmware,
     )
 
 
-def specify_client(client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str) -> DomainSpec:
+def specify_client(
+    client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str, placement: CpuPlacement
+) -> DomainSpec:
     """A client VM; `homes` tells the device VM of each of its devices by `client.device`."""
     runtime = host.vmm.runtime_dir
     return DomainSpec(
@@ -87,6 +95,7 @@ def specify_client(client: Client, wants: list[Want], homes: dict[str, str], hos
         arch=host.arch,
         machine=client.vm.machine,
         boot=resolve_boot(client.vm.boot, host),
+        placement=placement,
         attachments=tuple(
             Attachment(
                 name=want.device.name,
@@ -114,9 +123,10 @@ def resolve_boot(boot: Boot, host: Host) -> Boot:
     return replace(boot, kernel=image.kernel, initrd=image.initramfs, command_line=line)
 
 
-def boots(spec: DomainSpec, image: str) -> bool:
-    """Whether a device VM boots some build of the image of that name."""
-    return not spec.image or spec.image.rpartition("-")[0] == image
+def keeps_image(spec: DomainSpec, image: str, arch: str) -> bool:
+    """Whether a device VM boots some build of the image of that name already, for that architecture."""
+    named = not spec.image or spec.image.rpartition("-")[0] == image
+    return named and spec.arch == arch and spec.firmware is None
 
 
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
@@ -130,4 +140,6 @@ def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
 
 def state_digest(hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...]) -> str:
     """What a plan was made from, on the VMM's side."""
+    # Of files, what is planned with is in the domains, and looked at once more when they start.
+    hosts = tuple(replace(host, files=()) if host.files else host for host in hosts)
     return digest([[digest_of(host) for host in hosts], [digest_of(domain) for domain in observed]])

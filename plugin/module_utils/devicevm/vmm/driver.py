@@ -73,6 +73,10 @@ class Driver(ABC):
         """Write into a running domain's live metadata that it runs `spec`, and is ready: it has been seen to answer."""
 
     @abstractmethod
+    def pin(self, spec: DomainSpec) -> None:
+        """Move the threads of a running domain to the processors of `spec.placement`; where it names none, to any."""
+
+    @abstractmethod
     def ensure_store(self, store: Store) -> bool:
         """Create or grow backing storage; True when it was created. Never shrinks, never overwrites."""
 

@@ -122,7 +122,7 @@ def program(
     _refuse_unable(found, folder)
     check_bitstream(bitstream, firmware)
     deadline = time.monotonic() + timeout
-    put = write or _write
+    put = write or write_attribute
     what = f"{id_} ({found.name}): {bitstream} was not loaded"
     try:
         _patiently(lambda: put(folder / "firmware", bitstream), deadline, what)
@@ -230,7 +230,7 @@ def _read(path: Path) -> str:
         raise DevicevmError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _write(path: Path, text: str) -> None:
+def write_attribute(path: Path, text: str) -> None:
     """One write of the whole text, as sysfs wants it. No file is made: sysfs has it or has it not."""
     file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:

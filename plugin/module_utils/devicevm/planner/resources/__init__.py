@@ -7,16 +7,22 @@ it books nothing. A new kind is one new file and one line here, and passes tests
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book
-from . import core, isa, memory, microcode, processor, thread
+from ..code import Code
+from . import block, core, firmware, isa, memory, microcode, processor, program, thread
 from .kind import Footing, Misfit, ResourceKind
+from .near import Beside, is_near
 
 # In the order in which they are asked: what rules a whole host out first; processors when it is known what memory must
 # be on their node.
 _ALL: tuple[ResourceKind, ...] = (
+    firmware.KIND,
+    block.KIND,
+    program.KIND,
     microcode.KIND,
     isa.KIND,
     memory.KIND,
@@ -30,40 +36,76 @@ CPU_KINDS = frozenset({"thread", "core", "processor"})
 
 Alternative = tuple[ResourceRequest, ...]
 
-__all__ = ["CPU_KINDS", "KINDS", "Alternative", "Footing", "Misfit", "describe", "fit_one", "fits", "fulfilled"]
+__all__ = [
+    "CPU_KINDS",
+    "KINDS",
+    "Alternative",
+    "Footing",
+    "Misfit",
+    "code_of",
+    "describe",
+    "fit_one",
+    "fits",
+    "fulfilled",
+]
 
 _ANY_THREAD = ResourceRequest("thread")
 
 
 def fits(
-    alternatives: tuple[Alternative, ...], book: Book, memory: int
+    alternatives: tuple[Alternative, ...], book: Book, memory: int, devices: int = 1, beside: Beside | None = None
 ) -> Iterator[tuple[Alternative, Footing | Misfit]]:
-    """What each alternative comes to on the host for a device VM of `memory` bytes."""
+    """What each alternative comes to on the host for a device VM of `memory` bytes with so many devices, whose clients
+    are at `beside`."""
     for alternative in alternatives:
-        yield alternative, fit_one(alternative, book, memory)
+        yield alternative, fit_one(alternative, book, memory, devices, beside)
 
 
-def fit_one(alternative: Alternative, book: Book, memory: int) -> Footing | Misfit:
+def fit_one(
+    alternative: Alternative, book: Book, memory: int, devices: int = 1, beside: Beside | None = None
+) -> Footing | Misfit:
     """All requests of an alternative must fit together, and the host must have the virtual CPUs and memory left."""
-    footing = Footing(memory)
+    footing = Footing(memory, devices=devices, beside=beside)
     for request in in_order(alternative):
         answer = KINDS[request.kind].fit(request, book, footing)
         if isinstance(answer, Misfit):
             return answer
         footing = answer
-    vcpus, needed = footing.vcpus, 0 if footing.page_size else footing.memory
+    if footing.code.firmware:
+        footing = _on_one_processor(footing)
+    # Dedicated processors take nothing of a declared pool.
+    alone = bool(footing.placement.dedicated and book.policy.shared_cpus)
+    vcpus, needed = 0 if alone else footing.vcpus, 0 if footing.page_size else footing.memory
     return footing if book.takes(vcpus, needed) else Misfit(lambda: book.lacks(vcpus, needed))
 
 
-def fulfilled(alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book) -> bool:
-    """Whether what a device VM was given earlier is one of the alternatives that are asked for now."""
-    return any(
-        all(KINDS[request.kind].fulfils(request, spec, book) for request in in_order(alternative))
+def fulfilled(
+    alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book, beside: Beside | None = None
+) -> Alternative | None:
+    """Which of the alternatives that are asked for now a device VM was given earlier; None when it is none of them."""
+    return next((one for one in alternatives if _is_given(one, spec, book, beside)), None)
+
+
+def _is_given(alternative: Alternative, spec: DomainSpec, book: Book, beside: Beside | None) -> bool:
+    return (
+        all(
+            KINDS[request.kind].fulfils(request, spec, book) and is_near(request, spec.placement, book, beside)
+            for request in in_order(alternative)
+        )
         and set(spec.cpu_features) == _features(alternative)
         and spec.arch == (_arch(alternative) or book.host.arch)
-        and bool(spec.page_size) == any(request.kind == "memory" for request in alternative)
-        for alternative in alternatives
+        and bool(spec.page_size) == _names(alternative, "memory")
+        and bool(spec.firmware) == _names(alternative, "firmware")
+        and bool(spec.host_devices) == any(block.is_of_host(request) for request in alternative)
     )
+
+
+def code_of(alternative: Alternative, book: Book, running: DomainSpec | None = None) -> Code:
+    """The code that an alternative brings along, for a device VM that is `running` on it already; nothing where it is
+    the class's own."""
+    coders = {coder.name: coder for coder in (firmware.KIND, block.KIND, program.KIND)}
+    found = (coders[request.kind].code(request, book, running) for request in alternative if request.kind in coders)
+    return next((code for code in found if code != Code()), Code())
 
 
 def in_order(alternative: Alternative) -> list[ResourceRequest]:
@@ -84,4 +126,16 @@ def _features(alternative: Alternative) -> set[str]:
 
 
 def _arch(alternative: Alternative) -> str:
-    return next((request.options.get("arch", "") for request in alternative if request.kind == "microcode"), "")
+    found = (request.options.get("arch", "") for request in alternative if request.kind in ("microcode", "firmware"))
+    return next(found, "")
+
+
+def _names(alternative: Alternative, kind: str) -> bool:
+    return any(request.kind == kind for request in alternative)
+
+
+def _on_one_processor(footing: Footing) -> Footing:
+    """Firmware's machine has one processor: it may run on any of those that were found."""
+    placement = footing.placement
+    cpus = tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
+    return replace(footing, vcpus=1, placement=replace(placement, vcpus=(cpus,) if cpus else ()))

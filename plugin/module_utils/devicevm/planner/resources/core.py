@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book
-from .cpus import Choice, count_of, fit_cpus, on_node, same_node, taken
+from .cpus import Choice, as_asked, count_of, fit_cpus, on_node, taken
 from .kind import Footing, Misfit, words
 
 
@@ -25,7 +25,7 @@ class Core:
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """All threads of as many cores."""
         cores = count_of(spec, book, lambda cpu: cpu.core)
-        return spec.placement.unit == self.name and cores == request.count and same_node(request, spec.placement)
+        return spec.placement.unit == self.name and cores == request.count and as_asked(request, spec.placement, book)
 
     def describe(self, request: ResourceRequest) -> str:
         """`1 core`."""

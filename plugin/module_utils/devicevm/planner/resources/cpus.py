@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ...domain import CpuPlacement, DomainSpec
 from ...inventory.cpuset import format_cpuset
@@ -11,16 +12,25 @@ from ...inventory.free import describe_taken
 from ...manifest.topology import ResourceRequest
 from ...quantity import format_bytes
 from ..book import Book, CpuState, cpus_of
+from .emulator import emulator_cpus, emulator_on, same_emulator
 from .kind import Footing, Misfit, nodes_for
+from .near import Beside, client_nodes, near_of, siblings, strays
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The processors for a request, those that stay empty because of it, and why these."""
+    """The processors for a request, those that stay empty because of it, and why these. `floating` virtual CPUs run on
+    any of them; with none, there is one for each."""
 
     cpus: tuple[int, ...]
     why: str
     idle: tuple[int, ...] = ()
+    floating: int = 0
+
+    @property
+    def pins(self) -> tuple[tuple[int, ...], ...]:
+        """The host's CPUs for each virtual CPU."""
+        return (self.cpus,) * self.floating if self.floating else tuple((cpu,) for cpu in self.cpus)
 
 
 Chooser = Callable[[ResourceRequest, Book, "int | None"], "Choice | Callable[[], str]"]
@@ -31,28 +41,57 @@ def fit_cpus(
     request: ResourceRequest, book: Book, footing: Footing, unit: str, choose: Chooser, dedicated: bool
 ) -> Footing | Misfit:
     """The first node on which the processors are, and the memory when a node was asked for."""
+    near, beside = near_of(request), footing.beside
+    if stray := strays(request, beside):
+        return Misfit(stray)
+    nodes = nodes_for(request, book.host)
+    if near == "node" and beside is not None:
+        theirs = client_nodes(beside, book)
+        if len(theirs) != 1 or theirs[0] not in nodes:
+            return Misfit(
+                lambda: f"its clients are on NUMA node {format_cpuset(theirs)}, which is not one it may be on"
+            )
+        nodes = [theirs[0]]
+    if near == "sibling" and beside is not None:
+        choose = partial(_beside, beside=beside, dedicated=dedicated)
     short: list[Callable[[], str]] = []
-    for node in nodes_for(request, book.host):
+    for node in nodes:
         choice = choose(request, book, node)
         if not isinstance(choice, Choice):
             short.append(choice)
+            continue
+        emulator = emulator_cpus(request, book, node, choice.cpus, choice.idle, dedicated)
+        if not isinstance(emulator, tuple):
+            short.append(emulator)
             continue
         if node is not None and (lacks := _lacks_memory(footing, book, node)):
             short.append(lacks)
             continue
         placement = CpuPlacement(
-            vcpus=tuple((cpu,) for cpu in choice.cpus),
-            emulator=choice.cpus if dedicated else (),
+            vcpus=choice.pins,
+            emulator=emulator,
             nodes=() if node is None else (node,),
             dedicated=dedicated,
             unit=unit,
             idle=choice.idle,
+            emulator_on=emulator_on(request, dedicated),
         )
         reason = f"CPU {format_cpuset(choice.cpus)}{'' if node is None else f' of NUMA node {node}'}: {choice.why}"
-        return replace(footing, placement=placement, vcpus=len(choice.cpus), reasons=(*footing.reasons, reason))
+        if placement.emulator_on:
+            reason += f"; the VMM's own threads on CPU {format_cpuset(emulator)}"
+        return replace(footing, placement=placement, vcpus=len(choice.pins), reasons=(*footing.reasons, reason))
     if not short:
         return Misfit(lambda: f"there is no NUMA node {request.options['numaNode']}")
     return Misfit(lambda: "; ".join(words() for words in short))
+
+
+def _beside(
+    request: ResourceRequest, book: Book, node: int | None, *, beside: Beside, dedicated: bool
+) -> Choice | Callable[[], str]:
+    cpus = siblings(request, book, beside, dedicated)
+    if not isinstance(cpus, tuple):
+        return cpus
+    return Choice(cpus, f"of the core of {', '.join(name for name, placement in beside)}")
 
 
 def taken(request: ResourceRequest, book: Book, unit: str, available: int, node: int | None) -> Callable[[], str]:
@@ -82,12 +121,16 @@ def on_node(groups: Iterable[tuple[CpuState, ...]], node: int | None) -> list[tu
     return [group for group in groups if node is None or group[0].node == node]
 
 
-def same_node(request: ResourceRequest, placement: CpuPlacement) -> bool:
-    """Whether a placement is on the nodes that are asked for."""
+def as_asked(request: ResourceRequest, placement: CpuPlacement, book: Book) -> bool:
+    """Whether a placement is on the nodes that are asked for, and the VMM's own threads are where they are to be."""
+    return _same_node(request, placement) and same_emulator(request, placement, book)
+
+
+def _same_node(request: ResourceRequest, placement: CpuPlacement) -> bool:
     wanted = request.options.get("numaNode")
-    if wanted is None:
+    if wanted is None and near_of(request) != "node":
         return not placement.nodes
-    return len(placement.nodes) == 1 and wanted in ("one", placement.nodes[0])
+    return len(placement.nodes) == 1 and wanted in (None, "one", placement.nodes[0])
 
 
 def count_of(spec: DomainSpec, book: Book, key: Callable[[CpuState], str]) -> int:

@@ -6,17 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from ...domain import CpuPlacement, DomainSpec
+from ...domain import CpuPlacement, DomainSpec, HostDevice
 from ...inventory.host import Host
 from ...manifest.topology import ResourceRequest
 from ..book import Book
+from ..code import Code
+from .near import Beside, near_of
 
 
 @dataclass(frozen=True)
 class Footing:
     """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
     `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual),
-    `arch` the architecture whose code the VMM translates for it (empty = the host's own)."""
+    `arch` the architecture whose code the VMM translates for it (empty = the host's own). `devices` is how many devices
+    it emulates; `machine` is what firmware runs on, and `code` what the alternative brings along to run."""
 
     memory: int
     placement: CpuPlacement = field(default_factory=CpuPlacement)
@@ -24,7 +27,13 @@ class Footing:
     features: tuple[str, ...] = ()
     page_size: int = 0
     arch: str = ""
+    devices: int = 1
+    machine: str = ""
+    code: Code = field(default_factory=Code)
+    host_devices: tuple[HostDevice, ...] = ()
     reasons: tuple[str, ...] = ()
+    beside: Beside | None = None
+    """The clients that it serves and where they are; None = not known, and then nearness is not looked at."""
 
 
 @dataclass(frozen=True)
@@ -59,18 +68,21 @@ class ResourceKind(Protocol):
 
 def words(request: ResourceRequest, noun: str) -> str:
     """`2 dedicated cores on one node`, `1 thread`."""
-    dedicated = "dedicated " if request.dedicated else ""
+    dedicated = "dedicated " if request.dedicated else "floating " if request.options.get("float") else ""
     node = request.options.get("numaNode")
     where = "" if node is None else " on one NUMA node" if node == "one" else f" on NUMA node {node}"
     smt = request.options.get("smt", "prefer")
     sibling = {"prefer": "", "isolate": ", each alone on its core", "require": ", siblings together"}[smt]
-    return f"{request.count} {dedicated}{noun}{'s' if request.count != 1 else ''}{sibling}{where}"
+    beside = {"node": " on the node of its clients", "sibling": " beside its clients' own"}.get(near_of(request), "")
+    own = {"own": ", one more for the VMM", "shared": ", the VMM's own threads in the shared pool"}
+    emulator = own.get(request.options.get("emulator", ""), "")
+    return f"{request.count} {dedicated}{noun}{'s' if request.count != 1 else ''}{sibling}{where}{beside}{emulator}"
 
 
 def nodes_for(request: ResourceRequest, host: Host) -> list[int | None]:
     """The NUMA nodes to look at, one after the other; None stands for the whole host."""
     wanted = request.options.get("numaNode")
-    if wanted is None:
+    if wanted is None and request.options.get("near") != "node":
         return [None]
     nodes = sorted({cpu.node for cpu in host.cpus})
-    return [node for node in nodes if wanted in ("one", node)]
+    return [node for node in nodes if wanted in (None, "one", node)]

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book, CpuState, cpus_of
-from .cpus import Choice, fit_cpus, on_node, same_node, taken
+from .cpus import Choice, as_asked, fit_cpus, on_node, taken
+from .emulator import NO_POOL
 from .kind import Footing, Misfit, words
 
 
@@ -32,7 +33,15 @@ class Thread:
         placement = spec.placement
         cpus = cpus_of(placement)
         asked = (self.name, request.count, request.dedicated)
-        if (placement.unit, len(cpus), placement.dedicated) != asked or not same_node(request, placement):
+        if request.options.get("float"):
+            there = book.pool(placement.nodes[0] if placement.nodes else None)
+            mine = (self.name, request.count, False)
+            return (placement.unit, len(placement.vcpus), placement.dedicated) == mine and (
+                set(placement.vcpus) == {there} and as_asked(request, placement, book)
+            )
+        if any(len(pin) > 1 for pin in placement.vcpus):
+            return False
+        if (placement.unit, len(cpus), placement.dedicated) != asked or not as_asked(request, placement, book):
             return False
         smt = request.options.get("smt", "prefer")
         cores = Counter(book.cpus[cpu].core for cpu in cpus if cpu in book.cpus)
@@ -51,6 +60,8 @@ class Thread:
 
 
 def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
+    if request.options.get("float"):
+        return _floating(request, book, node)
     if not request.dedicated:
         return _shared(request, book, node)
     smt = request.options.get("smt", "prefer")
@@ -71,7 +82,7 @@ def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
 def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     cpus = book.least_loaded(request.count, node)
     if len(cpus) < request.count:
-        return _parted(book, node, taken(request, book, "thread", len(cpus), node))
+        return _parted(book, node, _shared_out(request, book, node, len(cpus)))
     load = sum(cpu.load for cpu in cpus)
     return Choice(tuple(sorted(cpu.id for cpu in cpus)), f"the least loaded, with {load:g} pinned there")
 
@@ -85,6 +96,33 @@ def _parted(book: Book, node: int | None, words: Callable[[], str]) -> Callable[
         return f"{words()}; {parted}" if parted else words()
 
     return told
+
+
+def _shared_out(request: ResourceRequest, book: Book, node: int | None, room: int) -> Callable[[], str]:
+    """The arithmetic of a refusal: which CPUs can be shared, and how full they are."""
+    where = "" if node is None else f"NUMA node {node}: "
+    plural = "" if request.count == 1 else "s"
+    among = "CPUs of the shared pool" if book.policy.shared_cpus else "CPUs that can be shared"
+    there = [cpu for cpu in book.cpus.values() if cpu.shareable and node in (None, cpu.node)]
+    return lambda: (
+        f"{where}{request.count} shared thread{plural} asked, {room} of {len(there)} {among} have room, "
+        f"with an overcommit of {book.policy.cpu_overcommit:g}"
+    )
+
+
+def _floating(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
+    """Every CPU of the shared pool: the host's scheduler moves the threads about in it."""
+    where = "" if node is None else f"NUMA node {node}: "
+    pool = book.pool(node)
+    if request.count > len(pool):
+        told = f"the shared pool has {len(pool)}" if book.pool() else NO_POOL
+        return lambda: f"{where}{request.count} floating thread{'' if request.count == 1 else 's'} asked, {told}"
+    left = int(round(sum(book.policy.cpu_overcommit - book.cpus[cpu].load for cpu in pool), 6))
+    if request.count > left:
+        return lambda: f"{where}{request.count} virtual CPUs asked, {max(left, 0)} left in the shared pool"
+    if not all(book.parted(book.cpus[cpu]) for cpu in pool):
+        return _parted(book, node, lambda: f"{where}it would float over the cores of others")
+    return Choice(pool, "anywhere in the shared pool", floating=request.count)
 
 
 def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:

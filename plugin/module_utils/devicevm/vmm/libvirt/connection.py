@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 LOG = "LIBVIRT_LOG_OUTPUTS"
 _loop_lock = threading.Lock()
 _loop: threading.Thread | None = None
+_validation_lock = threading.Lock()
 
 
 def binding() -> Any:
@@ -103,6 +104,24 @@ def close_connection(connection: libvirt.virConnect, places: Places) -> None:
             connection.close()
         else:
             embed.close(places.embed_root)
+
+
+def define_validated(connection: libvirt.virConnect, xml: str) -> None:
+    """Define a domain whose XML libvirt's schemas must allow; libvirtError when they do not.
+
+    One at a time: the XML library of a daemon that has validated nothing yet sets its data types up at the first
+    validation, and another that comes meanwhile finds them missing. Other users of the daemon may be in the midst of
+    that, so an error about the schema itself, which says nothing about the domain, is not taken at its word at once.
+    """
+    import libvirt
+
+    with _validation_lock:
+        try:
+            connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+        except libvirt.libvirtError as error:
+            if "Unable to parse RNG" not in str(error):
+                raise
+            connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
 
 def _daemons_uri(uri: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, register_namespace
 
 from ...channel.registry import channel_kind, check_address
 from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
@@ -22,6 +22,12 @@ pool at once: without it the first random number takes a second. ARM: QEMU's def
 64-bit kernel, and `max` takes 3 s more to boot, for pointer authentication. Entropy comes with the device tree."""
 DISKS = 256
 """Targets of QEMU's virtio-scsi controller."""
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+"""libvirt's for what it has no words of its own for."""
+TCG_GLOBALS = ("virtio-serial-pci.ioeventfd=off",)
+"""QEMU's translator leaves the guest for each notification anyway. By default it then wakes another thread to send the
+emulator's answer; without that, a 4k read from a disk takes 0.35 ms instead of 0.49 ms."""
+register_namespace("qemu", QEMU_NAMESPACE)
 
 
 def add_machine(domain: Element, spec: DomainSpec) -> None:
@@ -88,6 +94,16 @@ def add_devices(devices: Element, spec: DomainSpec) -> None:
             taken += 1
     devices.extend(hostdev_elements(spec))
     add(devices, "memballoon", model="none")
+
+
+def add_globals(domain: Element, spec: DomainSpec) -> None:
+    """Properties of QEMU's devices that libvirt has no words for."""
+    if spec.accelerator != "tcg" or spec.firmware:
+        return
+    line = add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
+    for words in TCG_GLOBALS:
+        for word in ("-global", words):
+            add(line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
 
 
 def add_console(devices: Element, spec: DomainSpec) -> None:

@@ -56,6 +56,7 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
     if spec.role is Role.DEVICE_VM:
         device_vm_xml.add_machine(domain, spec)
         device_vm_xml.add_devices(add(domain, "devices"), spec)
+        device_vm_xml.add_globals(domain, spec)
     else:
         if spec.host_devices:
             raise DevicevmError(

@@ -13,12 +13,14 @@ from xml.etree.ElementTree import Element
 from ...errors import DevicevmError
 from ...inventory.cpuset import parse_cpuset
 from ...quantity import format_bytes
+from .device_vm_xml import QEMU_NAMESPACE
 from .hostdev_xml import hostdev_address
 
 UNITS = {"b": 1, "bytes": 1, "KB": 10**3, "k": 2**10, "KiB": 2**10, "MB": 10**6, "M": 2**20, "MiB": 2**20}
 UNITS |= {"GB": 10**9, "G": 2**30, "GiB": 2**30, "TB": 10**12, "T": 2**40, "TiB": 2**40}
 ELSEWHERE = ("metadata", "devices", "name", "uuid")
 """Not compared here: metadata has its digest, and the domain was found by its name and UUID."""
+AT_START = ("os", "sysinfo", "title", "description", "cpu", f"{{{QEMU_NAMESPACE}}}commandline")
 
 
 def drift(rendered: Element, actual: Element, *, live: bool = False) -> tuple[str, ...]:
@@ -29,7 +31,7 @@ def drift(rendered: Element, actual: Element, *, live: bool = False) -> tuple[st
     """
     found: list[str] = []
     for want in rendered:
-        if want.tag in ELSEWHERE or (live and want.tag in ("os", "sysinfo", "title", "description", "cpu")):
+        if want.tag in ELSEWHERE or (live and want.tag in AT_START):
             continue
         check = _CHECKS.get(want.tag, _check_generic)
         found += check(want, actual.find(want.tag))

@@ -15,8 +15,8 @@ from ...manifest.topology import Store
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
-from . import files, hotplug, inventory, observation, volumes
-from .connection import binding, close_connection, open_connection, vmm_words
+from . import files, hotplug, inventory, observation, pinning, volumes
+from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
 from .metadata import NAMESPACE, PREFIX, find, ready_mark
@@ -64,7 +64,7 @@ class LibvirtDriver(Driver):
         self._refuse_other_identity(spec, named)
         self.prepare(spec)
         with vmm_words(f"cannot define {spec.name}"):
-            self.connection.defineXMLFlags(text, self.libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            define_validated(self.connection, text)
 
     def start(self, name: str) -> None:
         domain = self._ours(name)
@@ -76,6 +76,7 @@ class LibvirtDriver(Driver):
             kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
         if kept is not None and kept.spec is not None:
             self.prepare(kept.spec)
+            self.load(kept.spec)
         with vmm_words(f"cannot start {name}"):
             try:
                 domain.create()
@@ -94,6 +95,8 @@ class LibvirtDriver(Driver):
             except self.libvirt.libvirtError:
                 if self._lookup(name) is not None and domain.isActive():
                     raise
+            uuid = domain.UUIDString()
+        self.unload(uuid)
 
     def undefine(self, name: str) -> None:
         domain = self._ours(name)
@@ -102,6 +105,10 @@ class LibvirtDriver(Driver):
         with vmm_words(f"cannot undefine {name}"):
             if domain.isActive():
                 raise VmmError(f"cannot undefine {name}: it runs")
+            uuid = domain.UUIDString()
+        # Until its blocks are cleared it holds them: nobody else is given what this domain has left in them.
+        self.unload(uuid)
+        with vmm_words(f"cannot undefine {name}"):
             tree = self._xml(domain, live=False)
             flags = sum(getattr(self.libvirt, flag) for flag in self.undefine_flags)
             domain.undefineFlags(flags)
@@ -127,6 +134,20 @@ class LibvirtDriver(Driver):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self._xml(domain, live=True), emulator, name)
         files.remove_socket(emulator.channel.address, self.places)
+
+    def pin(self, spec: DomainSpec) -> None:
+        domain = self._running(spec.name)
+        with vmm_words(f"cannot pin {spec.name}"):
+            count = pinning.cpu_count(self.connection)
+            pins = spec.placement.vcpus or ((),) * spec.vcpus
+            for number, cpus in enumerate(pins):
+                self.pin_vcpu(domain, number, pinning.cpu_map(cpus, count))
+            emulator = pinning.cpu_map(spec.placement.emulator, count)
+            domain.pinEmulator(emulator, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...]) -> None:
+        """Move one virtual CPU of a running domain."""
+        domain.pinVcpuFlags(number, cpus, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def mark(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
@@ -160,6 +181,12 @@ class LibvirtDriver(Driver):
 
     def prepare(self, spec: DomainSpec) -> None:
         """Put on the host what the domain needs there; the base driver needs nothing."""
+
+    def load(self, spec: DomainSpec) -> None:
+        """Program the blocks of a domain that is about to start; the base driver leaves them as they are."""
+
+    def unload(self, uuid: str) -> None:
+        """Clear the blocks that were programmed for the domain of this UUID, which has ended. Idempotent."""
 
     def prepare_runtime(self) -> None:
         """Make the directory of the sockets, which a reboot of the host removes, and that of the logs."""

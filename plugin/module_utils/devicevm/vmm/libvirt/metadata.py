@@ -61,10 +61,14 @@ def unqualified(spec: DomainSpec) -> Element:
         host=spec.host,
     )
     idle = {"idle": ",".join(map(str, spec.placement.idle))} if spec.placement.idle else {}
+    # For whoever reads pins: those of the VMM's own threads are no CPUs that the domain has.
+    apart = spec.placement.emulator_on != "own" and not set(spec.placement.emulator) <= set(_cpus(spec))
+    elsewhere = {"emulator": "elsewhere"} if apart else {}
     add(
         tree,
         "allocation",
         **idle,
+        **elsewhere,
         unit=spec.placement.unit,
         cpus=",".join(str(cpu) for cpu in _cpus(spec)),
         memory=str(spec.memory),

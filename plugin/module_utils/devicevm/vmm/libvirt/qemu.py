@@ -11,6 +11,7 @@ from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay
+from ..programming import Programmer
 from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words
@@ -38,8 +39,20 @@ class QemuDriver(LibvirtDriver):
                 check_firmware(spec.name, spec.firmware)
             elif not spec.boot.kernel:
                 raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
+            self.programmer.check(spec)
         elif spec.boot.image:
             ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
+
+    def load(self, spec: DomainSpec) -> None:
+        self.programmer.load(spec)
+
+    def unload(self, uuid: str) -> None:
+        self.programmer.unload(uuid)
+
+    @property
+    def programmer(self) -> Programmer:
+        """What programs blocks of this host."""
+        return Programmer(self.places.runtime / "blocks")
 
     def qemu_user(self) -> tuple[int, int] | None:
         if self.places.embed_root is not None:
