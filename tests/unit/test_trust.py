@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from devicevm.domain import DomainSpec
-from devicevm.manifest.topology import Client, Device, DeviceVM, HostPolicy, Serves, ShareScope
+from devicevm.manifest.topology import Client, Device, DeviceVM, HostPolicy, ResourceRequest, Serves, ShareScope
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent, make_plan
 from world import DISK, RNG, SERIAL, ModelVmm, class_, client, disk, host, thread, topology
@@ -91,8 +91,9 @@ def test_more_trust_domains_than_cores_are_told_whose_they_are() -> None:
     (left,) = ModelVmm(small).plan(topology(*people)).unplaced
     assert left.client == "b"
     assert left.reasons[0] == (
-        "h1: b-dvm: 1 thread: 1 thread asked, 1 free: 0 shared by a-dvm; CPU 0-1 on cores of trust domain red (a-dvm): "
-        "cores are shared only where shareAcrossTrustDomains of the Host says so"
+        "h1: b-dvm: 1 thread: 1 shared thread asked, 0 of 2 CPUs that can be shared have room, with an overcommit of "
+        "16; CPU 0-1 on cores of trust domain red (a-dvm): cores are shared only where shareAcrossTrustDomains of the "
+        "Host says so"
     )
     assert ModelVmm(small).plan(topology(*people, hosts=(OPEN,))).unplaced == ()
     shared = DeviceVM("s", Serves(), ShareScope.HOST)
@@ -160,3 +161,36 @@ def test_a_client_that_changes_its_trust_domain_gets_a_device_vm_elsewhere() -> 
     vmm.apply(topology(of("a", "red"), classes=(DISK, RNG, SERIAL)), Intent("default", prune=True))
     vmm.apply(topology(of("a", "red"), of("b", "blue"), classes=(DISK, RNG, SERIAL)))
     assert spec_of(vmm, "a-dvm").placement.vcpus != spec_of(vmm, "b-dvm").placement.vcpus
+
+
+POOL = HostPolicy("h1", shared_cpus=(0, 1, 2, 3))
+FLOATING = class_("floating", resources=((ResourceRequest("thread", options={"float": True}),),))
+
+
+def test_clients_roam_over_the_pool_and_device_vms_are_parted_in_it() -> None:
+    people = [of(name, trust) for name, trust in (("a", "red"), ("b", "blue"), ("c", "red"))]
+    plan = ModelVmm(host(cores=4, threads=1)).plan(topology(*people, hosts=(POOL,)))
+    assert plan.unplaced == ()
+    taken = cpus(plan)
+    assert not {*taken["a-dvm"], *taken["c-dvm"]} & {*taken["b-dvm"]}
+    assert plan.warnings == ()
+
+
+def test_device_vms_of_two_trust_domains_do_not_float_in_one_pool() -> None:
+    people = [of(name, trust, replace(disk(), class_="floating")) for name, trust in (("a", "red"), ("b", "blue"))]
+    vmm = ModelVmm(host(cores=4, threads=1))
+    (left,) = vmm.plan(topology(*people, classes=(FLOATING,), hosts=(POOL,))).unplaced
+    assert "it would float over the cores of others; CPU 0-3 on cores of trust domain red (a-dvm)" in left.reasons[0]
+    shared = replace(POOL, share_across_trust_domains=True)
+    assert vmm.plan(topology(*people, classes=(FLOATING,), hosts=(shared,))).unplaced == ()
+
+
+def test_a_client_with_processors_of_its_own_has_its_core_for_its_trust_domain() -> None:
+    own = ResourceRequest("thread", 1, True)
+    one = of("a", "red")
+    people = [replace(one, vm=replace(one.vm, cpus=own)), of("b", "blue")]
+    plan = ModelVmm(host(cores=2, threads=2)).plan(topology(*people))
+    (spec,) = [spec for spec in plan.domains if spec.name == "a"]
+    mine = {cpu % 2 for pin in spec.placement.vcpus for cpu in pin}
+    assert plan.unplaced == ()
+    assert not {cpu % 2 for cpu in cpus(plan)["b-dvm"]} & mine
