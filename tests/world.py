@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from devicevm.domain import DomainSpec, ObservedDomain
+from devicevm.domain import DomainSpec, ObservedDomain, Role
 from devicevm.inventory.host import Cpu, Holding, Host, ImageFacts, Node, Vmm
 from devicevm.inventory.supports import GUESTS, LIVE_DEVICES, STORES
 from devicevm.manifest.topology import (
@@ -20,7 +20,7 @@ from devicevm.manifest.topology import (
     Topology,
 )
 from devicevm.planner.book import held_by
-from devicevm.planner.plan import Action, Plan, Subject
+from devicevm.planner.plan import Action, Plan, Step, Subject
 from devicevm.planner.planner import Intent, make_plan
 
 MIB = 2**20
@@ -169,10 +169,23 @@ class ModelVmm:
             ready = [step for step in waiting if done >= set(step.after) & known]
             assert ready, f"steps wait for each other: {[step.id for step in waiting]}"
             for step in ready:
-                if step.kind is not Subject.STORE:
+                if step.kind is Subject.DOMAIN:
+                    self._repin(step, plan.owner)
+                elif step.kind is not Subject.STORE:
                     self._do(step.action, step.name, plan)
                 done.add(step.id)
                 waiting.remove(step)
+
+    def _repin(self, step: Step, owner: str) -> None:
+        repin = step.repin
+        assert repin is not None and step.name not in self.domains
+        there = next(one for host in self.hosts for one in host.holdings if one.uuid == repin.uuid)
+        assert there.floats and there.moved_to == repin.before
+        moved = replace(there, moved_by=owner if repin.cpus else "", moved_to=repin.cpus)
+        self.hosts = tuple(
+            replace(host, holdings=tuple(moved if one is there else one for one in host.holdings))
+            for host in self.hosts
+        )
 
     def _do(self, action: Action, name: str, plan: Plan) -> None:
         spec = next((spec for spec in plan.domains if spec.name == name), None)
@@ -195,7 +208,8 @@ class ModelVmm:
 
 def _holding(spec: DomainSpec) -> Holding:
     placement = spec.placement
-    cpus = held_by(placement)
+    floats = placement.floats and spec.role is Role.CLIENT
+    cpus = () if floats else held_by(placement)
     return Holding(
         spec.name,
         spec.uuid,

@@ -16,7 +16,12 @@ _PHASES = {
     Phase.CONNECT: "Connect, the clients",
     Phase.RELEASE: "Release, what nobody needs",
 }
-_SUBJECTS = {Subject.DEVICE_VM: "device VM", Subject.CLIENT: "client", Subject.STORE: "storage"}
+_SUBJECTS = {
+    Subject.DEVICE_VM: "device VM",
+    Subject.CLIENT: "client",
+    Subject.STORE: "storage",
+    Subject.DOMAIN: "domain",
+}
 _EFFECTS = {
     Effect.NONE: "",
     Effect.LIVE: "while it runs",

@@ -14,6 +14,7 @@ from .devicevm.planner.felt import words
 from .devicevm.planner.plan import Action, Effect, Plan, Step, Subject
 from .devicevm.record import to_data
 
+_NO_SPEC = (Subject.STORE, Subject.DOMAIN)
 _PLAIN = re.compile(r"[\w./][\w./:-]*", re.ASCII)
 
 
@@ -85,7 +86,7 @@ def difference(plan: Plan, observed: Iterable[ObservedDomain]) -> dict[str, Any]
 
 
 def _before(plan: Plan, observed: Iterable[ObservedDomain]) -> dict[str, Any]:
-    touched = {step.name: step.kind for step in plan.steps if step.kind is not Subject.STORE}
+    touched = {step.name: step.kind for step in plan.steps if step.kind not in _NO_SPEC}
     states: dict[str, Any] = {}
     for domain in observed:
         if domain.owner == plan.owner and domain.name in touched:
@@ -106,7 +107,7 @@ def _after(plan: Plan, observed: Iterable[ObservedDomain]) -> dict[str, Any]:
         acts.setdefault((step.kind, step.name), set()).add(step.action)
     states: dict[str, Any] = {}
     for (kind, name), actions in acts.items():
-        if kind is not Subject.STORE and Action.UNDEFINE not in actions:
+        if kind not in _NO_SPEC and Action.UNDEFINE not in actions:
             runs = Action.START in actions or (name in active and Action.STOP not in actions)
             states[_title(kind, name)] = _state(runs, specs[name])
     return states

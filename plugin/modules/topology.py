@@ -184,7 +184,7 @@ steps:
       type: str
       sample: start
     kind:
-      description: What it is about, a C(device-vm), a C(client) or a C(store).
+      description: What it is about, a C(device-vm), a C(client) or a C(store); a C(domain) is none of devicevm's.
       type: str
       sample: device-vm
     name:

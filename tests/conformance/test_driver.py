@@ -401,3 +401,50 @@ def test_a_running_domain_moves_to_other_processors_and_back(vmm: Vmm, driver: L
     assert all(domain.vcpus()[1][0]) and all(domain.emulatorPinInfo())
     (seen,) = driver.observe()
     assert (seen.active_spec, seen.live_drift) == (plain, ())
+
+
+def test_a_domain_of_others_that_floats_is_moved_and_put_back(vmm: Vmm, driver: LibvirtDriver) -> None:
+    text = FOREIGN.format(type="qemu" if vmm.guests else "test", name="theirs")
+    text = text.replace(
+        "<os>", "<vcpu>2</vcpu><iothreads>1</iothreads><cputune><vcpupin vcpu='1' cpuset='0'/></cputune><os>"
+    )
+    domain = driver.connection.defineXML(text)
+    before = domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE)
+    domain.create()
+    last = driver.connection.getCPUMap(0)[0] - 1
+    try:
+        for owner in (OWNER, OWNER):
+            driver.repin("theirs", domain.UUIDString(), (last,), owner)
+            assert [[n for n, on in enumerate(pin) if on] for pin in domain.vcpus()[1]] == [[last], [0]]
+            assert [n for n, on in enumerate(domain.emulatorPinInfo()) if on] == [last]
+            if vmm.guests:
+                assert [[n for n, on in enumerate(io[1]) if on] for io in domain.ioThreadInfo(0)] == [[last]]
+            (held,) = [one for one in driver.host().holdings if one.domain == "theirs"]
+            assert (held.floats, held.cpus, held.moved_by, held.moved_to) == (True, (0,), OWNER, (last,))
+        with pytest.raises(VmmError, match="moved by owner"):
+            driver.repin("theirs", domain.UUIDString(), (), "somebody")
+        with pytest.raises(VmmError, match="another one"):
+            driver.repin("theirs", "00000000-0000-0000-0000-000000000000", (), OWNER)
+        driver.repin("theirs", domain.UUIDString(), (), OWNER)
+        assert [all(pin) for pin in domain.vcpus()[1]] == [True, last == 0]
+        (held,) = [one for one in driver.host().holdings if one.domain == "theirs"]
+        assert (held.floats, held.cpus, held.moved_by, held.moved_to) == (True, (0,), "", ())
+        # Nothing but pins on all CPUs is left of it; the numbers of I/O threads are libvirt's own addition.
+        after = ElementTree.fromstring(domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE))
+        tune = after.find("cputune")
+        assert tune is not None
+        for pin in [one for one in tune if one.get("vcpu") != "1"]:
+            tune.remove(pin)
+        was = ElementTree.fromstring(before)
+        assert [one.tag for one in after if one.tag not in ("metadata", "iothreadids")] == [one.tag for one in was]
+        assert ElementTree.tostring(tune).split() == ElementTree.tostring(was.find("cputune")).split()
+    finally:
+        domain.destroy()
+        domain.undefine()
+
+
+def test_a_domain_of_devicevms_own_is_not_repinned(driver: LibvirtDriver, domains: Domains) -> None:
+    driver.define(domains.device_vm)
+    with pytest.raises(VmmError, match="devicevm's own"):
+        driver.repin("web-dvm", domains.device_vm.uuid, (0,), OWNER)
+    driver.repin("nobody", domains.device_vm.uuid, (0,), OWNER)

@@ -73,18 +73,16 @@ def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) ->
         assert ask(shell, b"C" + bytes([len(data)]) + data, 2) == wanted
     assert "No changes" in stage.devicevm("apply", path).stdout
 
-    # Another circuit in the same file is seen, told, and in force without a restart of what runs it.
+    # Another circuit in the same file is seen, told, and in force without a restart of anything.
+    boot = shell.run("cat /proc/sys/kernel/random/boot_id")
     first = ask(shell, b"S\x12\x34R\x04", 5)
-    shell.close()
     design(stage, taps="A6A6")
     steps = stage.json("plan", path)["steps"]
-    assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/block-user-dvm", "live")]
-    # A client that connects anew by itself could come between the probe and its answer.
-    stage.virsh("destroy", "block-user")
+    assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/block-user-dvm", "reconnect")]
     simulator = stage.process("block-user-dvm")
     stage.devicevm("apply", path)
     assert stage.process("block-user-dvm") == simulator
-    shell = Shell(stage.folder / "lab.shell")
+    assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
     other = ask(shell, b"S\x12\x34R\x04", 5)
     assert (first[:1], other[:1]) == (b"K", b"K")
     assert first != other

@@ -140,7 +140,7 @@ def test_a_client_outlives_a_restart_of_its_instrument(stage: Stage, driver: Dri
     changed = path.read_text().replace("devicevm,thermometer", "devicevm,calorimeter")
     path.write_text(changed)
     steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}
-    assert steps[f"stop/device-vm/{DEVICE_VM}"] == "restart"
+    assert steps[f"stop/device-vm/{DEVICE_VM}"] == "reconnect"
     assert f"stop/client/{CLIENT}" not in steps
     stage.devicevm("apply", path)
     shell.run("sleep 2")

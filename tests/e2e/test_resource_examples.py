@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from devicevm.guest.control import Control
+from devicevm.inventory.cpuset import parse_cpuset
 from stage import Stage
 
 pytestmark = pytest.mark.e2e
@@ -61,3 +62,56 @@ def test_extensions_are_seen_in_the_guest(stage: Stage) -> None:
     with Control(str(control), timeout=20) as guest:
         assert {"aes", "avx2"} <= set(guest.cpu().flags)
     stage.devicevm("destroy", "--yes", EXAMPLES / "resource-isa.yaml")
+
+
+def test_a_device_vm_is_near_its_client(stage: Stage) -> None:
+    path = EXAMPLES / "resource-near.yaml"
+    allocation = apply(stage, "near")
+    assert allocation["dedicated"]
+    device_vm, client = ({**affinities(stage.process(f"near-{who}"))} for who in ("storage", "user"))
+    (mine,) = [int(cpus) for name, cpus in device_vm.items() if name.startswith("CPU ")]
+    (theirs,) = [int(cpus) for name, cpus in client.items() if name.startswith("CPU ")]
+    assert [mine] == allocation["cpus"] and theirs != mine
+    cpus = {cpu["id"]: cpu for cpu in stage.json("inventory")["cpus"]}
+    assert mine in cpus[theirs]["siblings"] or cpus[mine].get("node", 0) == cpus[theirs].get("node", 0)
+    stage.devicevm("destroy", "--yes", path)
+
+
+FLOATING = """<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory><vcpu>2</vcpu>
+<os><type arch='x86_64'>hvm</type></os></domain>"""
+
+
+def test_what_floats_is_kept_off_dedicated_processors(stage: Stage) -> None:
+    """The pool's client and the VMM's own threads stay in the pool, and so does a domain that is nobody's; and all this
+    comes to pass while they run."""
+    name = stage.json("inventory")["name"]
+    path = stage.folder / "pool.yaml"
+    # Before the Host is called as it is, nothing is said of it.
+    stage.devicevm("apply", EXAMPLES / "resource-pool.yaml")
+    running = {domain: stage.process(domain) for domain in ("pool-storage", "pool-user")}
+    path.write_text((EXAMPLES / "resource-pool.yaml").read_text().replace("my-host", name))
+    (stage.folder / "theirs.xml").write_text(FLOATING)
+    stage.virsh("define", str(stage.folder / "theirs.xml"))
+    stage.virsh("start", "theirs")
+    before = set(affinities(stage.process("theirs")).values())
+    plan = stage.json("plan", path)
+    moved = ["repin/domain/theirs", "update/device-vm/pool-storage", "update/client/pool-user"]
+    assert [step["id"] for step in plan["steps"]] == moved
+    assert {step["effect"] for step in plan["steps"]} == {"live"}
+    stage.devicevm("apply", path)
+    assert stage.devicevm("apply", path).stdout == "No changes.\n"
+    assert running == {domain: stage.process(domain) for domain in running}
+    (alone,) = plan["allocations"][0]["cpus"]
+    storage = affinities(stage.process("pool-storage"))
+    assert [cpus for thread, cpus in storage.items() if thread.startswith("CPU ")] == [str(alone)]
+    assert next(cpus for thread, cpus in storage.items() if thread.startswith("qemu-system")) == "0"
+    assert stage.virsh("emulatorpin", "pool-storage").split()[-1] == "0"
+    assert set(affinities(stage.process("pool-user")).values()) == {"0"}
+    theirs = {cpu for cpus in affinities(stage.process("theirs")).values() for cpu in parse_cpuset(cpus)}
+    everywhere = {cpu["id"] for cpu in stage.json("inventory")["cpus"]}
+    assert theirs == everywhere - {alone}
+    assert parse_cpuset(stage.virsh("vcpupin", "theirs", "--config").split()[-1]) == tuple(sorted(theirs))
+    stage.devicevm("destroy", "--yes", path)
+    assert set(affinities(stage.process("theirs")).values()) == before
+    stage.virsh("destroy", "theirs")
+    stage.virsh("undefine", "theirs")

@@ -6,11 +6,12 @@ from dataclasses import replace
 from typing import Any
 
 from devicevm.apply.check import check_plan
-from devicevm.domain import DomainSpec
+from devicevm.domain import DomainSpec, Role
 from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import (
     Device,
     DeviceVM,
+    FloatingDomains,
     HostPolicy,
     PlacementStrategy,
     ResourceRequest,
@@ -66,6 +67,10 @@ def hosts(draw: st.DrawFn, name: str = "h1") -> Host:
     cores, threads, sockets = draw(st.integers(1, 4)), draw(st.integers(1, 2)), draw(st.integers(1, 2))
     cpus = draw(st.sets(st.integers(0, cores * threads - 1), max_size=2))
     held = tuple(Holding(f"other{cpu}", "u", True, 1, MIB, (cpu,), False) for cpu in sorted(cpus))
+    held += tuple(
+        Holding(f"{name}-{kind}", f"{name}-{kind}", kind != "idle", 1, MIB, owner="x" if kind == "theirs" else "")
+        for kind in sorted(draw(st.sets(st.sampled_from(["idle", "roamer", "theirs"]))))
+    )
     memory = draw(st.integers(1, 8)) * GIB
     one = host(name, cores=cores, threads=threads, sockets=sockets, memory=memory, holdings=held)
     return replace(one, nodes=tuple(replace(node, huge_pages={str(PAGES): 100}) for node in one.nodes))
@@ -110,6 +115,8 @@ def topologies(draw: st.DrawFn) -> Topology:
         HostPolicy("h2", maintenance=draw(st.booleans())),
         HostPolicy("h3", trust_domains=draw(st.sampled_from([(), ("red",)]))),
     )
+    floating = draw(st.sampled_from(list(FloatingDomains)))
+    policies = tuple(replace(policy, floating_domains=floating) for policy in policies)
     strategy = draw(st.sampled_from(list(PlacementStrategy)))
     return topology(*clients, classes=CLASSES, device_vms=declared, hosts=policies, placement=strategy)
 
@@ -119,10 +126,53 @@ def check_booking(vmm: ModelVmm, wanted: Topology) -> None:
     specs = [domain.spec for domain in vmm.observe() if domain.spec]
     for one in vmm.hosts:
         check_host(one, [spec for spec in specs if spec.host == one.name], wanted)
+    check_nearness(vmm, {spec.name: spec for spec in specs})
     places = {spec.name: spec.host for spec in specs}
     for spec in specs:
         for attachment in spec.attachments:
             assert places[attachment.device_vm] == spec.host
+
+
+def check_nearness(vmm: ModelVmm, specs: dict[str, DomainSpec]) -> None:
+    """What was asked to be near its clients, and was had so, is on their cores, or on their node."""
+    cpus = {(one.name, cpu.id): cpu for one in vmm.hosts for cpu in one.cpus}
+    for spec in specs.values():
+        if not any(emulator.class_ == "beside" for emulator in spec.emulators):
+            continue
+        theirs = {
+            (spec.host, cpu)
+            for name in {emulator.client for emulator in spec.emulators}
+            for pin in specs[name].placement.vcpus
+            for cpu in pin
+        }
+        mine = {(spec.host, cpu) for pin in spec.placement.vcpus for cpu in pin}
+        if spec.placement.dedicated:
+            assert {cpus[key].core for key in mine} <= {cpus[key].core for key in theirs}
+            assert not mine & theirs
+        elif spec.placement.nodes:
+            assert {cpus[key].node for key in mine} == {cpus[key].node for key in theirs}
+
+
+def roams(spec: DomainSpec) -> bool:
+    return spec.role is Role.CLIENT and spec.placement.floats
+
+
+def check_floating(one: Host, specs: list[DomainSpec], policy: HostPolicy) -> None:
+    """Where the policy lets domains be moved, nobody floats over what is dedicated, and else nobody is moved."""
+    alone = {cpu for spec in specs if spec.placement.dedicated for cpu in held_by(spec.placement)}
+    moving = policy.floating_domains is FloatingDomains.MOVE
+    room = tuple(cpu.id for cpu in one.cpus if cpu.id not in alone) if alone and moving else ()
+    assert not moving or len(alone) < len(one.cpus) or not any(h.floats and not h.owner for h in one.holdings)
+    for held in one.holdings:
+        theirs = held.owner or not held.floats
+        assert held.moved_to == (() if theirs else room) and bool(held.moved_by) is bool(held.moved_to)
+    for spec in specs:
+        if room:
+            assert spec.placement.vcpus and spec.placement.emulator
+            pins = {cpu for pin in (*spec.placement.vcpus, spec.placement.emulator) for cpu in pin}
+            assert spec.placement.dedicated or not pins & alone
+        else:
+            assert not spec.placement.floats
 
 
 def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
@@ -133,17 +183,19 @@ def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
         for cpu in held.cpus:
             pinned.setdefault(cpu, []).append((held.domain, held.dedicated))
     for spec in specs:
-        for cpu in held_by(spec.placement):
+        for cpu in () if roams(spec) else held_by(spec.placement):
             assert cpu not in policy.reserved_cpus
             assert not policy.shared_cpus or (cpu in policy.shared_cpus) is not spec.placement.dedicated
             pinned.setdefault(cpu, []).append((spec.name, spec.placement.dedicated))
         nodes = {cpu.node for cpu in one.cpus for pin in spec.placement.vcpus if cpu.id in pin}
         assert not spec.placement.nodes or nodes == set(spec.placement.nodes)
         outside = set(spec.placement.emulator) - set(held_by(spec.placement))
-        assert outside <= set(policy.shared_cpus) - set(policy.reserved_cpus)
+        if not spec.placement.floats:
+            assert outside <= set(policy.shared_cpus) - set(policy.reserved_cpus)
     for cpu, holders in pinned.items():
         if any(dedicated for _, dedicated in holders):
             assert len(holders) == 1, f"CPU {cpu} is dedicated, and held by {holders}"
+    check_floating(one, specs, policy)
     usual = sum(spec.memory for spec in specs if not spec.page_size) + sum(held.memory for held in one.holdings)
     assert usual + sum(PAGES * node.huge_pages[str(PAGES)] for node in one.nodes) <= one.memory
     for node in one.nodes:

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 from devicevm.domain import HostDevice
 from devicevm.inventory.host import DomainSupport, FileFacts, Holding, Host, ImageFacts, NodeDevice
-from devicevm.manifest.topology import ClassMemory, Device, DeviceClass, Program, ResourceRequest, Topology
+from devicevm.manifest.topology import (
+    ClassMemory,
+    Device,
+    DeviceClass,
+    DeviceVM,
+    Program,
+    ResourceRequest,
+    Serves,
+    Topology,
+)
 from devicevm.planner.plan import Effect
 from devicevm.planner.planner import Intent, make_plan
 from world import ME, MIB, ModelVmm, class_, client, host, topology
@@ -205,7 +214,7 @@ def test_a_block_stays_and_is_given_back() -> None:
     assert allocation.blocks == ("0000:03:00.0",)
 
 
-def test_another_bitstream_or_card_is_a_restart() -> None:
+def test_another_bitstream_or_card_is_a_restart_of_the_device_vm() -> None:
     vmm = ModelVmm(lab(card(3), card(4)))
     vmm.apply(declared(meter((CARD,)), "a"))
     other = replace(CARD, options={**CARD.options, "bitstream": "lab/other.rbf"})
@@ -229,3 +238,13 @@ def test_whoever_takes_a_block_over_waits_until_it_is_let_go() -> None:
         before |= more
     assert "stop/device-vm/b-dvm" in before
     vmm.carry_out(plan)
+
+
+def test_a_command_that_lacks_a_value_is_a_reason() -> None:
+    ranged = (THREAD[0], ResourceRequest("program", options={"image": "", "command": ["meter", "${range}"]}))
+    all_meters = DeviceVM("all", Serves(), resources=(ranged, (SIMULATED,)))
+    plan = make_plan(replace(declared(meter(THREAD), "a"), device_vms=(all_meters,)), (lab(),), (), ME)
+    assert plan.allocations[0].reasons[0] == (
+        "1 thread and meter: a/m: the program's command needs range, which has no value"
+    )
+    assert not plan.unplaced

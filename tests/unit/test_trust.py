@@ -91,9 +91,9 @@ def test_more_trust_domains_than_cores_are_told_whose_they_are() -> None:
     (left,) = ModelVmm(small).plan(topology(*people)).unplaced
     assert left.client == "b"
     assert left.reasons[0] == (
-        "h1: b-dvm: 1 thread: 1 shared thread asked, 0 of 2 CPUs that can be shared have room, with an overcommit of "
-        "16; CPU 0-1 on cores of trust domain red (a-dvm): cores are shared only where shareAcrossTrustDomains of the "
-        "Host says so"
+        "h1: b-dvm: 1 thread: 1 shared thread asked, 0 of 2 CPUs that can be shared have room, with an overcommit "
+        "of 16; CPU 0-1 on cores of trust domain red (a-dvm): "
+        "cores are shared only where shareAcrossTrustDomains of the Host says so"
     )
     assert ModelVmm(small).plan(topology(*people, hosts=(OPEN,))).unplaced == ()
     shared = DeviceVM("s", Serves(), ShareScope.HOST)
@@ -167,22 +167,12 @@ POOL = HostPolicy("h1", shared_cpus=(0, 1, 2, 3))
 FLOATING = class_("floating", resources=((ResourceRequest("thread", options={"float": True}),),))
 
 
-def test_clients_roam_over_the_pool_and_device_vms_are_parted_in_it() -> None:
-    people = [of(name, trust) for name, trust in (("a", "red"), ("b", "blue"), ("c", "red"))]
-    plan = ModelVmm(host(cores=4, threads=1)).plan(topology(*people, hosts=(POOL,)))
-    assert plan.unplaced == ()
-    taken = cpus(plan)
-    assert not {*taken["a-dvm"], *taken["c-dvm"]} & {*taken["b-dvm"]}
-    assert plan.warnings == ()
-
-
-def test_device_vms_of_two_trust_domains_do_not_float_in_one_pool() -> None:
-    people = [of(name, trust, replace(disk(), class_="floating")) for name, trust in (("a", "red"), ("b", "blue"))]
+def test_a_shared_pool_is_everybodys_and_no_warning_is_due() -> None:
+    people = [of("a", "red"), of("b", "blue", replace(disk(), class_="floating")), of("c", "green")]
+    wanted = topology(*people, classes=(DISK, FLOATING), hosts=(POOL,))
     vmm = ModelVmm(host(cores=4, threads=1))
-    (left,) = vmm.plan(topology(*people, classes=(FLOATING,), hosts=(POOL,))).unplaced
-    assert "it would float over the cores of others; CPU 0-3 on cores of trust domain red (a-dvm)" in left.reasons[0]
-    shared = replace(POOL, share_across_trust_domains=True)
-    assert vmm.plan(topology(*people, classes=(FLOATING,), hosts=(shared,))).unplaced == ()
+    plan = vmm.apply(wanted)
+    assert (plan.unplaced, plan.warnings, vmm.plan(wanted).warnings) == ((), (), ())
 
 
 def test_a_client_with_processors_of_its_own_has_its_core_for_its_trust_domain() -> None:

@@ -105,6 +105,8 @@ class CpuPlacement:
     unit: str = "thread"
     idle: tuple[int, ...] = ()
     emulator_on: str = ""
+    floats: bool = False
+    """It may run anywhere, and the pins on threads that nobody asked to pin only keep it off dedicated CPUs."""
 
 
 class FirmwareKind(str, Enum):

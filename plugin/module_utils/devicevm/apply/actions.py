@@ -199,11 +199,22 @@ def _delete_store(context: Context, step: Step) -> None:
         context.driver.delete_store(step.store)
 
 
+def _repin(context: Context, step: Step) -> None:
+    if step.repin:
+        context.driver.repin(step.name, step.repin.uuid, step.repin.cpus, context.plan.owner)
+
+
+def _undo_repin(context: Context, step: Step) -> None:
+    if step.repin:
+        context.driver.repin(step.name, step.repin.uuid, step.repin.before, context.plan.owner)
+
+
 Function = Callable[[Context, Step], None]
 
 _DO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _create_store,
     (Action.DELETE, Subject.STORE): _delete_store,
+    (Action.REPIN, Subject.DOMAIN): _repin,
     (Action.DEFINE, Subject.DEVICE_VM): _define,
     (Action.DEFINE, Subject.CLIENT): _define,
     (Action.START, Subject.DEVICE_VM): _start_device_vm,
@@ -221,6 +232,7 @@ POSSIBLE = frozenset(_DO)
 
 _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _undo_create_store,
+    (Action.REPIN, Subject.DOMAIN): _undo_repin,
     (Action.DEFINE, Subject.DEVICE_VM): _undo_define,
     (Action.DEFINE, Subject.CLIENT): _undo_define,
     (Action.START, Subject.DEVICE_VM): _stop,

@@ -69,6 +69,11 @@ def _steps(plan: Plan, observed: tuple[ObservedDomain, ...]) -> Iterator[str]:
         elif step.kind is Subject.STORE:
             if step.store is None:
                 yield f"{step.id}: it does not say which store"
+        elif step.kind is Subject.DOMAIN:
+            if step.repin is None:
+                yield f"{step.id}: it does not say where {step.name} is to run"
+            elif step.name in seen or step.name in wanted:
+                yield f"{step.id}: {step.name} is devicevm's own"
         else:
             yield from _domain_step(plan, step, wanted, before, seen)
 

@@ -8,7 +8,7 @@ from ..errors import DevicevmError
 from ..planner.plan import Action, Step
 
 # What these did was for the steps after them: when all of those failed, it was for nothing.
-_UNDONE = {Action.CREATE, Action.DEFINE, Action.START, Action.UPDATE, Action.STOP}
+_UNDONE = {Action.CREATE, Action.DEFINE, Action.START, Action.UPDATE, Action.STOP, Action.REPIN}
 
 
 @dataclass

@@ -48,7 +48,7 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
             probed = [one for one in spec.emulators if not before[one.id].connected and _asks(one)]
             for emulator in probed:
                 _wait_answer(driver, spec, emulator, deadline)
-            guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed})
+            guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed}, returning)
             guest.wait_connected(returning)
     except DevicevmError as error:
         if spec.firmware:
@@ -127,15 +127,18 @@ class _Guest:
                 hint="leave the extension out of the resources, or choose an accelerator that has it",
             )
 
-    def wait_restarted(self, restarts: dict[str, int]) -> None:
+    def wait_restarted(self, restarts: dict[str, int], returning: frozenset[str]) -> None:
         """Wait until the emulators that were probed, with how often each had been started, have noticed that the probe
-        has left, and wait for their next peer: a client that came before would not be heard."""
+        has left, and wait for their next peer: a client that came before would not be heard. Those in `returning` may
+        have it already: their clients do not wait for us."""
         while True:
             devices = self._ask()
             late = [
                 name
                 for name, count in restarts.items()
-                if devices[name].restarts <= count or devices[name].connected or devices[name].state not in _GOOD
+                if devices[name].restarts <= count
+                or (devices[name].connected and name not in returning)
+                or devices[name].state not in _GOOD
             ]
             if not late:
                 return

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from .cpuset import parse_cpuset
 from .document import integer, parse_document, pci_address, scaled_bytes, stripped
 from .host import Holding
+from .moved import floating_threads, is_settled, moved_from_element, without_moves
 
 NAMESPACE = "urn:devicevm:v1"
 DOMAIN_TAG = f"{{{NAMESPACE}}}domain"
@@ -35,8 +36,12 @@ def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[in
     name = stripped(root.findtext("name"))
     what = f"domain {name}"
     vcpus = _vcpus(root.find("vcpu"), what)
-    ours = _ours(root)
+    ours, moved = _ours(root), moved_from_element(root)
+    there, root = root, without_moves(root, moved)
     cpus, floats = _pins(root, vcpus, frozenset() if ours.dedicated else host_cpus, what, ours.emulator_elsewhere)
+    if ours.floats:
+        cpus, floats = (), True
+    settled = moved and is_settled(there, moved, floating_threads(root, vcpus, host_cpus))
     return Holding(
         domain=name,
         uuid=stripped(root.findtext("uuid")),
@@ -50,6 +55,8 @@ def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[in
         node_devices=_node_devices(root.find("devices"), what),
         owner=ours.owner,
         page_size=_page_size(root, what),
+        moved_by=moved.owner if moved else "",
+        moved_to=moved.cpus if moved and settled else (),
     )
 
 
@@ -133,13 +140,14 @@ def _page_size(root: ET.Element, what: str) -> int:
 
 @dataclass(frozen=True)
 class _Ours:
-    """What devicevm's metadata says: owner, dedication, CPUs that stay empty, and whether the VMM's own threads run on
-    CPUs that are not the domain's."""
+    """What devicevm's metadata says: owner, dedication, CPUs that stay empty, whether the VMM's own threads run on
+    CPUs that are not the domain's, and whether its pins only keep it off others'."""
 
     owner: str = ""
     dedicated: bool = False
     idle: tuple[int, ...] = ()
     emulator_elsewhere: bool = False
+    floats: bool = False
 
 
 def _ours(root: ET.Element) -> _Ours:
@@ -154,4 +162,5 @@ def _ours(root: ET.Element) -> _Ours:
         allocation.get("dedicated") == "yes",
         tuple(parse_cpuset(allocation.get("idle", ""))),
         allocation.get("emulator") == "elsewhere",
+        allocation.get("floats") == "yes",
     )

@@ -143,6 +143,10 @@ class Holding:
     owner: str = ""
     page_size: int = 0
     """Bytes of the huge pages that its memory comes from; 0 = usual pages."""
+    moved_by: str = ""
+    """The owner for whom it was moved off dedicated CPUs; empty = nobody did."""
+    moved_to: tuple[int, ...] = ()
+    """The CPUs that its floating threads were moved to, when all of them are there."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .topology import (
     Device,
     DeviceClass,
     DeviceVM,
+    FloatingDomains,
     HostPolicy,
     PlacementStrategy,
     Program,
@@ -185,8 +186,9 @@ def _host(document: Document) -> HostPolicy:
         maintenance=spec.get("maintenance", False),
         headroom_memory=parse_bytes(headroom.get("memory", 0)),
         headroom_vcpus=headroom.get("vcpus", 0),
-        share_across_trust_domains=spec.get("shareAcrossTrustDomains", False),
         shared_cpus=cpus_named(spec.get("sharedCpus", ())),
+        share_across_trust_domains=spec.get("shareAcrossTrustDomains", False),
+        floating_domains=FloatingDomains(spec.get("floatingDomains", HostPolicy.floating_domains.value)),
     )
 
 

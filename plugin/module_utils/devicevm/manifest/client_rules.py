@@ -15,7 +15,7 @@ from .build import build_device, build_program
 from .declared import Declared
 from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
-from .resource_rules import cpu_problems
+from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
 from .storage import class_storage, relative_finding, storage_findings
 from .template import expand, template_values
@@ -152,8 +152,9 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     program = build_program(class_.spec["program"])
     values = template_values(built, "0" if built.store or built.memory else "")
     try:
-        if program.command and not expand(program.command, values):
-            yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
+        for command in (program.command, *own_commands(class_.spec.get("resources", ()))):
+            if command and not expand(command, values):
+                yield document.problem(place, f"the command of class {class_.name} is empty with these parameters")
         expand((program.ready,), values)
     except DevicevmError as error:
         yield document.problem(place, f"class {class_.name}: {error.message}", error.hint or "give the parameter")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..errors import Problem
@@ -66,6 +66,11 @@ def brings_code(alternative: dict[str, Any]) -> bool:
     """Whether an alternative names the emulation code itself, so that the class's program is not needed for it."""
     simulated = alternative.get("block", {}).get("provider") == "simulated"
     return simulated or "firmware" in alternative or "command" in alternative.get("program", {})
+
+
+def own_commands(alternatives: Iterable[dict[str, Any]]) -> list[list[str]]:
+    """The command lines of alternatives that have programs of their own."""
+    return [alternative["program"].get("command", []) for alternative in alternatives if "program" in alternative]
 
 
 def _firmware_problems(document: Document, place: Place, alternative: dict[str, Any]) -> Iterator[Problem]:

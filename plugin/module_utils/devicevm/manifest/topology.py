@@ -203,6 +203,13 @@ class DeviceVM:
     """Two clients that have all of these labels are not served by one. Empty = no matter."""
 
 
+class FloatingDomains(str, Enum):
+    """What becomes of domains that may run on processors that are dedicated: the user is told, or they are moved."""
+
+    TELL = "tell"
+    MOVE = "move"
+
+
 @dataclass(frozen=True)
 class HostPolicy:
     """What the user says of a host: CPUs and memory kept for itself, how far to overcommit.
@@ -225,6 +232,7 @@ class HostPolicy:
     shared_cpus: tuple[int, ...] = ()
     share_across_trust_domains: bool = False
     """Whether device VMs of different trust domains may be on one processor core."""
+    floating_domains: FloatingDomains = FloatingDomains.TELL
 
 
 class PlacementStrategy(str, Enum):

@@ -140,23 +140,20 @@ class Book:
         return free(replace(self.host, holdings=tuple(self.holdings)), self.policy)
 
     @property
-    def floating(self) -> tuple[str, ...]:
-        """The domains that may run on any processor, dedicated ones included."""
-        return tuple(sorted(holding.domain for holding in self.holdings if holding.floats))
+    def held(self) -> dict[str, str]:
+        """Address of each device of the host that somebody holds -> the domain."""
+        return {address: one.domain for one in reversed(self.holdings) for address in one.node_devices}
 
     def pool(self, node: int | None = None) -> tuple[int, ...]:
         """The shared pool (of one node), as far as it can be shared; empty where none is declared."""
+        if not self.policy.shared_cpus:
+            return ()
         return tuple(cpu.id for cpu in self.cpus.values() if cpu.pooled and cpu.shareable and node in (None, cpu.node))
 
     def roaming(self, vcpus: int) -> CpuPlacement:
         """Where whoever asks for no processors runs: anywhere in the pool, or anywhere where there is none."""
         pool = self.pool()
         return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else CpuPlacement()
-
-    @property
-    def held(self) -> dict[str, str]:
-        """Address of each device of the host that somebody holds -> the domain."""
-        return {address: one.domain for one in reversed(self.holdings) for address in one.node_devices}
 
     def vacant_cpus(self) -> list[CpuState]:
         """Processors that can be dedicated one by one, ascending."""

@@ -68,9 +68,9 @@ def merged(components: list[Component]) -> Component:
 def unit_demand(unit: Unit) -> Hashable:
     """Equal for units that a host takes or refuses alike."""
     # Classes and declarations are the topology's: one object each for as long as a plan is made.
-    declared = unit.declared.memory if unit.declared else 0
+    memory = unit.declared.memory if unit.declared else 0
     trusts = frozenset(want.client.trust_domain for want in unit.wants)
-    return "unit", id(unit.resources), declared, unit.memory_needed, unit.size, unit.image, trusts
+    return "unit", id(unit.resources), memory, unit.memory_needed, unit.size, unit.image, trusts
 
 
 def client_demand(client: Client) -> Hashable:

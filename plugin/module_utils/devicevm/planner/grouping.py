@@ -8,7 +8,7 @@ group gets one more device VM, so adding a device never disturbs those that run.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
@@ -20,6 +20,8 @@ from . import naming
 from .apart import classes_clash, kept_apart
 from .code import most_devices
 from .requests import Want
+
+Alternatives = tuple[tuple[ResourceRequest, ...], ...]
 
 MEBIBYTE = 2**20
 # Device VMs are sized in these steps: what is left over lets a small device be added live.
@@ -59,7 +61,7 @@ class Unit:
         return base + devices
 
     @property
-    def resources(self) -> tuple[tuple[ResourceRequest, ...], ...]:
+    def resources(self) -> Alternatives:
         """The alternatives that can run it: what was declared, else what all of its classes ask for."""
         if self.declared and self.declared.resources:
             return self.declared.resources
@@ -110,13 +112,14 @@ def group_of(want: Want, declared: tuple[DeviceVM, ...]) -> Group:
 
 @dataclass(frozen=True)
 class Seating:
-    """What seating devices needs to know: the homes that devices have now, which names can be had, and whether the VMM
-    adds devices to a running device VM."""
+    """What seating devices needs to know: the homes that devices have now, which names can be had, whether the VMM
+    adds devices to a running device VM, and what each class asks for."""
 
     units: dict[str, Unit]
     homes: dict[str, str]
     free_name: Callable[[str], bool]
     live: bool
+    classes: Mapping[str, Alternatives]
 
     def seat(self, want: Want, group: Group) -> None:
         """Put a device in a unit of its group: where it is, else where there is room, else in a new one."""
@@ -124,7 +127,9 @@ class Seating:
         if home and home.group == group.key and _fits(home, want, group):
             unit = home
         else:
-            rooms = (unit for unit in self._units_of(group) if _fits(unit, want, group) and self._joinable(unit, want))
+            rooms = (
+                unit for unit in self._units_of(group) if _fits(unit, want, group) and self._joinable(unit, want, group)
+            )
             unit = next(rooms, None) or self._new_unit(group)
         unit.declared = group.declared
         unit.wants.append(want)
@@ -148,12 +153,17 @@ class Seating:
         self.units[name] = unit
         return unit
 
-    def _joinable(self, unit: Unit, want: Want) -> bool:
+    def _joinable(self, unit: Unit, want: Want, group: Group) -> bool:
         """Whether a device that is not there yet can be added without disturbing those that are."""
         if unit.observed is None:
             return True
         if unit.observed.firmware:
             return False  # its machine's serial ports are its devices
+        if not unit.wants and not (group.declared and group.declared.resources):
+            # It goes on as it is for others, whose class, where it is known, asks for what it has.
+            asked = want.class_.resources
+            if any(self.classes.get(emulator.class_, asked) != asked for emulator in unit.kept):
+                return False
         # With it: its class may need a larger base than those that are there.
         grown = replace(unit, wants=[*unit.wants, want])
         # Controllers cannot be added to a running device VM.
@@ -168,18 +178,19 @@ def group(
     kept: frozenset[str],
     free_name: Callable[[str], bool],
     live: bool,
+    classes: Mapping[str, Alternatives],
 ) -> list[Unit]:
     """Every device of `wants`, and every observed one of the clients `kept`, in a unit; sorted by name.
 
     `observed` are the device VMs there are, by name; `free_name` tells whether a domain can be called so; `live`
-    whether the VMM adds devices to a running device VM.
+    whether the VMM adds devices to a running device VM; `classes` what each class asks for, as far as it is known.
     """
     units = {
         name: Unit(name, spec.group, None, spec, [emulator for emulator in spec.emulators if emulator.client in kept])
         for name, spec in observed.items()
     }
     homes = {emulator.id: name for name, spec in observed.items() for emulator in spec.emulators}
-    seating = Seating(units, homes, free_name, live)
+    seating = Seating(units, homes, free_name, live, classes)
     # Those that stay are seated first, or a newcomer could take their place.
     for want in sorted(wants, key=lambda want: (want.id not in homes, want.id)):
         seating.seat(want, group_of(want, declared))

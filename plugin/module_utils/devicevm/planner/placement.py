@@ -20,6 +20,7 @@ from .affinity import Neighbours
 from .book import Book, cpus_of
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
+from .floating import homeless, told
 from .grouping import Unit
 from .order import HostOrder, order_of
 from .plan import Allocation
@@ -282,13 +283,15 @@ class Trial:
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return clients([client for client in component.clients if not client.vm.cpus])
+            return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
         return clients(pinned) or rest(0)
 
     def _beside(self, unit: Unit) -> Beside:
-        """Where the clients of a unit are, or are going to be."""
+        """Where the clients of a unit that is to be near them are, or are going to be."""
+        if not any("near" in request.options for alternative in unit.resources for request in alternative):
+            return ()
         there = {spec.name: spec.placement for spec in self.placed.domains}
         roaming = self.book.roaming(1)
         return tuple(
@@ -379,14 +382,15 @@ class Trial:
 
     def warn_of_floating(self) -> None:
         """Tell which domains may run on processors that are dedicated now."""
-        if not self.book.floating:
+        floating = told(self.book, self.placement.owner)
+        if not floating:
             return
         for spec in self.placed.domains:
             if spec.placement.dedicated and self.placement.staying.get(spec.name) != "":
                 cpus = format_cpuset(cpus_of(spec.placement))
                 self.placed.warnings.append(
                     f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                    f"there too: {', '.join(self.book.floating)}"
+                    f"there too: {', '.join(floating)}"
                 )
 
 

@@ -21,6 +21,7 @@ class Action(str, Enum):
     UNDEFINE = "undefine"
     CREATE = "create"
     DELETE = "delete"
+    REPIN = "repin"
 
 
 class Subject(str, Enum):
@@ -29,6 +30,8 @@ class Subject(str, Enum):
     DEVICE_VM = "device-vm"
     CLIENT = "client"
     STORE = "store"
+    DOMAIN = "domain"
+    """A domain that is not devicevm's."""
 
 
 class Phase(str, Enum):
@@ -83,6 +86,17 @@ class Felt:
 
 
 @dataclass(frozen=True)
+class Repin:
+    """Where the floating threads of a domain that is not devicevm's are to run, and where they were moved before;
+    empty = anywhere."""
+
+    uuid: str
+    host: str
+    cpus: tuple[int, ...] = ()
+    before: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Step:
     """One thing to do. `id` is unique in the plan, `after` names the steps that must be done before.
 
@@ -101,6 +115,7 @@ class Step:
     store: Store | None = None
     felt: tuple[Felt, ...] = ()
     """For how long; a client that several steps affect is told with the one that it feels."""
+    repin: Repin | None = None
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,11 @@ from ..inventory.supports import LIVE_DEVICES
 from ..manifest.topology import Client, HostPolicy, Topology
 from . import naming
 from .affinity import Neighbours
+from .book import Book
 from .changes import Changes
 from .component import components_of
 from .felt import with_felt
+from .floating import Move, add_steps, confined, moves, unconfined
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Plan, Rebalance, Step, Unplaced
@@ -56,7 +58,7 @@ def make_plan(
     draft = chosen.draft
     unplaced = chosen.unplaced if intent.rebalance else _with_ways_out(topology, view, chosen)
     changes = _changes(view, draft)
-    steps = _steps(changes)
+    steps = _steps(changes, draft)
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
@@ -77,8 +79,9 @@ def _changes(view: _View, draft: _Draft) -> Changes:
     return changes
 
 
-def _steps(changes: Changes) -> tuple[Step, ...]:
-    return with_felt(changes.steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
+def _steps(changes: Changes, draft: _Draft) -> tuple[Step, ...]:
+    steps = add_steps(changes.steps, draft.moves, draft.desired)
+    return with_felt(steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
 
 
 class _View:
@@ -87,7 +90,7 @@ class _View:
     def __init__(self, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent) -> None:
         self.hosts, self.observed, self.intent = hosts, observed, intent
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
-        self.specs = {name: domain.spec for name, domain in self.mine.items() if domain.spec}
+        self.specs = {name: unconfined(domain.spec) for name, domain in self.mine.items() if domain.spec}
         self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
         holdings = [holding for host in hosts for holding in host.holdings]
         self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
@@ -159,6 +162,7 @@ class _Draft:
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     crossings: int = 0
+    moves: list[Move] = field(default_factory=list)
 
 
 @dataclass
@@ -266,17 +270,18 @@ def _with_fewest_moves(
             return True
         return False
 
-    moved = {spec.name: spec for spec in goal.draft.desired if differs(spec, view.specs)}
+    moved = {spec.name: spec for spec in goal.draft.desired if differs(unconfined(spec), view.specs)}
     names = moving & set(moved).union(*({one.client for one in spec.emulators} for spec in moved.values()))
     fewest(sorted(names), sorted(moving - names), enough)
     return best
 
 
 def _told(topology: Topology, settled: _Settled, chosen: _Settled, view: _View, steps: tuple[Step, ...]) -> Rebalance:
-    without = _steps(_changes(view, settled.draft))
+    without = _steps(_changes(view, settled.draft), settled.draft)
     everybody = frozenset(client.name for client in topology.clients)
     held = freedom(components_of(topology.clients, settled.draft.units), everybody, view.running).held
-    return told(settled.measure, chosen.measure, chosen.draft.desired, view.specs, steps, without, held)
+    specs = [unconfined(spec) for spec in chosen.draft.desired]
+    return told(settled.measure, chosen.measure, specs, view.specs, steps, without, held)
 
 
 def _draft(
@@ -288,7 +293,7 @@ def _draft(
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
     undeclared = view.undeclared(topology)
     gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
-    kept = [one.spec for one in undeclared if one not in gone and one.spec]
+    kept = [view.specs[one.name] for one in undeclared if one not in gone and one.spec]
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
     policies = {policy.name: policy for policy in topology.hosts}
@@ -314,6 +319,10 @@ def _draft(
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units)
+    books = placement.books
+    draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
+    draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.mine)]
     crossed = _crossings(draft.desired, view, policies, trusts)
     draft.warnings += crossed
     draft.crossings = len(crossed)
@@ -335,6 +344,14 @@ def _crossings(
     ]
 
 
+def _kept_off(one: ObservedDomain, view: _View, books: dict[str, Book]) -> list[DomainSpec]:
+    """A client that stays as it is, when it must run on other processors all the same: it floats, and may be moved."""
+    if one.spec is None or not one.active or one.active_spec not in (None, one.spec) or one.spec.host not in books:
+        return []
+    spec = confined(view.specs[one.name], books[one.spec.host])
+    return [spec] if spec != one.spec else []
+
+
 def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: frozenset[str]) -> list[Unit]:
     names = {client.name for client in topology.clients} | {
         one.name for one in view.mine.values() if one.role is Role.CLIENT
@@ -347,6 +364,7 @@ def _units(topology: Topology, wants: tuple[Want, ...], view: _View, kept: froze
         kept,
         lambda name: name not in names and not view.why_not_called(name),
         view.live,
+        {class_.name: class_.resources for class_ in topology.classes},
     )
 
 

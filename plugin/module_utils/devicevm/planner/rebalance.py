@@ -134,7 +134,7 @@ def measure(
     by_name = {spec.name: spec for spec in specs}
     ranks = [_rank(unit, by_name[unit.name], books) for unit in units if unit.wants and unit.name in by_name]
     used = {spec.host for spec in specs}
-    clients = [spec for spec in specs if not spec.emulators and spec.host in books]
+    clients = [spec for spec in by_name.values() if not spec.emulators and spec.host in books]
     packed = strategy is PlacementStrategy.PACK
     return Measure(
         unplaced=unplaced,

@@ -2,7 +2,8 @@
 
 What runs on one thread of a core can learn of what runs on its siblings, and more of what takes turns on one thread.
 So device VMs are on one core only if the trust domains that one serves are among those of the other: who declares a
-device VM of the scope `host` has declared that those share. `shareAcrossTrustDomains` of a Host declares it for all.
+device VM of the scope `host` has declared that those share. `shareAcrossTrustDomains` of a Host declares it for all,
+and `sharedCpus` for the cores of its pool.
 
 What is not known is not kept apart: domains that are not devicevm's, and what is not pinned to any processor.
 """
@@ -33,6 +34,8 @@ class Thread(Protocol):
 
     @property
     def pinned_by(self) -> list[str]: ...
+    @property
+    def pooled(self) -> bool | None: ...
 
 
 @dataclass
@@ -46,10 +49,10 @@ class Parting:
         """From now on processors are looked for on behalf of this domain."""
         self.asking = self.trusts.get(name, _ANY)
 
-    def strangers(self, core: Iterable[Thread], asking: frozenset[str] | None = None) -> list[str]:
+    def strangers(self, core: tuple[Thread, ...], asking: frozenset[str] | None = None) -> list[str]:
         """Who is on a core beside whom the one that asks may not be."""
         mine = self.asking if asking is None else asking
-        if not mine or not self.trusts:
+        if not mine or not self.trusts or all(thread.pooled for thread in core):
             return []
         found = {name for thread in core for name in thread.pinned_by}
         return sorted(name for name in found if not compatible(mine, self.trusts.get(name, _ANY)))
@@ -127,7 +130,8 @@ def crossings(
         on: dict[int, set[str]] = {}
         for spec in here.get(host.name, ()):
             placement = spec.placement
-            for cpu in {cpu for pin in (*placement.vcpus, placement.idle) for cpu in pin}:
+            cpus = {cpu for pin in (*placement.vcpus, placement.idle) for cpu in pin}
+            for cpu in cpus.difference(policy.shared_cpus if policy else ()):
                 on.setdefault(first.get(cpu, cpu), set()).add(spec.name)
         seen: set[tuple[str, str]] = set()
         for core in sorted(on):

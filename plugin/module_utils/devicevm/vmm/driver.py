@@ -77,6 +77,12 @@ class Driver(ABC):
         """Move the threads of a running domain to the processors of `spec.placement`; where it names none, to any."""
 
     @abstractmethod
+    def repin(self, name: str, uuid: str, cpus: tuple[int, ...], owner: str) -> None:
+        """Keep the floating threads of a domain that is not devicevm's to `cpus`, now and at its next start; with none,
+        let them run anywhere again. What else it has pinned stays, and what was done is kept in it, for `owner`.
+        Idempotent; a domain that is gone is no error."""
+
+    @abstractmethod
     def ensure_store(self, store: Store) -> bool:
         """Create or grow backing storage; True when it was created. Never shrinks, never overwrites."""
 

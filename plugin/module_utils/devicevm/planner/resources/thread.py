@@ -87,17 +87,6 @@ def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
     return Choice(tuple(sorted(cpu.id for cpu in cpus)), f"the least loaded, with {load:g} pinned there")
 
 
-def _parted(book: Book, node: int | None, words: Callable[[], str]) -> Callable[[], str]:
-    """The words of a refusal, and which processors it could not have because they are another trust domain's."""
-    asking = book.parting.asking
-
-    def told() -> str:
-        parted = book.parting.told(on_node(book.cores, node), asking)
-        return f"{words()}; {parted}" if parted else words()
-
-    return told
-
-
 def _shared_out(request: ResourceRequest, book: Book, node: int | None, room: int) -> Callable[[], str]:
     """The arithmetic of a refusal: which CPUs can be shared, and how full they are."""
     where = "" if node is None else f"NUMA node {node}: "
@@ -120,9 +109,18 @@ def _floating(request: ResourceRequest, book: Book, node: int | None) -> Choice 
     left = int(round(sum(book.policy.cpu_overcommit - book.cpus[cpu].load for cpu in pool), 6))
     if request.count > left:
         return lambda: f"{where}{request.count} virtual CPUs asked, {max(left, 0)} left in the shared pool"
-    if not all(book.parted(book.cpus[cpu]) for cpu in pool):
-        return _parted(book, node, lambda: f"{where}it would float over the cores of others")
     return Choice(pool, "anywhere in the shared pool", floating=request.count)
+
+
+def _parted(book: Book, node: int | None, words: Callable[[], str]) -> Callable[[], str]:
+    """The words of a refusal, and which processors it could not have because they are another trust domain's."""
+    asking = book.parting.asking
+
+    def told() -> str:
+        parted = book.parting.told(on_node(book.cores, node), asking)
+        return f"{words()}; {parted}" if parted else words()
+
+    return told
 
 
 def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:

@@ -141,13 +141,34 @@ class LibvirtDriver(Driver):
             count = pinning.cpu_count(self.connection)
             pins = spec.placement.vcpus or ((),) * spec.vcpus
             for number, cpus in enumerate(pins):
-                self.pin_vcpu(domain, number, pinning.cpu_map(cpus, count))
+                self.pin_vcpu(domain, number, pinning.cpu_map(cpus, count), live=True)
             emulator = pinning.cpu_map(spec.placement.emulator, count)
-            domain.pinEmulator(emulator, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+            self.pin_emulator(domain, emulator, live=True)
 
-    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...]) -> None:
-        """Move one virtual CPU of a running domain."""
-        domain.pinVcpuFlags(number, cpus, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+    def repin(self, name: str, uuid: str, cpus: tuple[int, ...], owner: str) -> None:
+        domain = self._lookup(name)
+        if domain is None:
+            return
+        if domain.UUIDString() != uuid:
+            raise VmmError(f"domain {name} is another one than when the plan was made", hint="make the plan anew")
+        tree = self._xml(domain, live=False)
+        with vmm_words(f"cannot move {name}"):
+            pinning.repin(self, domain, tree, cpus, owner)
+
+    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
+        """Pin one virtual CPU of a running domain, or of a definition."""
+        flag = self.libvirt.VIR_DOMAIN_AFFECT_LIVE if live else self.libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        domain.pinVcpuFlags(number, cpus, flag)
+
+    def pin_iothread(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
+        """Pin one I/O thread of a running domain, or of a definition."""
+        flag = self.libvirt.VIR_DOMAIN_AFFECT_LIVE if live else self.libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        domain.pinIOThread(number, cpus, flag)
+
+    def pin_emulator(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], *, live: bool) -> None:
+        """Pin the VMM's own threads of a running domain, or of a definition."""
+        flag = self.libvirt.VIR_DOMAIN_AFFECT_LIVE if live else self.libvirt.VIR_DOMAIN_AFFECT_CONFIG
+        domain.pinEmulator(cpus, flag)
 
     def mark(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)

@@ -64,6 +64,8 @@ def unqualified(spec: DomainSpec) -> Element:
     # For whoever reads pins: those of the VMM's own threads are no CPUs that the domain has.
     apart = spec.placement.emulator_on != "own" and not set(spec.placement.emulator) <= set(_cpus(spec))
     elsewhere = {"emulator": "elsewhere"} if apart else {}
+    if spec.placement.floats and spec.role is Role.CLIENT:
+        elsewhere["floats"] = "yes"
     add(
         tree,
         "allocation",

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ...domain import DomainSpec, Emulator
+from ...inventory.cpuset import format_cpuset
 from ...inventory.supports import VOLUMES
 from ...manifest.topology import Store
 from ..driver import VmmError
 from .driver import LibvirtDriver
+from .element import add, to_text
 
 if TYPE_CHECKING:
     import libvirt
@@ -23,9 +25,34 @@ class TestDriver(LibvirtDriver):
     def supports(self) -> tuple[str, ...]:
         return (VOLUMES,)
 
-    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...]) -> None:
+    def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
         # Here the call that takes flags takes none.
-        domain.pinVcpu(number, cpus)
+        if live:
+            domain.pinVcpu(number, cpus)
+        else:
+            self._define_pin(domain, cpus, "vcpupin", vcpu=str(number))
+
+    def pin_iothread(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
+        # There is no call, and nothing that runs.
+        if not live:
+            self._define_pin(domain, cpus, "iothreadpin", iothread=str(number))
+
+    def pin_emulator(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], *, live: bool) -> None:
+        # Calls know half of this driver's CPUs only.
+        if live:
+            super().pin_emulator(domain, cpus, live=True)
+        else:
+            self._define_pin(domain, cpus, "emulatorpin")
+
+    def _define_pin(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], tag: str, **attributes: str) -> None:
+        tree = self._xml(domain, live=False)
+        tune = tree.find("cputune")
+        if tune is None:
+            tune = add(tree, "cputune")
+        for pin in [one for one in tune if one.tag == tag and attributes.items() <= one.attrib.items()]:
+            tune.remove(pin)
+        add(tune, tag, **attributes, cpuset=format_cpuset(cpu for cpu, on in enumerate(cpus) if on))
+        self.connection.defineXML(to_text(tree))
 
     def attach_emulator(self, name: str, emulator: Emulator) -> None:
         raise VmmError(f"cannot attach {emulator.id} to {name}: libvirt's test driver has no live devices")
