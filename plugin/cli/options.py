@@ -144,6 +144,12 @@ owner_option = click.option(
 
 prune_option = click.option("--prune", is_flag=True, help="Remove the owner's clients that are not declared.")
 
+rebalance_option = click.option(
+    "--rebalance",
+    is_flag=True,
+    help="Move what runs where that is better, and tell what it gains and costs; without it what runs stays.",
+)
+
 yes_option = click.option("-y", "--yes", "--auto-approve", "yes", is_flag=True, help="Do not ask, even on a terminal.")
 
 lock_option = click.option(

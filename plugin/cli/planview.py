@@ -8,6 +8,7 @@ from ..planner.plan import Action, Allocation, Effect, Phase, Plan, Step, Subjec
 from ..quantity import format_bytes
 from . import output
 from .changes import Kind, kinds_of, summary
+from .rebalanceview import show_rebalance
 
 _PHASES = {
     Phase.REQUEST: "Request, from the VMM",
@@ -45,6 +46,7 @@ def show_plan(plan: Plan) -> None:
     _show_unplaced(plan.unplaced)
     for warning in plan.warnings:
         output.warning(warning)
+    show_rebalance(plan, output.line)
     output.line(summary(plan), "bold")
 
 

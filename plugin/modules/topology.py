@@ -68,6 +68,13 @@ options:
         read only, and what its manifest tells to retain (C(reclaim)) are left alone.
     type: bool
     default: false
+  rebalance:
+    description:
+      - Also move what runs where that is better. Nothing is moved unless something is gained by it, which
+        C(rebalance) in RV(plan) tells.
+      - Restarts the clients that are moved. Without it what runs stays where it is.
+    type: bool
+    default: false
   allow_unplaced:
     description:
       - What cannot be placed makes the task fail before anything is done. With this option the rest is done, and a
@@ -368,7 +375,7 @@ def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:
 def wanted(arguments: dict[str, Any]) -> tuple[Topology, Intent]:
     """What to plan for: what is declared, or nothing and the removal of it."""
     topology = from_data(Topology, arguments[TOPOLOGY] or {})
-    intent = {key: arguments[key] for key in ("owner", "prune", "delete_data")}
+    intent = {key: arguments[key] for key in ("owner", "prune", "delete_data", "rebalance")}
     if arguments["state"] == "present":
         return topology, Intent(**intent)
     return Topology(hosts=topology.hosts), Intent(**intent, remove=frozenset(one.name for one in topology.clients))

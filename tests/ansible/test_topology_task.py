@@ -131,6 +131,14 @@ def test_prune_is_asked_for(task: Task) -> None:
     assert task.vmm.domains() == {}
 
 
+def test_rebalancing_is_asked_for_and_told(task: Task) -> None:
+    task.run(manifests=[client("web")])
+    assert "rebalance" not in task.check(manifests=[client("web")]).topology["plan"]
+    told, _ = check_is_what_a_run_does(task, manifests=[client("web")], rebalance=True)
+    kept = "web-dvm stays: web/data has no store, and what is on it would be lost"
+    assert told.topology["plan"]["rebalance"] == {"held": [kept]}, "nothing is gained, and nothing done"
+
+
 def test_data_goes_only_when_told(task: Task, tmp_path: Path) -> None:
     kept = disk("kept", store={"file": str(tmp_path / "kept.img"), "reclaim": "retain"})
     wanted = [client("web", disk("data", store={"file": str(tmp_path / "data.img")}), kept)]

@@ -14,3 +14,61 @@ def test_plan_tells_who_feels_it_and_until_when(cli: Any, web: Path, vmm: Any) -
     steps = {step["id"]: step for step in cli("plan", web, "-o", "json").json["steps"]}
     assert steps["stop/client/web"]["felt"] == [{"clients": ["web"], "until": "booted"}]
     assert "felt" not in steps["start/client/web"]
+
+
+FREE = """
+apiVersion: devicevm/v1
+kind: DeviceVM
+metadata: {name: fast}
+spec:
+  serves: {classes: [rng]}
+  resources:
+    - thread: {count: 2}
+    - thread: {count: 1}
+---
+apiVersion: devicevm/v1
+kind: Client
+metadata: {name: web}
+spec:
+  vm: {memory: 256MiB, boot: {guestImage: client}}
+  devices: [{name: entropy, class: rng}]
+---
+apiVersion: devicevm/v1
+kind: Host
+metadata: {name: HOST}
+spec: {reservedCpus: RESERVED}
+"""
+
+
+def declared(path: Path, host: str, reserved: str) -> Path:
+    path.write_text(FREE.replace("HOST", host).replace("RESERVED", reserved))
+    return path
+
+
+def test_rebalance_takes_what_is_free_again_once_and_tells_the_price(cli: Any, tmp_path: Path, vmm: Any) -> None:
+    """All processors but one are reserved at first."""
+    found = cli("inventory", "-o", "json").json
+    host, cpus = found["name"], found["cpus"]
+    most = ",".join(str(cpu["id"]) for cpu in cpus[1:])
+    path = declared(tmp_path / "fast.yaml", host, f'"{most}"')
+    assert cli("apply", path).status == 0
+    declared(path, host, "[]")
+    assert cli("plan", path).out.endswith("No changes.\n")
+    said = cli("plan", path, "--rebalance")
+    assert "rebalance gains: better alternatives not had: 1 -> 0" in said.out
+    assert "felt because of it by: web" in said.out
+    assert "without --rebalance: none" in said.out
+    document = cli("plan", path, "--rebalance", "-o", "json").json["rebalance"]
+    assert document["gains"] == ["better alternatives not had: 1 -> 0"]
+    assert document["clients"] == ["web"]
+    assert "rebalance gains" in cli("apply", path, "--rebalance", "--yes").err
+    again = cli("apply", path, "--rebalance")
+    assert "rebalance: nothing would be better, what runs stays" in again.err
+    assert again.out.endswith("No changes.\n")
+
+
+def test_rebalance_belongs_to_the_making_of_a_plan(cli: Any, web: Path, vmm: Any, tmp_path: Path) -> None:
+    assert cli("plan", web, "--out", tmp_path / "plan.json").status == 0
+    said = cli("apply", tmp_path / "plan.json", "--rebalance")
+    assert said.status == 2
+    assert "--rebalance belongs to the making of a plan" in said.err

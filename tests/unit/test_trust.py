@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 from devicevm.domain import DomainSpec
-from devicevm.manifest.topology import Client, Device, DeviceVM, HostPolicy, Serves, ShareScope
+from devicevm.manifest.topology import Client, Device, DeviceVM, HostPolicy, ResourceRequest, Serves, ShareScope
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent, make_plan
 from world import DISK, RNG, SERIAL, ModelVmm, class_, client, disk, host, thread, topology
@@ -161,3 +161,26 @@ def test_a_client_that_changes_its_trust_domain_gets_a_device_vm_elsewhere() -> 
     vmm.apply(topology(of("a", "red"), classes=(DISK, RNG, SERIAL)), Intent("default", prune=True))
     vmm.apply(topology(of("a", "red"), of("b", "blue"), classes=(DISK, RNG, SERIAL)))
     assert spec_of(vmm, "a-dvm").placement.vcpus != spec_of(vmm, "b-dvm").placement.vcpus
+
+
+POOL = HostPolicy("h1", shared_cpus=(0, 1, 2, 3))
+FLOATING = class_("floating", resources=((ResourceRequest("thread", options={"float": True}),),))
+
+
+def test_a_shared_pool_is_everybodys_and_no_warning_is_due() -> None:
+    people = [of("a", "red"), of("b", "blue", replace(disk(), class_="floating")), of("c", "green")]
+    wanted = topology(*people, classes=(DISK, FLOATING), hosts=(POOL,))
+    vmm = ModelVmm(host(cores=4, threads=1))
+    plan = vmm.apply(wanted)
+    assert (plan.unplaced, plan.warnings, vmm.plan(wanted).warnings) == ((), (), ())
+
+
+def test_a_client_with_processors_of_its_own_has_its_core_for_its_trust_domain() -> None:
+    own = ResourceRequest("thread", 1, True)
+    one = of("a", "red")
+    people = [replace(one, vm=replace(one.vm, cpus=own)), of("b", "blue")]
+    plan = ModelVmm(host(cores=2, threads=2)).plan(topology(*people))
+    (spec,) = [spec for spec in plan.domains if spec.name == "a"]
+    mine = {cpu % 2 for pin in spec.placement.vcpus for cpu in pin}
+    assert plan.unplaced == ()
+    assert not {cpu % 2 for cpu in cpus(plan)["b-dvm"]} & mine

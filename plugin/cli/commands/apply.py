@@ -26,9 +26,11 @@ from ..options import (
     owner_option,
     paths_argument,
     prune_option,
+    rebalance_option,
     vmm_options,
     yes_option,
 )
+from ..rebalanceview import show_rebalance
 
 
 @command(
@@ -41,6 +43,7 @@ from ..options import (
 @compose(
     paths_argument,
     prune_option,
+    rebalance_option,
     click.option("--allow-unplaced", is_flag=True, help="Apply the rest when something cannot be placed."),
     yes_option,
     carry_out_options,
@@ -53,6 +56,7 @@ def apply(  # noqa: PLR0913 - one for each option
     *,
     paths: tuple[str, ...],
     prune: bool,
+    rebalance: bool,
     allow_unplaced: bool,
     yes: bool,
     parallel: int,
@@ -71,15 +75,16 @@ def apply(  # noqa: PLR0913 - one for each option
     """
     manner = Manner(yes, form, Options(parallel=parallel, timeout=timeout, allow_unplaced=allow_unplaced))
     saved = read_plan(paths)
-    if saved and prune:
-        raise click.UsageError("--prune belongs to the making of a plan: give it to `devicevm plan`")
+    if saved and (prune or rebalance):
+        option = "--prune" if prune else "--rebalance"
+        raise click.UsageError(f"{option} belongs to the making of a plan: give it to `devicevm plan`")
     if saved:
         with locked_vmm(vmm, lock_timeout) as driver:
             return _apply(saved, driver, _still_good(saved, driver), manner)
     topology = read(paths)
     with locked_vmm(vmm, lock_timeout) as driver:
         hosts, observed = survey(driver, topology)
-        made = make_plan(topology, hosts, observed, Intent(owner=owner, prune=prune))
+        made = make_plan(topology, hosts, observed, Intent(owner=owner, prune=prune, rebalance=rebalance))
         return _apply(made, driver, hosts[0], manner)
 
 
@@ -100,6 +105,7 @@ def _apply(plan: Plan, driver: Driver, host: Host, manner: Manner) -> int:
         refuse_unplaced(plan)
     for warning in plan.warnings:
         output.warning(warning)
+    show_rebalance(plan, output.note)
     if not plan.changes:
         return nothing_to_do(plan, manner)
     output.note(f"{host.name}: {summary(plan)}")

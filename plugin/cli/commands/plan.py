@@ -20,6 +20,7 @@ from ..options import (
     owner_option,
     paths_argument,
     prune_option,
+    rebalance_option,
     vmm_options,
 )
 from ..planning import make
@@ -45,6 +46,7 @@ PENDING = 2
         help="Write the plan to this file, for `devicevm apply FILE`.",
     ),
     prune_option,
+    rebalance_option,
     click.option(
         "--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes, 0 when there are none."
     ),
@@ -52,12 +54,13 @@ PENDING = 2
     vmm_options,
     format_option,
 )
-def plan(
+def plan(  # noqa: PLR0913 - one for each option
     *,
     paths: tuple[str, ...],
     inventories: tuple[Path, ...],
     out: Path | None,
     prune: bool,
+    rebalance: bool,
     detailed_exitcode: bool,
     owner: str,
     vmm: Vmm,
@@ -69,7 +72,7 @@ def plan(
     from the VMM, how device VMs are configured, which clients are connected and what is released. A device that
     cannot be placed is shown with every reason, and is no error here: `apply` refuses such a plan.
     """
-    made = make(read(paths), Intent(owner=owner, prune=prune), vmm, inventories)
+    made = make(read(paths), Intent(owner=owner, prune=prune, rebalance=rebalance), vmm, inventories)
     if out:
         write_document(out, plan_document(made))
         output.note(f"plan written to {out}; apply it with: devicevm apply {out}")

@@ -70,7 +70,8 @@ class Changes:
         for spec in clients:
             if spec.name in self.restarts:
                 reason = self.restarts[spec.name]
-                self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=Effect.RESTART, affects=(spec.name,))
+                effect = Effect.REPLACE if self._moves(spec) else Effect.RESTART
+                self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=effect, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
         for spec in in_order_of_release(device_vms, self.holders):
@@ -127,6 +128,11 @@ class Changes:
             for attachment in running.attachments
             if attachment.device_vm == device_vm
         )
+
+    def _moves(self, spec: DomainSpec) -> bool:
+        """Whether a domain that is there is to be on another host."""
+        domain = self.observed.get(spec.name)
+        return domain is not None and domain.spec is not None and domain.spec.host != spec.host
 
     def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
         if running is wanted:

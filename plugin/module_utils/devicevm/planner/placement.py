@@ -25,6 +25,7 @@ from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
 from .plan import Allocation
+from .rebalance import Freedom
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
@@ -63,6 +64,7 @@ class Placement:
         observed: dict[str, DomainSpec],
         strategy: PlacementStrategy = PlacementStrategy.PACK,
         neighbours: Neighbours | None = None,
+        free: Freedom | None = None,
     ) -> None:
         self.owner = owner
         self.observed = observed
@@ -74,6 +76,7 @@ class Placement:
         """Where what stays is."""
         self.codes: dict[str, Code] = {}
         self.strategy = strategy
+        self.free = free or Freedom()
         self.neighbours = neighbours or Neighbours((), {})
 
     @cached_property
@@ -104,7 +107,9 @@ class Placement:
         for spec in sorted([*self.observed.values(), *kept], key=lambda spec: spec.role is Role.DEVICE_VM):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
-            if book is None or spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
+            if book is None or spec.name in self.free.cpus:
+                continue
+            if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
             placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
             refusal = "" if vm and not vm.cpus else book.may_stay(placement)
@@ -133,7 +138,10 @@ class Placement:
             return found
         # Once more, for the reasons.
         placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
-        return replace(placed, nearest=self._nearest(component)) if placed.refusals else placed
+        if not placed.refusals:
+            return placed
+        homes = sorted({spec.host for spec in self._there(component)})
+        return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component, homes)))
 
     def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
         """Place one component on the best host that takes all of it, and book it there; None when none does."""
@@ -142,7 +150,7 @@ class Placement:
             return None if placed.refusals else placed
         demands = component.demands
         for name in self.order.hosts(demands):
-            if self.neighbours.objections(component.clients, name):
+            if name in self.free.avoid or self.neighbours.objections(component.clients, name):
                 continue  # not noted as refused: who comes later may change it
             placed = self._try(component, wants, name, telling=False)
             if not placed.refusals:
@@ -175,7 +183,7 @@ class Placement:
 
     def suits(self, component: Component, name: str) -> bool:
         """Whether a component may be on a host, whatever room that has; its images included."""
-        if self._unsuitable(component, name):
+        if name in self.free.avoid or self._unsuitable(component, name):
             return False
         host = self.hosts[name]
         return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and all(
@@ -272,9 +280,27 @@ class Placement:
         reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
+    def _ways_out(self, component: Component, homes: list[str]) -> tuple[str, ...]:
+        """What would have to be declared for what runs on a host that is no longer for it."""
+        ways = []
+        for name in homes:
+            policy = self.books[name].policy if name in self.books else HostPolicy(name)
+            there = ", ".join(sorted({spec.name for spec in self._there(component) if spec.host == name}))
+            wrong = [f"label {key}={value}" for key, value in component.host_labels if policy.labels.get(key) != value]
+            strangers = component.trust_domains - set(policy.trust_domains) if policy.trust_domains else set()
+            wrong += [f"{trust} among its trustDomains" for trust in sorted(strangers)]
+            told = sorted({host for what, host in component.told if host != name})
+            stays = f"{there} on {name} stays as it is; it may go on there if"
+            if wrong:
+                ways.append(f"{stays} Host {name} has {' and '.join(wrong)}")
+            if told:
+                ways.append(f"{stays} host says {name}, not {told[0]}")
+        return tuple(ways)
+
     def _there(self, component: Component) -> list[DomainSpec]:
         found = [unit.observed for unit in component.units if unit.observed]
-        return found + [self.observed[client.name] for client in component.clients if client.name in self.observed]
+        found += [self.observed[client.name] for client in component.clients if client.name in self.observed]
+        return [spec for spec in found if spec.name not in self.free.hosts]
 
 
 @dataclass
@@ -374,7 +400,8 @@ class Trial:
     def _lacks_image(self, unit: Unit, footing: Footing) -> str:
         """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
         host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
-        if footing.code.firmware or (there and keeps_image(there, name, arch or host.arch)):
+        stays = there is not None and there.host == host.name and keeps_image(there, name, arch or host.arch)
+        if footing.code.firmware or stays:
             return ""
         if GUESTS not in host.vmm.supports or image_named(host, name, arch):
             return ""

@@ -150,6 +150,22 @@ class Unplaced:
 
 
 @dataclass(frozen=True)
+class Rebalance:
+    """What is gained by moving what runs, and what it costs; nothing gained, nothing moved.
+
+    `steps` and `without` count the steps by effect, of this plan and of the one that moves nothing; `clients` are those
+    that feel this one and would not feel that one; `held` tells what was not considered, and why.
+    """
+
+    gains: tuple[str, ...] = ()
+    moves: tuple[str, ...] = ()
+    steps: dict[str, int] = field(default_factory=dict)
+    without: dict[str, int] = field(default_factory=dict)
+    clients: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """The way from what is to what is declared. `made_from` is the digest of all inputs of the VMM's
     side: applying a plan whose VMM has moved on since is refused."""
@@ -164,6 +180,8 @@ class Plan:
     previous: tuple[DomainSpec, ...] = ()
     """What the domains that a step updates were before: the way back when the step fails."""
     warnings: tuple[str, ...] = ()
+    rebalance: Rebalance | None = None
+    """Only where it was asked for."""
     api_version: str = field(default=API_VERSION, metadata=ALWAYS)
     kind: str = field(default="Plan", metadata=ALWAYS)
 

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..inventory.host import Host
@@ -21,7 +22,8 @@ from .felt import with_felt
 from .floating import Move, add_steps, confined, moves, unconfined
 from .grouping import Unit, group
 from .placement import Placement, kept_device_vms
-from .plan import Allocation, Plan, Unplaced
+from .plan import Allocation, Plan, Rebalance, Step, Unplaced
+from .rebalance import HINTED, Measure, differs, fewest, freedom, measure, moves_to_try, told
 from .requests import Want, wants_of
 from .specify import state_digest
 from .storage import describe_store, identity, stores_of_others
@@ -34,13 +36,15 @@ class Intent:
 
     `owner` names the manifest set. `remove` are clients to remove though nothing says so in the
     manifests; `prune` removes every client of the owner's that is not declared. `delete_data`
-    deletes the backing storage of what is removed, too.
+    deletes the backing storage of what is removed, too. `rebalance` moves what runs where that is better
+    (rebalance.py); without it what runs stays.
     """
 
     owner: str
     prune: bool = False
     remove: frozenset[str] = frozenset()
     delete_data: bool = False
+    rebalance: bool = False
 
 
 @contextmanager
@@ -71,33 +75,35 @@ def make_plan(
     it is there already it stays as it is.
     """
     view = _View(hosts, observed, intent)
-    unplaced = _clashes(topology, view)
-    known: Known = {}
-    while True:
-        out = frozenset(item.client for item in unplaced)
-        draft = _draft(topology, view, out, known)
-        if not draft.unplaced:
-            break
-        # Once more without those: what an existing client has now must not go because it cannot have something else.
-        unplaced += draft.unplaced
-        known = draft.known
-    changes = Changes(view.mine, view.live, stores_of_others(observed, intent.owner), intent.delete_data)
-    changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
+    settled = _settle(topology, view)
+    chosen = _rebalance(topology, view, settled) if intent.rebalance else settled
+    draft = chosen.draft
+    unplaced = chosen.unplaced if intent.rebalance else _with_ways_out(topology, view, chosen)
+    changes = _changes(view, draft)
+    steps = _steps(changes, draft)
     return Plan(
         owner=intent.owner,
         made_from=state_digest(hosts, observed),
-        steps=with_felt(
-            add_steps(changes.steps, draft.moves, draft.desired),
-            changes.domains,
-            frozenset(changes.restarts),
-            changes.reconnects,
-        ),
+        steps=steps,
         allocations=tuple(sorted(draft.allocations, key=lambda allocation: allocation.device_vm)),
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
         previous=tuple(changes.previous[name] for name in sorted(changes.previous)),
         warnings=(*view.warnings(), *draft.warnings, *changes.warnings),
+        rebalance=_told(topology, settled, chosen, view, steps) if intent.rebalance else None,
     )
+
+
+def _changes(view: _View, draft: _Draft) -> Changes:
+    intent = view.intent
+    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data)
+    changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
+    return changes
+
+
+def _steps(changes: Changes, draft: _Draft) -> tuple[Step, ...]:
+    steps = add_steps(changes.steps, draft.moves, draft.desired)
+    return with_felt(steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
 
 
 class _View:
@@ -111,6 +117,28 @@ class _View:
         holdings = [holding for host in hosts for holding in host.holdings]
         self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
         self.uuids = {holding.uuid: holding.domain for holding in holdings}
+
+    @cached_property
+    def running(self) -> dict[str, DomainSpec]:
+        """The owner's domains that run."""
+        return {name: spec for name, spec in self.specs.items() if self.mine[name].active}
+
+    def after(self, draft: _Draft) -> _View:
+        """What there is once a draft is carried out."""
+        gone = {one.name for one in draft.doomed}
+        mine = {
+            name: one
+            for name, one in self.mine.items()
+            if name not in gone and (one.role is Role.CLIENT or not one.spec)
+        }
+        for spec in draft.desired:
+            mine[spec.name] = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, True, spec, spec)
+        hosts = tuple(
+            replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.mine))
+            for host in self.hosts
+        )
+        others = [one for one in self.observed if one.name not in self.mine]
+        return _View(hosts, tuple(sorted([*mine.values(), *others], key=lambda one: one.name)), self.intent)
 
     def undeclared(self, topology: Topology) -> list[ObservedDomain]:
         """The owner's clients that the manifests do not speak of."""
@@ -147,15 +175,148 @@ class _Draft:
     """What is to be there, what is to go, and what could not be had."""
 
     doomed: list[ObservedDomain]
+    units: list[Unit]
+    placement: Placement
+    kept: list[DomainSpec]
+    """Clients that are not declared, or that have no place, as they are."""
     desired: list[DomainSpec] = field(default_factory=list)
     allocations: list[Allocation] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     known: Known = field(default_factory=dict)
+    crossings: int = 0
     moves: list[Move] = field(default_factory=list)
 
 
-def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known) -> _Draft:
+@dataclass
+class _Settled:
+    """A draft in which all that is left has a place, what is left out, and how good that is."""
+
+    draft: _Draft
+    unplaced: list[Unplaced]
+
+    @cached_property
+    def out(self) -> frozenset[str]:
+        """The clients that are left out."""
+        return frozenset(item.client for item in self.unplaced)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """How good it is."""
+        draft, placement = self.draft, self.draft.placement
+        specs = [*draft.desired, *draft.kept]
+        return measure(len(self.out), draft.crossings, specs, draft.units, placement.books, placement.strategy)
+
+    def improves(self, other: _Settled) -> bool:
+        """Whether it is better, and leaves nobody out who had a place."""
+        return self.measure < other.measure and self.out <= other.out
+
+
+def _settle(
+    topology: Topology, view: _View, moving: frozenset[str] = frozenset(), avoid: frozenset[str] = frozenset()
+) -> _Settled:
+    """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
+    unplaced = _clashes(topology, view)
+    known: Known = {}
+    while True:
+        draft = _draft(topology, view, frozenset(item.client for item in unplaced), moving, avoid, known)
+        if not draft.unplaced:
+            return _Settled(draft, unplaced)
+        # Once more without those: what an existing client has now must not go because it cannot have something else.
+        unplaced += draft.unplaced
+        known = draft.known
+
+
+def _rebalance(topology: Topology, view: _View, settled: _Settled) -> _Settled:
+    """The best that moving comes to, again and again until nothing is gained; `settled` if nothing is at all."""
+    best, state = settled, view
+    while True:
+        better = _improved(topology, state, best)
+        if better is None and state is not view:
+            break
+        # What is new now is there the next time, and in nobody's way: nothing must be left to gain then.
+        best = better or best
+        state = view.after(best.draft)
+    if best is settled:
+        return settled
+    wanted = {spec.name for spec in best.draft.desired}
+    gone = [one for one in settled.draft.doomed if one.role is Role.CLIENT]
+    left = [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
+    # Of those that are where they would have been anyhow, the reasons are those of then.
+    known = {replace(one, reasons=()): one for one in settled.draft.allocations}
+    allocations = [known.get(replace(one, reasons=()), one) for one in best.draft.allocations]
+    return _Settled(replace(best.draft, doomed=[*gone, *left], allocations=allocations), best.unplaced)
+
+
+def _improved(topology: Topology, view: _View, now: _Settled) -> _Settled | None:
+    """Something better than `now`, with as few moves as it takes."""
+    found = _first_improvement(topology, view, now)
+    return _with_fewest_moves(topology, view, *found, now) if found else None
+
+
+def _first_improvement(
+    topology: Topology, view: _View, now: _Settled
+) -> tuple[_Settled, tuple[frozenset[str], frozenset[str]]] | None:
+    names = {client.name for client in topology.clients}
+    specs = [*now.draft.desired, *now.draft.kept]
+    hosts = frozenset(one.name for one in view.hosts)
+    for tried in moves_to_try(topology.placement, names, specs, hosts, now.out & view.running.keys()):
+        goal = _settle(topology, view, *tried)
+        if goal.improves(now):
+            return goal, tried
+    return None
+
+
+def _with_ways_out(topology: Topology, view: _View, settled: _Settled) -> list[Unplaced]:
+    """What is left out, with what moving would do for it, where something is there that could be moved."""
+    if not (settled.out and view.running) or len(topology.clients) > HINTED:
+        return settled.unplaced
+    found = _first_improvement(topology, view, settled)
+    places = {spec.name: spec.host for spec in found[0].draft.desired} if found else {}
+    return [
+        replace(item, reasons=(*item.reasons, f"--rebalance finds a place for it on {places[item.client]}"))
+        if item.client in places
+        else item
+        for item in settled.unplaced
+    ]
+
+
+def _with_fewest_moves(
+    topology: Topology, view: _View, goal: _Settled, tried: tuple[frozenset[str], frozenset[str]], now: _Settled
+) -> _Settled:
+    moving, avoid = tried
+    best = goal
+
+    def enough(some: frozenset[str]) -> bool:
+        nonlocal best
+        less = _settle(topology, view, some, avoid)
+        if less.measure <= goal.measure and less.improves(now):
+            best = less
+            return True
+        return False
+
+    moved = {spec.name: spec for spec in goal.draft.desired if differs(unconfined(spec), view.specs)}
+    names = moving & set(moved).union(*({one.client for one in spec.emulators} for spec in moved.values()))
+    fewest(sorted(names), sorted(moving - names), enough)
+    return best
+
+
+def _told(topology: Topology, settled: _Settled, chosen: _Settled, view: _View, steps: tuple[Step, ...]) -> Rebalance:
+    without = _steps(_changes(view, settled.draft), settled.draft)
+    everybody = frozenset(client.name for client in topology.clients)
+    held = freedom(components_of(topology.clients, settled.draft.units), everybody, view.running).held
+    specs = [unconfined(spec) for spec in chosen.draft.desired]
+    return told(settled.measure, chosen.measure, specs, view.specs, steps, without, held)
+
+
+def _draft(
+    topology: Topology,
+    view: _View,
+    spared: frozenset[str],
+    moving: frozenset[str],
+    avoid: frozenset[str],
+    known: Known,
+) -> _Draft:
     """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says.
     `known` is how the draft before arranged them."""
     intent = view.intent
@@ -167,14 +328,18 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
     wants = wants_of(topology)
     units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
     policies = {policy.name: policy for policy in topology.hosts}
-    places = {spec.name: spec.host for spec in view.specs.values() if spec.role is Role.CLIENT}
+    components = components_of(topology.clients, units)
+    free = freedom(components, moving, view.running, avoid)
+    places = {
+        one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT and one.name not in free.hosts
+    }
     near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
-    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near)
+    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
     trusts = trusts_of(view.observed, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts)
-    draft = _Draft(gone)
+    draft = _Draft(gone, units, placement, kept)
     by_client = _by_client(wants)
-    arranged = arrange(placement, components_of(topology.clients, units), by_client, known)
+    arranged = arrange(placement, components, by_client, known)
     draft.known = arranged.known
     for placed in arranged.placed:
         draft.desired += placed.domains
@@ -191,7 +356,9 @@ def _draft(topology: Topology, view: _View, spared: frozenset[str], known: Known
     draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
     mine = frozenset(view.mine)
     draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
-    draft.warnings += _crossings(draft.desired, view, policies, trusts)
+    crossed = _crossings(draft.desired, view, policies, trusts)
+    draft.warnings += crossed
+    draft.crossings = len(crossed)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
     return draft

@@ -40,7 +40,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
     name = code.image or unit.image
-    if unit.observed and not code.firmware and keeps_image(unit.observed, name, arch):
+    old = unit.observed if unit.observed and unit.observed.host == host.name else None
+    if old and not code.firmware and keeps_image(old, name, arch):
         wanted_now: dict[str, Any] = {
             "emulators": emulators,
             "memory": footing.memory,
@@ -51,8 +52,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             "host_devices": footing.host_devices,
         }
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
-        same = all(getattr(unit.observed, field) == value for field, value in wanted_now.items())
-        return unit.observed if same else replace(unit.observed, **wanted_now)
+        same = all(getattr(old, field) == value for field, value in wanted_now.items())
+        return old if same else replace(old, **wanted_now)
     image = None if code.firmware else image_named(host, name, footing.arch)
     boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
     return DomainSpec(

@@ -94,16 +94,22 @@ def trusts_of(
     """Whom every domain of devicevm's serves: any owner's that are there, and the plan's own as they are to be."""
     specs = [domain.spec for domain in observed if domain.spec]
     of_client = {(spec.owner, spec.name): spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
+    there = {spec.name: spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
     found: dict[str, frozenset[str]] = {}
     for spec in specs:
         served = {of_client.get((spec.owner, one.client), spec.trust_domain) for one in spec.emulators}
-        found[spec.name] = frozenset(served) or frozenset((spec.trust_domain,))
+        # Clients without processors of their own run anywhere that is not somebody's.
+        if spec.role is Role.DEVICE_VM or spec.placement.dedicated:
+            found[spec.name] = frozenset(served) or frozenset((spec.trust_domain,))
     for client in clients:
-        found[client.name] = frozenset((client.trust_domain,))
+        found.pop(client.name, None)
+        there[client.name] = client.trust_domain
+        if client.vm.cpus:
+            found[client.name] = frozenset((client.trust_domain,))
     for unit in units:
-        kept = [found.get(one.client, _ANY) for one in unit.kept]
+        kept = {there[one.client] for one in unit.kept if one.client in there}
         wanted = {want.client.trust_domain for want in unit.wants}
-        found[unit.name] = frozenset(wanted).union(*kept)
+        found[unit.name] = frozenset(wanted | kept)
     return found
 
 
@@ -111,6 +117,8 @@ def crossings(
     specs: Iterable[DomainSpec], hosts: Iterable[Host], policies: Mapping[str, HostPolicy], trusts: Trusts
 ) -> Iterator[tuple[str, str, str, int]]:
     """Two domains of different trust domains on one core, with the host and the core's first CPU, once for each two."""
+    if len(set(trusts.values())) < 2:
+        return
     here: dict[str, list[DomainSpec]] = {}
     for spec in specs:
         here.setdefault(spec.host, []).append(spec)

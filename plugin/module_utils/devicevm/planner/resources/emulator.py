@@ -48,7 +48,11 @@ def same_emulator(request: ResourceRequest, placement: CpuPlacement, book: Book)
 
 
 def _own(book: Book, node: int | None, taken: frozenset[int]) -> tuple[int, ...] | Callable[[], str]:
-    vacant = [cpu for cpu in book.cpus.values() if cpu.vacant and cpu.id not in taken and node in (None, cpu.node)]
+    vacant = [
+        cpu
+        for cpu in book.cpus.values()
+        if cpu.vacant and cpu.id not in taken and node in (None, cpu.node) and book.parted(cpu)
+    ]
     if not vacant:
         where = "" if node is None else f"NUMA node {node}: "
         return lambda: f"{where}1 thread for the VMM's own asked, 0 free beside CPU {format_cpuset(taken)}"

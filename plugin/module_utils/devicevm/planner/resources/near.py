@@ -46,6 +46,7 @@ def siblings(
         if cpu.core in cores
         and cpu.id not in theirs
         and (cpu.vacant if dedicated else cpu.shareable and cpu.load <= most)
+        and book.parted(cpu)
     ]
     if len(found) < request.count:
         whose = f"{', '.join(name for name, placement in beside)} on CPU {format_cpuset(theirs)}"
