@@ -37,7 +37,7 @@ def with_stores(wanted: Topology) -> Topology:
 def content(domains: tuple[ObservedDomain, ...]) -> dict[str, str]:
     """In which device VM the content without a store is, and on which processors that runs."""
     return {
-        emulator.id: f"{domain.name} {domain.spec.host} {domain.spec.placement}"
+        emulator.id: f"{domain.name} {domain.spec.host} {domain.spec.placement.vcpus}"
         for domain in domains
         if domain.spec
         for emulator in domain.spec.emulators

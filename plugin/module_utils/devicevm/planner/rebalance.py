@@ -93,7 +93,8 @@ def freedom(
                 tied = True
             else:
                 names.add(unit.name)
-        cpus |= names
+        # What is held may have to be near its clients: they stay with it.
+        cpus |= names - {client.name for client in component.clients} if tied else names
         stored = [device for client in component.clients for device in client.devices if device.store]
         if not (tied or stored or any(client.vm.boot.image for client in component.clients)):
             hosts |= names
@@ -177,10 +178,10 @@ def differs(spec: DomainSpec, before: dict[str, DomainSpec]) -> bool:
 def told(
     was: Measure,
     becomes: Measure,
-    specs: Iterable[DomainSpec],
+    specs: list[DomainSpec],
     before: dict[str, DomainSpec],
-    steps: Iterable[Step],
-    without: Iterable[Step],
+    steps: tuple[Step, ...],
+    without: tuple[Step, ...],
     held: dict[str, str],
 ) -> Rebalance:
     """What is gained, what is moved for it, and what that costs beyond the plan that moves nothing."""
@@ -190,6 +191,7 @@ def told(
         if old != new:
             gains.append(f"{words}: {old:g} -> {new:g}")
     moves = [f"{spec.name}: {_place(before[spec.name])} -> {_place(spec)}" for spec in specs if differs(spec, before)]
+    moved = {spec.name for spec in specs if differs(spec, before)}
     effects, instead = _effects(steps), _effects(without)
     return Rebalance(
         gains=tuple(gains),
@@ -197,7 +199,7 @@ def told(
         steps=effects,
         without=instead,
         clients=tuple(sorted(_felt(steps) - _felt(without))),
-        held=tuple(f"{name} stays: {why}" for name, why in sorted(held.items())),
+        held=tuple(f"{name} stays: {why}" for name, why in sorted(held.items()) if name not in moved),
     )
 
 
