@@ -118,6 +118,8 @@ def most_that_fit(demands: list[Demand], rooms: list[Room], seconds: float = SOL
     model.maximize(sum(on for row in here for on in row))
     solver = cp_model.CpSolver()
     solver.parameters.num_workers = 1
+    # The solver would leave Ctrl-C without Python's handler.
+    solver.parameters.catch_sigint_signal = False
     solver.parameters.random_seed = 0
     solver.parameters.max_time_in_seconds = seconds
     return round(solver.objective_value) if solver.solve(model) == cp_model.OPTIMAL else -1
