@@ -179,17 +179,21 @@ def _cpu_uses(cpus: tuple[Cpu, ...], holdings: tuple[Holding, ...], policy: Host
         for cpu in pins:
             # What floats is counted once, for the whole host.
             users[cpu].append((one, 0.0 if one.floats else one.vcpus / len(pins)))
-    return tuple(_cpu_use(cpu, users[cpu.id], policy) for cpu in sorted(cpus, key=lambda cpu: cpu.id))
+    reserved, pool = frozenset(policy.reserved_cpus), frozenset(policy.shared_cpus)
+    return tuple(
+        _cpu_use(cpu, users[cpu.id], cpu.id in reserved, cpu.id in pool if pool else None)
+        for cpu in sorted(cpus, key=lambda cpu: cpu.id)
+    )
 
 
-def _cpu_use(cpu: Cpu, users: list[tuple[Holding, float]], policy: HostPolicy) -> CpuUse:
+def _cpu_use(cpu: Cpu, users: list[tuple[Holding, float]], reserved: bool, pooled: bool | None) -> CpuUse:
     return CpuUse(
         id=cpu.id,
         core=cpu.core,
         socket=cpu.socket,
         node=cpu.node,
-        reserved=cpu.id in policy.reserved_cpus,
-        pooled=cpu.id in policy.shared_cpus if policy.shared_cpus else None,
+        reserved=reserved,
+        pooled=pooled,
         dedicated_to=tuple(one.domain for one, load in users if one.dedicated),
         pinned_by=tuple(one.domain for one, load in users),
         load=sum(load for one, load in users),

@@ -199,7 +199,8 @@ def group(
 
 def _fits(unit: Unit, want: Want, group: Group) -> bool:
     """Whether a device may be in a unit: there is a place, and it asks for the same image and resources."""
-    if unit.size >= min(group.capacity, _most_devices(group, want)):
+    # In this order: a group has many units, and most of them are full.
+    if unit.size >= group.capacity or unit.size >= _most_devices(group, want):
         return False
     classes = [*(emulator.class_ for emulator in unit.kept), *(other.class_.name for other in unit.wants)]
     if classes_clash(group.declared, want.class_.name, classes):
