@@ -21,6 +21,7 @@ from .book import Book, cpus_of
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .floating import homeless, told
+from .given import allocation_of, describe_given, footing_of
 from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
@@ -31,7 +32,7 @@ from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describ
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
-from .specify import allocation_of, image_named, keeps_image, specify_client, specify_device_vm, unit_memory
+from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
 from .trust import Trusts
 
 ATTEMPTS = 256
@@ -458,20 +459,6 @@ class Trial:
             )
 
 
-def describe_given(spec: DomainSpec) -> str:
-    """`CPU 2-3 as dedicated core`, `firmware meter.elf on CPU 3 as thread`, `0000:03:00.0 and CPU 3 as thread`."""
-    placement = describe_placement(spec.placement)
-    if spec.host_devices:
-        return f"{', '.join(device.address for device in spec.host_devices)} and {placement}"
-    return f"firmware {spec.firmware.path} on {placement}" if spec.firmware else placement
-
-
-def describe_placement(placement: CpuPlacement) -> str:
-    """`CPU 2-3 as dedicated core`."""
-    alone = "dedicated " if placement.dedicated else ""
-    return f"CPU {format_cpuset(cpus_of(placement)) or 'any'} as {alone}{placement.unit}"
-
-
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
     """The device VMs to which nothing new is asked: what they serve still, and the rest as it is."""
     return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
@@ -490,21 +477,6 @@ def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
 
 def _said(text: str) -> Callable[[], str]:
     return lambda: text
-
-
-def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
-    """What a device VM stands on now, with the memory it is to have: firmware's machine keeps what it has."""
-    return Footing(
-        memory=spec.memory if spec.firmware else memory,
-        placement=spec.placement,
-        vcpus=spec.vcpus,
-        features=spec.cpu_features,
-        page_size=spec.page_size,
-        arch=spec.arch,
-        machine=spec.machine,
-        code=replace(code, firmware=spec.firmware),
-        host_devices=spec.host_devices,
-    )
 
 
 def _asks_alone(unit: Unit) -> bool:

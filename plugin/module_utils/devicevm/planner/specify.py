@@ -11,9 +11,7 @@ from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
 from ..record import digest, digest_of
 from . import naming
-from .book import cpus_of
 from .grouping import MEMORY_STEP, Unit
-from .plan import Allocation
 from .requests import Want, channel_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
@@ -116,24 +114,6 @@ def specify_client(
         console=naming.console_log(host.vmm.log_dir or runtime, client.name),
         trust_domain=client.trust_domain,
         domain_xml=client.vm.domain_xml,
-    )
-
-
-def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
-    """The plan's line on what runs a device VM's emulation code."""
-    return Allocation(
-        device_vm=spec.name,
-        host=spec.host,
-        unit=spec.placement.unit,
-        cpus=cpus_of(spec.placement),
-        memory=spec.memory,
-        channel=", ".join(sorted({emulator.channel.kind for emulator in spec.emulators})),
-        dedicated=spec.placement.dedicated,
-        nodes=spec.placement.nodes,
-        serves=tuple(f"{emulator.client}/{emulator.name}" for emulator in spec.emulators),
-        reasons=reasons,
-        firmware=spec.firmware.path if spec.firmware else "",
-        blocks=tuple(device.address for device in spec.host_devices),
     )
 
 
