@@ -107,10 +107,20 @@ def _steps(changes: Changes, draft: _Draft) -> tuple[Step, ...]:
 
 
 class _View:
-    """What a plan is made from besides what is declared: the hosts, and what is on them."""
+    """What a plan is made from besides what is declared: the hosts, and what is on them.
 
-    def __init__(self, hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...], intent: Intent) -> None:
+    `origin`: the view of what is really there, when this one is of what would be.
+    """
+
+    def __init__(
+        self,
+        hosts: tuple[Host, ...],
+        observed: tuple[ObservedDomain, ...],
+        intent: Intent,
+        origin: _View | None = None,
+    ) -> None:
         self.hosts, self.observed, self.intent = hosts, observed, intent
+        self.origin = origin or self
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
         self.specs = {name: unconfined(domain.spec) for name, domain in self.mine.items() if domain.spec}
         self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
@@ -138,7 +148,8 @@ class _View:
             for host in self.hosts
         )
         others = [one for one in self.observed if one.name not in self.mine]
-        return _View(hosts, tuple(sorted([*mine.values(), *others], key=lambda one: one.name)), self.intent)
+        there = tuple(sorted([*mine.values(), *others], key=lambda one: one.name))
+        return _View(hosts, there, self.intent, self.origin)
 
     def undeclared(self, topology: Topology) -> list[ObservedDomain]:
         """The owner's clients that the manifests do not speak of."""
@@ -379,6 +390,8 @@ def _crossings(
 
 def _kept_off(one: ObservedDomain, view: _View, books: dict[str, Book]) -> list[DomainSpec]:
     """A client that stays as it is, when it must run on other processors all the same: it floats, and may be moved."""
+    # Whatever a draft before this one has made of it: what counts is what is there.
+    one = view.origin.mine.get(one.name, one)
     if one.spec is None or not one.active or one.active_spec not in (None, one.spec) or one.spec.host not in books:
         return []
     spec = confined(view.specs[one.name], books[one.spec.host])
