@@ -99,7 +99,7 @@ def test_a_design_answers_a_client_and_is_reconfigured(stage: Stage) -> None:
 
 
 def test_a_design_that_cannot_run_fails_the_apply(stage: Stage) -> None:
-    """With the simulator's words; another checksum, and designs that are no Verilog, are in tests/unit/test_simulate.py."""
+    """With the simulator's words; other designs that it refuses are in tests/unit/test_simulate.py."""
     path = manifest(stage, "module broken; initial begin endmodule\n")
     result = stage.devicevm("apply", "--yes", "--timeout", "60", RECIPE, path, ok=False)
     assert result.returncode == 1
