@@ -21,12 +21,12 @@ from .book import Book, cpus_of
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .floating import homeless, told
+from .freedom import Freedom
 from .given import allocation_of, describe_given, footing_of
 from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
 from .plan import Allocation
-from .rebalance import Freedom
 from .requests import Want
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside

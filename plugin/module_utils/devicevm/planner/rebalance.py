@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import replace
 
-from ..domain import DomainSpec
+from ..domain import DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
-from ..manifest.topology import PlacementStrategy
-from .book import Book, cpus_of
-from .component import Component
-from .grouping import Unit
-from .plan import Effect, Rebalance, Step
-from .resources import fulfilled
+from ..manifest.topology import PlacementStrategy, Topology
+from .book import cpus_of
+from .component import components_of
+from .draft import Settled, settle
+from .floating import unconfined
+from .freedom import freedom
+from .measure import WORDS, Measure
+from .plan import Effect, Rebalance, Step, Unplaced
+from .view import View
 
 TRIALS = 64
 """How often what is moved is tried with less."""
@@ -27,78 +30,93 @@ HINTED = 500
 """Up to how many clients it is tried unasked whether moving would find a place for those that have none."""
 
 
-@dataclass(frozen=True, order=True)
-class Measure:
-    """How good a placement is: the less the better, the first thing that differs counts."""
-
-    unplaced: int
-    """Clients without a place."""
-    crossings: int
-    """Pairs of domains that share a core across trust domains."""
-    maintenance: int
-    """Clients on hosts that are in maintenance."""
-    alternatives: int
-    """How many better alternatives of resources there were before those that device VMs have, added up."""
-    hosts: int
-    """pack: hosts in use."""
-    fullest: float
-    """spread: how full the fullest host is, 0 to 1, in hundredths."""
-
-
-_WORDS = {
-    "unplaced": "clients that cannot be placed",
-    "crossings": "pairs that share a core across trust domains",
-    "maintenance": "clients on hosts in maintenance",
-    "alternatives": "better alternatives not had",
-    "hosts": "hosts in use",
-    "fullest": "the fullest host, from 0 to 1",
-}
+def rebalanced(topology: Topology, view: View, settled: Settled) -> Settled:
+    """The best that moving comes to, again and again until nothing is gained; `settled` if nothing is at all."""
+    best, state = settled, view
+    while True:
+        better = _improved(topology, state, best)
+        if better is None and state is not view:
+            break
+        # What is new now is there the next time, and in nobody's way: nothing must be left to gain then.
+        best = better or best
+        state = view.after(best.draft)
+    if best is settled:
+        return settled
+    wanted = {spec.name for spec in best.draft.desired}
+    gone = [one for one in settled.draft.doomed if one.role is Role.CLIENT]
+    left = [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
+    # Of those that are where they would have been anyhow, the reasons are those of then.
+    known = {replace(one, reasons=()): one for one in settled.draft.allocations}
+    allocations = [known.get(replace(one, reasons=()), one) for one in best.draft.allocations]
+    return Settled(replace(best.draft, doomed=[*gone, *left], allocations=allocations), best.unplaced)
 
 
-@dataclass(frozen=True)
-class Freedom:
-    """What may move. `cpus`: domains that may get other processors, `hosts`: also another host; `held`: why others
-    do not."""
-
-    cpus: frozenset[str] = frozenset()
-    hosts: frozenset[str] = frozenset()
-    avoid: frozenset[str] = frozenset()
-    """Hosts to which nothing goes that may go elsewhere."""
-    held: dict[str, str] = field(default_factory=dict)
+def _improved(topology: Topology, view: View, now: Settled) -> Settled | None:
+    """Something better than `now`, with as few moves as it takes."""
+    found = _first_improvement(topology, view, now)
+    return _with_fewest_moves(topology, view, *found, now) if found else None
 
 
-def freedom(
-    components: Iterable[Component],
-    clients: frozenset[str],
-    there: dict[str, DomainSpec],
-    avoid: frozenset[str] = frozenset(),
-) -> Freedom:
-    """What of these clients' components may move; `there` are the domains that run.
+def _first_improvement(
+    topology: Topology, view: View, now: Settled
+) -> tuple[Settled, tuple[frozenset[str], frozenset[str]]] | None:
+    names = {client.name for client in topology.clients}
+    specs = [*now.draft.desired, *now.draft.kept]
+    hosts = frozenset(one.name for one in view.hosts)
+    for tried in moves_to_try(topology.placement, names, specs, hosts, now.out & view.running.keys()):
+        goal = settle(topology, view, *tried)
+        if goal.improves(now):
+            return goal, tried
+    return None
 
-    Nothing is lost for the sake of a better place: what has its content in a device VM's memory stays, and storage is
-    on its host.
-    """
-    cpus: set[str] = set()
-    hosts: set[str] = set()
-    held: dict[str, str] = {}
-    full = {one.client for spec in there.values() for one in spec.emulators if one.size and not one.store}
-    for component in components:
-        if not any(client.name in clients for client in component.clients):
-            continue
-        names = {client.name for client in component.clients}
-        tied = not full.isdisjoint(names)
-        for unit in component.units:
-            if why := _why_kept(unit, there):
-                held[unit.name] = why
-                tied = True
-            else:
-                names.add(unit.name)
-        # What is held may have to be near its clients: they stay with it.
-        cpus |= names - {client.name for client in component.clients} if tied else names
-        stored = [device for client in component.clients for device in client.devices if device.store]
-        if not (tied or stored or any(client.vm.boot.image for client in component.clients)):
-            hosts |= names
-    return Freedom(frozenset(cpus), frozenset(hosts), avoid, held)
+
+def with_ways_out(topology: Topology, view: View, settled: Settled) -> list[Unplaced]:
+    """What is left out, with what moving would do for it, where something is there that could be moved."""
+    if not (settled.out and view.running) or len(topology.clients) > HINTED:
+        return settled.unplaced
+    found = _first_improvement(topology, view, settled)
+    places = {spec.name: spec.host for spec in found[0].draft.desired} if found else {}
+    return [
+        replace(item, reasons=(*item.reasons, f"--rebalance finds a place for it on {places[item.client]}"))
+        if item.client in places
+        else item
+        for item in settled.unplaced
+    ]
+
+
+def _with_fewest_moves(
+    topology: Topology, view: View, goal: Settled, tried: tuple[frozenset[str], frozenset[str]], now: Settled
+) -> Settled:
+    moving, avoid = tried
+    best = goal
+
+    def enough(some: frozenset[str]) -> bool:
+        nonlocal best
+        less = settle(topology, view, some, avoid)
+        if less.measure <= goal.measure and less.improves(now):
+            best = less
+            return True
+        return False
+
+    moved = {spec.name: spec for spec in goal.draft.desired if differs(unconfined(spec), view.specs)}
+    names = moving & set(moved).union(*({one.client for one in spec.emulators} for spec in moved.values()))
+    fewest(sorted(names), sorted(moving - names), enough)
+    return best
+
+
+def price(
+    topology: Topology,
+    settled: Settled,
+    chosen: Settled,
+    view: View,
+    steps: tuple[Step, ...],
+    without: tuple[Step, ...],
+) -> Rebalance:
+    """What `chosen` gains over `settled` and costs beyond it; `without` are the steps of that."""
+    everybody = frozenset(client.name for client in topology.clients)
+    held = freedom(components_of(topology.clients, settled.draft.units), everybody, view.running).held
+    specs = [unconfined(spec) for spec in chosen.draft.desired]
+    return told(settled.measure, chosen.measure, specs, view.specs, steps, without, held)
 
 
 def moves_to_try(
@@ -121,30 +139,6 @@ def moves_to_try(
         return
     for name in sorted(on, key=lambda name: (len(on[name]), name))[:HOSTS]:
         yield everybody & on[name], hosts - (on.keys() - {name})
-
-
-def measure(
-    unplaced: int,
-    crossings: int,
-    specs: list[DomainSpec],
-    units: list[Unit],
-    books: dict[str, Book],
-    strategy: PlacementStrategy,
-) -> Measure:
-    """The measure of a placement whose domains are `specs`."""
-    by_name = {spec.name: spec for spec in specs}
-    ranks = [_rank(unit, by_name[unit.name], books) for unit in units if unit.wants and unit.name in by_name]
-    used = {spec.host for spec in specs}
-    clients = [spec for spec in by_name.values() if not spec.emulators and spec.host in books]
-    packed = strategy is PlacementStrategy.PACK
-    return Measure(
-        unplaced=unplaced,
-        crossings=crossings,
-        maintenance=sum(books[spec.host].policy.maintenance for spec in clients),
-        alternatives=sum(ranks),
-        hosts=len(used) if packed else 0,
-        fullest=0.0 if packed else round(max((book.pressure for book in books.values()), default=0.0), 2),
-    )
 
 
 def fewest(names: list[str], others: list[str], enough: Callable[[frozenset[str]], bool]) -> frozenset[str]:
@@ -186,7 +180,7 @@ def told(
 ) -> Rebalance:
     """What is gained, what is moved for it, and what that costs beyond the plan that moves nothing."""
     gains = []
-    for name, words in _WORDS.items():
+    for name, words in WORDS.items():
         old, new = getattr(was, name), getattr(becomes, name)
         if old != new:
             gains.append(f"{words}: {old:g} -> {new:g}")
@@ -215,22 +209,3 @@ def _felt(steps: Iterable[Step]) -> set[str]:
 def _place(spec: DomainSpec) -> str:
     cpus = format_cpuset(cpus_of(spec.placement))
     return f"{spec.host}, CPU {cpus}" if cpus else spec.host
-
-
-def _why_kept(unit: Unit, there: dict[str, DomainSpec]) -> str:
-    if unit.observed is None:
-        return ""
-    if unit.kept:
-        return f"it serves {unit.kept[0].client}, which is not declared or stays as it is"
-    lost = [one for one in unit.observed.emulators if one.size and not one.store]
-    if lost and unit.name in there:
-        return f"{lost[0].client}/{lost[0].name} has no store, and what is on it would be lost"
-    return ""
-
-
-def _rank(unit: Unit, spec: DomainSpec, books: dict[str, Book]) -> int:
-    book = books.get(spec.host)
-    if book is None:
-        return 0
-    had = (index for index, one in enumerate(unit.resources) if fulfilled((one,), spec, book))
-    return next(had, len(unit.resources))

@@ -1,0 +1,213 @@
+"""Everything in its place: what runs is booked, what is new arranged, and what is left out has its reasons."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from ..domain import DomainSpec, ObservedDomain, Role
+from ..manifest.topology import Client, HostPolicy, Topology
+from .affinity import Neighbours
+from .arrange import Known, arrange
+from .book import Book
+from .component import components_of
+from .floating import Move, confined, moves
+from .freedom import freedom
+from .grouping import Unit, group
+from .measure import Measure, measure
+from .placement import Placement, kept_device_vms
+from .plan import Allocation, Unplaced
+from .requests import Want, wants_of
+from .storage import describe_store, identity, stores_of_others
+from .trust import crossings, trusts_of
+from .view import View
+
+
+@dataclass
+class Draft:
+    """What is to be there, what is to go, and what could not be had."""
+
+    doomed: list[ObservedDomain]
+    units: list[Unit]
+    placement: Placement
+    kept: list[DomainSpec]
+    """Clients that are not declared, or that have no place, as they are."""
+    desired: list[DomainSpec] = field(default_factory=list)
+    allocations: list[Allocation] = field(default_factory=list)
+    unplaced: list[Unplaced] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    known: Known = field(default_factory=dict)
+    crossings: int = 0
+    moves: list[Move] = field(default_factory=list)
+
+
+@dataclass
+class Settled:
+    """A draft in which all that is left has a place, what is left out, and how good that is."""
+
+    draft: Draft
+    unplaced: list[Unplaced]
+
+    @cached_property
+    def out(self) -> frozenset[str]:
+        """The clients that are left out."""
+        return frozenset(item.client for item in self.unplaced)
+
+    @cached_property
+    def measure(self) -> Measure:
+        """How good it is."""
+        draft, placement = self.draft, self.draft.placement
+        specs = [*draft.desired, *draft.kept]
+        return measure(len(self.out), draft.crossings, specs, draft.units, placement.books, placement.strategy)
+
+    def improves(self, other: Settled) -> bool:
+        """Whether it is better, and leaves nobody out who had a place."""
+        return self.measure < other.measure and self.out <= other.out
+
+
+def settle(
+    topology: Topology, view: View, moving: frozenset[str] = frozenset(), avoid: frozenset[str] = frozenset()
+) -> Settled:
+    """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
+    unplaced = _clashes(topology, view)
+    known: Known = {}
+    while True:
+        draft = _draft(topology, view, frozenset(item.client for item in unplaced), moving, avoid, known)
+        if not draft.unplaced:
+            return Settled(draft, unplaced)
+        # Once more without those: what an existing client has now must not go because it cannot have something else.
+        unplaced += draft.unplaced
+        known = draft.known
+
+
+def _draft(
+    topology: Topology,
+    view: View,
+    spared: frozenset[str],
+    moving: frozenset[str],
+    avoid: frozenset[str],
+    known: Known,
+) -> Draft:
+    """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says.
+    `known` is how the draft before arranged them."""
+    intent = view.intent
+    declared = topology.clients
+    topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
+    undeclared = view.undeclared(topology)
+    gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
+    kept = [view.specs[one.name] for one in undeclared if one not in gone and one.spec]
+    wants = wants_of(topology)
+    units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
+    policies = {policy.name: policy for policy in topology.hosts}
+    components = components_of(topology.clients, units)
+    free = freedom(components, moving, view.running, avoid)
+    places = {
+        one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT and one.name not in free.hosts
+    }
+    near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
+    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
+    trusts = trusts_of(view.observed, units, topology.clients)
+    placement.book_what_stays(kept, units, topology.clients, trusts)
+    draft = Draft(gone, units, placement, kept)
+    by_client = _by_client(wants)
+    arranged = arrange(placement, components, by_client, known)
+    draft.known = arranged.known
+    for placed in arranged.placed:
+        draft.desired += placed.domains
+        draft.allocations += placed.allocations
+        draft.warnings += placed.warnings
+    for component, refused in arranged.refused:
+        draft.unplaced += _unplaced(component.clients, by_client, refused.refusals, refused.nearest)
+    for client, reason in () if draft.unplaced else near.lonely():
+        if client.name not in spared:
+            draft.unplaced += _unplaced([client], by_client, {}, (reason,))
+    draft.desired += kept_device_vms(units)
+    books = placement.books
+    draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
+    draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
+    mine = frozenset(view.mine)
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
+    crossed = _crossings(draft.desired, view, policies, trusts)
+    draft.warnings += crossed
+    draft.crossings = len(crossed)
+    wanted = {spec.name for spec in draft.desired}
+    draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
+    return draft
+
+
+def _crossings(
+    desired: list[DomainSpec], view: View, policies: dict[str, HostPolicy], trusts: dict[str, frozenset[str]]
+) -> list[str]:
+    """What the user should know of cores that were shared across trust domains before that was refused."""
+    mine = {spec.name for spec in desired}
+    others = [one.spec for one in view.observed if one.spec and one.name not in mine and one.owner != view.intent.owner]
+    return [
+        f"{one} and {other} on {host} share the core of CPU {core} across trust domains: restart one elsewhere with "
+        "--rebalance, or declare it with shareAcrossTrustDomains of the Host"
+        for host, one, other, core in crossings([*desired, *others], view.hosts, policies, trusts)
+    ]
+
+
+def _kept_off(one: ObservedDomain, view: View, books: dict[str, Book]) -> list[DomainSpec]:
+    """A client that stays as it is, when it must run on other processors all the same: it floats, and may be moved."""
+    # Whatever a draft before this one has made of it: what counts is what is there.
+    one = view.origin.mine.get(one.name, one)
+    if one.spec is None or not one.active or one.active_spec not in (None, one.spec) or one.spec.host not in books:
+        return []
+    spec = confined(view.specs[one.name], books[one.spec.host])
+    return [spec] if spec != one.spec else []
+
+
+def _units(topology: Topology, wants: tuple[Want, ...], view: View, kept: frozenset[str]) -> list[Unit]:
+    names = {client.name for client in topology.clients} | {
+        one.name for one in view.mine.values() if one.role is Role.CLIENT
+    }
+    device_vms = {name: spec for name, spec in view.specs.items() if spec.role is Role.DEVICE_VM}
+    return group(
+        wants,
+        topology.device_vms,
+        device_vms,
+        kept,
+        lambda name: name not in names and not view.why_not_called(name),
+        view.live,
+        {class_.name: class_.resources for class_ in topology.classes},
+    )
+
+
+def _clashes(topology: Topology, view: View) -> list[Unplaced]:
+    """The clients whose names or stores are somebody else's."""
+    result = [
+        Unplaced(client.name, "", (reason,))
+        for client in topology.clients
+        if (reason := view.why_no_client(client.name))
+    ]
+    theirs = stores_of_others(view.observed, view.intent.owner)
+    for client in topology.clients:
+        for device in client.devices:
+            store = device.store
+            if store and not store.read_only and identity(store) in theirs:
+                reason = f"its storage {describe_store(store)} is in use by {theirs[identity(store)]}"
+                result.append(Unplaced(client.name, device.name, (reason,)))
+    return result
+
+
+def _unplaced(
+    clients: list[Client],
+    wants: dict[str, list[Want]],
+    refusals: dict[str, tuple[str, ...]],
+    nearest: tuple[str, ...],
+) -> list[Unplaced]:
+    reasons = tuple(f"{host}: {reason}" for host, why in sorted(refusals.items()) for reason in why)
+    reasons = (*reasons, *nearest) or ("no host is there that it may go to",)
+    result = []
+    for client in clients:
+        devices = [want.device.name for want in wants.get(client.name, [])] or [""]
+        result += [Unplaced(client.name, device, reasons) for device in devices]
+    return result
+
+
+def _by_client(wants: tuple[Want, ...]) -> dict[str, list[Want]]:
+    result: dict[str, list[Want]] = {}
+    for want in wants:
+        result.setdefault(want.client.name, []).append(want)
+    return result

@@ -1,0 +1,109 @@
+"""What a plan is made from besides what is declared: what the user wants of it, the hosts, and what is on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from ..domain import DomainSpec, ObservedDomain, Role
+from ..inventory.host import Host
+from ..inventory.supports import LIVE_DEVICES
+from ..manifest.topology import Topology
+from . import naming
+from .floating import unconfined
+
+if TYPE_CHECKING:
+    from .draft import Draft
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the user wants beyond what is declared.
+
+    `owner` names the manifest set. `remove` are clients to remove though nothing says so in the
+    manifests; `prune` removes every client of the owner's that is not declared. `delete_data`
+    deletes the backing storage of what is removed, too. `rebalance` moves what runs where that is better
+    (rebalance.py); without it what runs stays.
+    """
+
+    owner: str
+    prune: bool = False
+    remove: frozenset[str] = frozenset()
+    delete_data: bool = False
+    rebalance: bool = False
+
+
+class View:
+    """What a plan is made from besides what is declared: the hosts, and what is on them.
+
+    `origin`: the view of what is really there, when this one is of what would be.
+    """
+
+    def __init__(
+        self,
+        hosts: tuple[Host, ...],
+        observed: tuple[ObservedDomain, ...],
+        intent: Intent,
+        origin: View | None = None,
+    ) -> None:
+        self.hosts, self.observed, self.intent = hosts, observed, intent
+        self.origin = origin or self
+        self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
+        self.specs = {name: unconfined(domain.spec) for name, domain in self.mine.items() if domain.spec}
+        self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
+        holdings = [holding for host in hosts for holding in host.holdings]
+        self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
+        self.uuids = {holding.uuid: holding.domain for holding in holdings}
+
+    @cached_property
+    def running(self) -> dict[str, DomainSpec]:
+        """The owner's domains that run."""
+        return {name: spec for name, spec in self.specs.items() if self.mine[name].active}
+
+    def after(self, draft: Draft) -> View:
+        """What there is once a draft is carried out."""
+        gone = {one.name for one in draft.doomed}
+        mine = {
+            name: one
+            for name, one in self.mine.items()
+            if name not in gone and (one.role is Role.CLIENT or not one.spec)
+        }
+        for spec in draft.desired:
+            mine[spec.name] = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, True, spec, spec)
+        hosts = tuple(
+            replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.mine))
+            for host in self.hosts
+        )
+        others = [one for one in self.observed if one.name not in self.mine]
+        there = tuple(sorted([*mine.values(), *others], key=lambda one: one.name))
+        return View(hosts, there, self.intent, self.origin)
+
+    def undeclared(self, topology: Topology) -> list[ObservedDomain]:
+        """The owner's clients that the manifests do not speak of."""
+        declared = {client.name for client in topology.clients}
+        return [one for one in self.mine.values() if one.role is Role.CLIENT and one.name not in declared]
+
+    def why_not_called(self, name: str) -> str:
+        """Why a domain of this owner's cannot have that name: nothing of another's is ever touched."""
+        if name in self.owners:
+            whose = f"owner {self.owners[name]}'s" if self.owners[name] else "not devicevm's"
+            return f"a domain of this name is there already and is {whose}"
+        holder = self.uuids.get(naming.domain_uuid(self.intent.owner, name), name)
+        return f"the domain {holder} has its UUID: rename it back, or undefine it" if holder != name else ""
+
+    def why_no_client(self, name: str) -> str:
+        """Why a client of this owner's cannot have that name."""
+        if name in self.mine and self.mine[name].role is Role.DEVICE_VM:
+            return "a device VM of this owner's has this name"
+        return self.why_not_called(name)
+
+    def warnings(self) -> list[str]:
+        """What the user should know of domains that are there."""
+        texts = [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
+        texts += [
+            f"{domain.name} was changed while it runs, until it is restarted: {'; '.join(domain.live_drift)}"
+            for domain in self.mine.values()
+            if domain.live_drift
+        ]
+        return texts
