@@ -275,8 +275,10 @@ def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
             vmm.carry_out(replace(plan, steps=(replace(step, after=()),)))
             done.append(step.id)
     last = vmm.apply(second, prune)
-    check_booking(vmm, second)
-    # With something left out nothing is applied, unless asked; what went in place of it may make room for it.
-    assert last.unplaced or vmm.plan(second, prune).steps == ()
+    # With something left out nothing is applied, unless asked; then it stays as the interruption has left it, and what
+    # went in place of it may make room for it.
+    if not last.unplaced:
+        check_booking(vmm, second)
+        assert vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)
     assert vmm.domains == {}
