@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-# libvirt's directories are the daemon's own. A /dev/kvm that QEMU's user cannot open would make libvirt probe QEMU anew
-# at each call (vmm/libvirt/embed.py tells why), so the daemon sees one that everybody can.
+# libvirt's directories are the daemon's own, but for what it finds out about every QEMU there is, which takes it ten
+# seconds and more: that is kept for the next one. A /dev/kvm that QEMU's user cannot open would make libvirt probe QEMU
+# anew at each call (vmm/libvirt/embed.py tells why), so the daemon sees one that everybody can.
 _DAEMON = """
-for directory in /etc/libvirt /var/lib/libvirt /var/cache/libvirt /var/log/libvirt /run/libvirt; do
+for directory in /etc/libvirt /var/lib/libvirt /var/log/libvirt /run/libvirt; do
   mkdir -p $directory && mount -t tmpfs none $directory || exit 1
 done
+mkdir -p /var/cache/libvirt && mount --bind "$2" /var/cache/libvirt || exit 1
 # What this one is killed in the midst of must not be remembered for the next: images are shared.
 echo 'remember_owner = 0' >/etc/libvirt/qemu.conf
 if test -e /dev/kvm; then
@@ -54,9 +59,19 @@ def system_libvirtd(work: Path) -> Iterator[str]:
     if reason := why_not():
         raise NoLibvirtd(reason)
     (work / "libvirtd.conf").write_text(f'unix_sock_dir = "{work}"\nauth_unix_rw = "none"\n')
-    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _DAEMON, "sh", str(work)]
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", _DAEMON, "sh", str(work), str(_cache())]
     with daemon(command, work / "libvirt-sock", work / "daemon.log"):
         yield f"qemu:///system?socket={work}/libvirt-sock"
+
+
+@functools.cache
+def _cache() -> Path:
+    """Where the daemons of this process keep what they know of QEMU; it goes with the process."""
+    folder = Path(tempfile.mkdtemp(prefix="dvm-libvirt-cache-"))
+    # QEMU runs as a user of its own while it is looked at.
+    folder.chmod(0o755)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextlib.contextmanager
