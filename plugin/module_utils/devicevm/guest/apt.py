@@ -21,7 +21,10 @@ from .run import run_tool
 _FILE = r"(?P<name>[^\s_]+)_(?P<version>[^\s_]+)_\S+"
 _URI = re.compile(rf"'(?P<uri>[^']+)' (?P<file>{_FILE}) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{{64}})")
 _LISTS_FRESH = 24 * 3600.0  # seconds
-_KERNELS = {"cloud": "linux-image-cloud-{arch}", "generic": "linux-image-{arch}"}
+_KERNELS = {
+    "debian": {"cloud": "linux-image-cloud-{arch}", "generic": "linux-image-{arch}"},
+    "ubuntu": {"cloud": "linux-image-virtual", "generic": "linux-image-generic"},
+}
 
 
 class AptPackages:
@@ -34,7 +37,7 @@ class AptPackages:
         self._refresh = refresh
 
     def kernel_package(self, flavour: str) -> str:
-        return _KERNELS[flavour].format(arch=self._arch)
+        return _KERNELS[distribution()][flavour].format(arch=self._arch)
 
     def resolve(self, names: Sequence[str], progress: Progress) -> tuple[Package, ...]:
         self._update(progress)
@@ -121,6 +124,17 @@ class AptPackages:
 
     def _lists_state(self) -> list[list[str]]:
         return [[path.name, hashlib.sha256(path.read_bytes()).hexdigest()] for path in self._releases()]
+
+
+def distribution(release: Path = Path("/etc/os-release")) -> str:
+    """Whose packages the machine's repositories have: their names differ. See os-release(5)."""
+    try:
+        lines = release.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    fields = dict(line.split("=", 1) for line in lines if "=" in line)
+    like = " ".join(fields.get(key, "").strip("\"'") for key in ("ID", "ID_LIKE")).split()
+    return "ubuntu" if "ubuntu" in like else "debian"
 
 
 def _parse_uri(line: str) -> Package:
