@@ -67,6 +67,17 @@ def test_rebalance_takes_what_is_free_again_once_and_tells_the_price(cli: Any, t
     assert again.out.endswith("No changes.\n")
 
 
+def test_what_has_to_move_anyhow_is_no_move_of_rebalancing(cli: Any, tmp_path: Path, vmm: Any) -> None:
+    host = cli("inventory", "-o", "json").json["name"]
+    path = declared(tmp_path / "fast.yaml", host, '"2-15"')
+    assert cli("apply", path).status == 0
+    said = cli("plan", declared(path, host, '"0-1,4-15"'), "--rebalance")
+    assert "it could not stay: CPU 0 is now reserved" in said.out
+    assert "update device VM fast: it runs on CPU 2-3 instead of 0-1" in said.out
+    assert "rebalance: nothing would be better, what runs stays\n" in said.out
+    assert "moves fast" not in said.out
+
+
 def test_rebalance_belongs_to_the_making_of_a_plan(cli: Any, web: Path, vmm: Any, tmp_path: Path) -> None:
     assert cli("plan", web, "--out", tmp_path / "plan.json").status == 0
     said = cli("apply", tmp_path / "plan.json", "--rebalance")

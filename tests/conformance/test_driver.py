@@ -403,7 +403,9 @@ def test_a_running_domain_moves_to_other_processors_and_back(vmm: Vmm, driver: L
     assert (seen.active_spec, seen.live_drift) == (plain, ())
 
 
-def test_a_domain_of_others_that_floats_is_moved_and_put_back(vmm: Vmm, driver: LibvirtDriver) -> None:
+def test_a_domain_of_others_that_floats_is_moved_and_put_back(
+    vmm: Vmm, driver: LibvirtDriver, domains: Domains
+) -> None:
     text = FOREIGN.format(type="qemu" if vmm.guests else "test", name="theirs")
     text = text.replace(
         "<os>", "<vcpu>2</vcpu><iothreads>1</iothreads><cputune><vcpupin vcpu='1' cpuset='0'/></cputune><os>"
@@ -421,8 +423,14 @@ def test_a_domain_of_others_that_floats_is_moved_and_put_back(vmm: Vmm, driver: 
                 assert [[n for n, on in enumerate(io[1]) if on] for io in domain.ioThreadInfo(0)] == [[last]]
             (held,) = [one for one in driver.host().holdings if one.domain == "theirs"]
             assert (held.floats, held.cpus, held.moved_by, held.moved_to) == (True, (0,), OWNER, (last,))
+        driver.define(domains.device_vm)
         with pytest.raises(VmmError, match="moved by owner"):
             driver.repin("theirs", domain.UUIDString(), (), "somebody")
+        driver.undefine(domains.device_vm.name)
+        for owner in ("somebody", OWNER):
+            # Whoever moved it has nothing here any more: it is the next one's.
+            driver.repin("theirs", domain.UUIDString(), (last,), owner)
+            assert [one.moved_by for one in driver.host().holdings if one.domain == "theirs"] == [owner]
         with pytest.raises(VmmError, match="another one"):
             driver.repin("theirs", "00000000-0000-0000-0000-000000000000", (), OWNER)
         driver.repin("theirs", domain.UUIDString(), (), OWNER)

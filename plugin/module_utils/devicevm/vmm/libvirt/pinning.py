@@ -36,7 +36,7 @@ def repin(driver: LibvirtDriver, domain: libvirt.virDomain, tree: Element, cpus:
     if find(tree) is not None:
         raise VmmError(f"domain {name} is devicevm's own, and is moved by its own plan")
     old = moved_from_element(tree)
-    if old and old.owner != owner:
+    if old and old.owner != owner and any(one.owner == old.owner for one in driver.observe()):
         raise VmmError(f"domain {name} was moved by owner {old.owner!r}, not by {owner!r}, and is left alone")
     if not cpus and not old:
         return
