@@ -54,6 +54,7 @@ def test_rebalance_takes_what_is_free_again_once_and_tells_the_price(cli: Any, t
     assert cli("apply", path).status == 0
     declared(path, host, "[]")
     assert cli("plan", path).out.endswith("No changes.\n")
+    assert "DeviceVM fast asks for, best first: 2 threads; 1 thread" in cli("explain", path, "web/entropy").out
     said = cli("plan", path, "--rebalance")
     assert "rebalance gains: better alternatives not had: 1 -> 0" in said.out
     assert "felt because of it by: web" in said.out

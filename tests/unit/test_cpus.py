@@ -123,7 +123,9 @@ def test_a_pool_that_is_declared_later_moves_what_shares_while_it_runs() -> None
     assert placement_of(vmm, "web") == CpuPlacement(vcpus=((2, 3),), emulator=(2, 3))
     assert placement_of(vmm, "web-dvm").vcpus in (((2,),), ((3,),))
     assert vmm.plan(pooled).steps == ()
-    assert actions(vmm.apply(wanted)) == ["update/device-vm/web-dvm", "update/client/web"]
+    back = vmm.apply(wanted)
+    assert actions(back) == ["update/device-vm/web-dvm", "update/client/web"]
+    assert "as thread, the VMM's own threads on CPU 2-3, which is not what is asked" in back.allocations[0].reasons[0]
     assert placement_of(vmm, "web") == CpuPlacement()
 
 
