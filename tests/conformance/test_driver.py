@@ -431,6 +431,11 @@ def test_a_domain_of_others_that_floats_is_moved_and_put_back(
             # Whoever moved it has nothing here any more: it is the next one's.
             driver.repin("theirs", domain.UUIDString(), (last,), owner)
             assert [one.moved_by for one in driver.host().holdings if one.domain == "theirs"] == [owner]
+        untouched = domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE)
+        for strange in (-1, 9999):
+            with pytest.raises(VmmError, match=f"cannot be moved to CPU {strange}"):
+                driver.repin("theirs", domain.UUIDString(), (strange,), OWNER)
+        assert domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE) == untouched
         with pytest.raises(VmmError, match="another one"):
             driver.repin("theirs", "00000000-0000-0000-0000-000000000000", (), OWNER)
         driver.repin("theirs", domain.UUIDString(), (), OWNER)

@@ -41,6 +41,11 @@ def repin(driver: LibvirtDriver, domain: libvirt.virDomain, tree: Element, cpus:
     if not cpus and not old:
         return
     count = cpu_count(driver.connection)
+    if strange := [number for number in cpus if not 0 <= number < count]:
+        raise VmmError(
+            f"domain {name} cannot be moved to CPU {strange[0]}: the host has CPU 0-{count - 1}",
+            hint="make the plan anew",
+        )
     vcpus = int(tree.findtext("vcpu", "1"))
     threads = floating_threads(without_moves(tree, old), vcpus, frozenset(range(count)))
     states = _states(driver, domain)
