@@ -84,3 +84,16 @@ def test_rebalance_belongs_to_the_making_of_a_plan(cli: Any, web: Path, vmm: Any
     said = cli("apply", tmp_path / "plan.json", "--rebalance")
     assert said.status == 2
     assert "--rebalance belongs to the making of a plan" in said.err
+
+
+def test_what_is_left_out_and_does_not_run_is_left_so(cli: Any, web: Path, vmm: Any) -> None:
+    assert cli("apply", web).status == 0
+    for name in ("web", "web-dvm"):
+        vmm.lookupByName(name).destroy()
+    declared_so = web.read_text()
+    web.write_text(declared_so.replace("spec:\n", "spec:\n  host: elsewhere\n"))
+    said = cli("plan", web)
+    assert "stays as it is" in said.out
+    assert said.out.endswith("No changes. 2 cannot be placed.\n")
+    web.write_text(declared_so)
+    assert "start device VM web-dvm" in cli("plan", web).out
