@@ -54,6 +54,7 @@ def test_rebalance_takes_what_is_free_again_once_and_tells_the_price(cli: Any, t
     assert cli("apply", path).status == 0
     declared(path, host, "[]")
     assert cli("plan", path).out.endswith("No changes.\n")
+    assert "DeviceVM fast asks for, best first: 2 threads; 1 thread" in cli("explain", path, "web/entropy").out
     said = cli("plan", path, "--rebalance")
     assert "rebalance gains: better alternatives not had: 1 -> 0" in said.out
     assert "felt because of it by: web" in said.out
@@ -67,8 +68,32 @@ def test_rebalance_takes_what_is_free_again_once_and_tells_the_price(cli: Any, t
     assert again.out.endswith("No changes.\n")
 
 
+def test_what_has_to_move_anyhow_is_no_move_of_rebalancing(cli: Any, tmp_path: Path, vmm: Any) -> None:
+    host = cli("inventory", "-o", "json").json["name"]
+    path = declared(tmp_path / "fast.yaml", host, '"2-15"')
+    assert cli("apply", path).status == 0
+    said = cli("plan", declared(path, host, '"0-1,4-15"'), "--rebalance")
+    assert "it could not stay: CPU 0 is now reserved" in said.out
+    assert "update device VM fast: it runs on CPU 2-3 instead of 0-1" in said.out
+    assert "rebalance: nothing would be better, what runs stays\n" in said.out
+    assert "moves fast" not in said.out
+
+
 def test_rebalance_belongs_to_the_making_of_a_plan(cli: Any, web: Path, vmm: Any, tmp_path: Path) -> None:
     assert cli("plan", web, "--out", tmp_path / "plan.json").status == 0
     said = cli("apply", tmp_path / "plan.json", "--rebalance")
     assert said.status == 2
     assert "--rebalance belongs to the making of a plan" in said.err
+
+
+def test_what_is_left_out_and_does_not_run_is_left_so(cli: Any, web: Path, vmm: Any) -> None:
+    assert cli("apply", web).status == 0
+    for name in ("web", "web-dvm"):
+        vmm.lookupByName(name).destroy()
+    declared_so = web.read_text()
+    web.write_text(declared_so.replace("spec:\n", "spec:\n  host: elsewhere\n"))
+    said = cli("plan", web)
+    assert "stays as it is" in said.out
+    assert said.out.endswith("No changes. 2 cannot be placed.\n")
+    web.write_text(declared_so)
+    assert "start device VM web-dvm" in cli("plan", web).out

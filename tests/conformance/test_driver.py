@@ -403,6 +403,31 @@ def test_a_running_domain_moves_to_other_processors_and_back(vmm: Vmm, driver: L
     assert (seen.active_spec, seen.live_drift) == (plain, ())
 
 
+def test_whom_an_owner_has_moved_is_left_alone_while_that_owner_is_here(
+    vmm: Vmm, driver: LibvirtDriver, domains: Domains
+) -> None:
+    foreign(vmm, driver, "theirs")
+    domain = driver.connection.lookupByName("theirs")
+    uuid = domain.UUIDString()
+    try:
+        driver.define(domains.device_vm)
+        driver.repin("theirs", uuid, (0,), OWNER)
+        untouched = domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE)
+        for cpus, owner, why in [
+            ((), "somebody", "moved by owner"),
+            ((-1,), OWNER, "to CPU -1"),
+            ((9999,), OWNER, "to CPU 9999"),
+        ]:
+            with pytest.raises(VmmError, match=why):
+                driver.repin("theirs", uuid, cpus, owner)
+        assert domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE) == untouched
+        driver.undefine(domains.device_vm.name)
+        driver.repin("theirs", uuid, (), "somebody")
+        assert [one.moved_by for one in driver.host().holdings if one.domain == "theirs"] == [""]
+    finally:
+        forget(driver, "theirs")
+
+
 def test_a_domain_of_others_that_floats_is_moved_and_put_back(vmm: Vmm, driver: LibvirtDriver) -> None:
     text = FOREIGN.format(type="qemu" if vmm.guests else "test", name="theirs")
     text = text.replace(
@@ -421,8 +446,6 @@ def test_a_domain_of_others_that_floats_is_moved_and_put_back(vmm: Vmm, driver: 
                 assert [[n for n, on in enumerate(io[1]) if on] for io in domain.ioThreadInfo(0)] == [[last]]
             (held,) = [one for one in driver.host().holdings if one.domain == "theirs"]
             assert (held.floats, held.cpus, held.moved_by, held.moved_to) == (True, (0,), OWNER, (last,))
-        with pytest.raises(VmmError, match="moved by owner"):
-            driver.repin("theirs", domain.UUIDString(), (), "somebody")
         with pytest.raises(VmmError, match="another one"):
             driver.repin("theirs", "00000000-0000-0000-0000-000000000000", (), OWNER)
         driver.repin("theirs", domain.UUIDString(), (), OWNER)

@@ -119,10 +119,13 @@ def test_a_pool_that_is_declared_later_moves_what_shares_while_it_runs() -> None
     assert actions(plan) == ["update/device-vm/web-dvm", "update/client/web"]
     assert {step.effect for step in plan.steps} == {Effect.LIVE}
     assert plan.steps[1].reason == "it runs on CPU 2-3 instead of any"
+    assert plan.allocations[0].reasons[0] == "it could not stay: CPU 0 is not in the shared pool"
     assert placement_of(vmm, "web") == CpuPlacement(vcpus=((2, 3),), emulator=(2, 3))
     assert placement_of(vmm, "web-dvm").vcpus in (((2,),), ((3,),))
     assert vmm.plan(pooled).steps == ()
-    assert actions(vmm.apply(wanted)) == ["update/device-vm/web-dvm", "update/client/web"]
+    back = vmm.apply(wanted)
+    assert actions(back) == ["update/device-vm/web-dvm", "update/client/web"]
+    assert "as thread, the VMM's own threads on CPU 2-3, which is not what is asked" in back.allocations[0].reasons[0]
     assert placement_of(vmm, "web") == CpuPlacement()
 
 
@@ -137,6 +140,21 @@ def test_dedicated_processors_leave_a_pool_that_is_declared_later() -> None:
 
 
 # Near the clients
+
+
+def test_what_stays_holds_its_processors_though_the_pool_is_another_now() -> None:
+    vmm = ModelVmm(host(cores=4, threads=1))
+    old = client("old", disk())
+    vmm.apply(topology(replace(old, vm=replace(old.vm, vcpus=2, cpus=ask(dedicated=True)))))
+    before = sorted({cpu for pin in placement_of(vmm, "old").vcpus for cpu in pin})
+    new = client("new")
+    new = replace(new, vm=replace(new.vm, cpus=ask(dedicated=True)))
+    sharer = client("sharer")
+    sharer = replace(sharer, vm=replace(sharer.vm, cpus=ask()))
+    plan = vmm.apply(topology(new, sharer, hosts=(HostPolicy("h1", shared_cpus=(before[0],)),)))
+    assert [item.client for item in plan.unplaced] == ["sharer"]
+    others = {cpu for pin in placement_of(vmm, "new").vcpus for cpu in pin}
+    assert others.isdisjoint(before)
 
 
 def test_near_is_the_node_or_the_core_of_the_clients() -> None:

@@ -111,6 +111,14 @@ def test_other_owners_domains_and_what_they_moved_are_left_alone() -> None:
     assert "may run there too: cache, db" in plan.warnings[0]
 
 
+def test_what_an_owner_has_moved_that_is_gone_is_put_back_by_the_next() -> None:
+    there = vmm(replace(OTHER, moved_by="them", moved_to=(0, 1, 2)))
+    there.apply(wanted())
+    assert [(held.moved_by, held.moved_to) for held in there.hosts[0].holdings] == [("default", (1, 3))]
+    there.apply(wanted(device_vms=()))
+    assert [(held.moved_by, held.moved_to) for held in there.hosts[0].holdings] == [("", ())]
+
+
 def test_shared_device_vms_keep_their_own_threads_off_as_well() -> None:
     there = ModelVmm(host(cores=4, threads=1))
     two = topology(client("a", disk()), client("b", disk()), hosts=(MOVE,))

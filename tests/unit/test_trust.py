@@ -144,8 +144,8 @@ def test_what_was_shared_before_stays_and_is_told() -> None:
     plan = vmm.plan(topology(*people))
     assert plan.steps == ()
     assert plan.warnings == (
-        "a-dvm and b-dvm on h1 share the core of CPU 0 across trust domains: restart one elsewhere with --rebalance, "
-        "or declare it with shareAcrossTrustDomains of the Host",
+        "a-dvm and b-dvm on h1 share the core of CPU 0 across trust domains: --rebalance parts them where "
+        "there is room, and shareAcrossTrustDomains of the Host declares it",
     )
 
 

@@ -10,8 +10,10 @@ import click
 
 from ...errors import DevicevmError
 from ...manifest.topology import Device, Topology
+from ...planner.grouping import group_of
 from ...planner.plan import Allocation, Plan
 from ...planner.planner import Intent
+from ...planner.requests import wants_of
 from ...planner.resources import describe
 from .. import output
 from ..manifests import read
@@ -106,6 +108,10 @@ def _show(name: str, device: Device, allocation: Allocation, topology: Topology)
     others = [served for served in allocation.serves if served != name]
     if others:
         output.line(f"  it also serves: {', '.join(others)}")
-    wanted = next((item.resources for item in topology.classes if item.name == device.class_), ())
+    want = next((item for item in wants_of(topology) if item.id == name.replace("/", ".", 1)), None)
+    declared = group_of(want, topology.device_vms).declared if want else None
+    who, wanted = "its class asks", want.class_.resources if want else ()
+    if declared and declared.resources:
+        who, wanted = f"DeviceVM {declared.name} asks", declared.resources
     if wanted:
-        output.line(f"  its class asks for, best first: {'; '.join(map(describe, wanted))}")
+        output.line(f"  {who} for, best first: {'; '.join(map(describe, wanted))}")

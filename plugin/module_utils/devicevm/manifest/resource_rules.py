@@ -115,6 +115,12 @@ def _block_problems(document: Document, place: Place, block: dict[str, Any]) -> 
         there, missing = ("bitstream", "clear") if "bitstream" in block else ("clear", "bitstream")
         why = "no FPGA manager can erase: the next user would find this circuit, and its data"
         yield document.problem((*here, there), f"{there} without {missing}: {why}", "name both, or program it yourself")
+    for key in ("bitstream", "clear"):
+        name = block.get(key, "name")
+        # As vmm/fpga.py has it, but before anything is started.
+        if {"", ".", ".."}.intersection(name.split("/")) or "\\" in name or name.strip() != name:
+            message = f"{name!r} is no name below /lib/firmware"
+            yield document.problem((*here, key), message, "write its path below that, as in lab/meter.rbf")
     kind = block.get("kind", "pci")
     if "bitstream" in block and kind != "pci":
         message = "a bitstream is for a whole device, and its other functions belong to others"

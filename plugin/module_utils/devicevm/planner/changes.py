@@ -74,8 +74,10 @@ class Changes:
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=effect, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
+        names = {spec.name for spec in clients}
         for spec in in_order_of_release(device_vms, self.holders):
-            self._device_vm(spec)
+            if not self._rests(spec, names):
+                self._device_vm(spec)
         for spec in clients:
             self._client(spec)
         begun = tuple(key for key, step in self.steps.items() if step.action in (Action.START, Action.UPDATE))
@@ -139,6 +141,14 @@ class Changes:
             return True
         moved = repinned(running, wanted)
         return moved == wanted or (self.live and same_but_for_emulators(moved, wanted))
+
+    def _rests(self, spec: DomainSpec, wanted: set[str]) -> bool:
+        """Whether a device VM does not run, and serves only clients that do not run either and are left as they are."""
+        domain = self.observed.get(spec.name)
+        if domain is None or domain.active or domain.spec is None or domain.spec.emulators != spec.emulators:
+            return False
+        served_by_it = {emulator.client for emulator in spec.emulators}
+        return bool(served_by_it) and not any(name in wanted or self._running(name) for name in served_by_it)
 
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)

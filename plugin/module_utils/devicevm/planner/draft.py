@@ -142,8 +142,8 @@ def _crossings(
     mine = {spec.name for spec in desired}
     others = [one.spec for one in view.observed if one.spec and one.name not in mine and one.owner != view.intent.owner]
     return [
-        f"{one} and {other} on {host} share the core of CPU {core} across trust domains: restart one elsewhere with "
-        "--rebalance, or declare it with shareAcrossTrustDomains of the Host"
+        f"{one} and {other} on {host} share the core of CPU {core} across trust domains: --rebalance parts them where "
+        "there is room, and shareAcrossTrustDomains of the Host declares it"
         for host, one, other, core in crossings([*desired, *others], view.hosts, policies, trusts)
     ]
 

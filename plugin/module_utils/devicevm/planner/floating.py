@@ -71,7 +71,7 @@ def told(book: Book, owner: str) -> list[str]:
     """The domains that may run on dedicated processors and are not moved, ascending."""
     moving = book.policy.floating_domains is FloatingDomains.MOVE
     floating = [one for one in book.holdings if one.floats]
-    return sorted(one.domain for one in floating if not moving or one.owner or one.moved_by not in ("", owner))
+    return sorted(one.domain for one in floating if not moving or one.owner or _is_kept(one, book, owner))
 
 
 def moves(book: Book, owner: str, mine: Iterable[str]) -> list[Move]:
@@ -80,7 +80,7 @@ def moves(book: Book, owner: str, mine: Iterable[str]) -> list[Move]:
     known = frozenset(mine)
     found = []
     for one in sorted(book.host.holdings, key=lambda one: one.domain):
-        if one.domain in known or one.owner or not one.floats or one.moved_by not in ("", owner):
+        if one.domain in known or one.owner or not one.floats or _is_kept(one, book, owner):
             continue
         if room == one.moved_to and (room or not one.moved_by):
             continue
@@ -117,6 +117,12 @@ def add_steps(steps: dict[str, Step], found: list[Move], desired: list[DomainSpe
             before = tuple(k for k, one in away.items() if one.repin and one.repin.host == alone[step.name])
             changed[key] = replace(step, after=(*step.after, *before))
     return {**away, **changed, **back}
+
+
+def _is_kept(one: Holding, book: Book, owner: str) -> bool:
+    """Whether another owner has moved a domain and will put it back: one that is gone will not."""
+    by = one.moved_by
+    return by not in ("", owner) and any(holding.owner == by for holding in book.host.holdings)
 
 
 def _why(one: Holding, book: Book) -> str:

@@ -39,9 +39,12 @@ def describe_given(spec: DomainSpec) -> str:
 
 
 def describe_placement(placement: CpuPlacement) -> str:
-    """`CPU 2-3 as dedicated core`."""
+    """`CPU 2-3 as dedicated core`, `CPU 2 as thread, the VMM's own threads on CPU 0-1`."""
     alone = "dedicated " if placement.dedicated else ""
-    return f"CPU {format_cpuset(cpus_of(placement)) or 'any'} as {alone}{placement.unit}"
+    given = f"CPU {format_cpuset(cpus_of(placement)) or 'any'} as {alone}{placement.unit}"
+    # On the processors of the virtual CPUs they are where they are expected.
+    apart = placement.emulator if placement.emulator != cpus_of(placement) else ()
+    return f"{given}, the VMM's own threads on CPU {format_cpuset(apart)}" if apart else given
 
 
 def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:

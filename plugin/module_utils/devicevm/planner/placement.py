@@ -104,8 +104,11 @@ class Placement:
         }
         asked = {unit.name: unit.resources for unit in units if unit.wants}
         served = {unit.name: sorted(unit.clients) for unit in units}
-        # Clients first: what is to be near them is seen to be so, or not.
-        for spec in sorted([*self.observed.values(), *kept], key=lambda spec: spec.role is Role.DEVICE_VM):
+        # What nobody asks anything of stays where it is, and has that, whatever its host is declared to be now.
+        fixed = {spec.name for spec in kept} | {unit.name for unit in units if unit.observed and not unit.wants}
+        there = [*self.observed.values(), *kept]
+        # Then clients: what is to be near them is seen to be so, or not.
+        for spec in sorted(there, key=lambda spec: (spec.name not in fixed, spec.role is Role.DEVICE_VM)):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
             if book is None or spec.name in self.free.cpus:
@@ -118,8 +121,8 @@ class Placement:
                 given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
                 self.codes[spec.name] = code_of(given, book, spec) if given else Code()
                 if not given:
-                    refusal = f"it has {describe_given(spec)}, which is not what is asked for now"
-            if not refusal:
+                    refusal = refusal or f"it has {describe_given(spec)}, which is not what is asked for now"
+            if not refusal or spec.name in fixed:
                 vcpus, memory = (vm.vcpus, vm.memory) if vm else (spec.vcpus, demands.get(spec.name, spec.memory))
                 book.book(spec.name, placement, vcpus, memory, spec.page_size, spec.host_devices)
                 self.stands[spec.name] = placement

@@ -184,8 +184,10 @@ def told(
         old, new = getattr(was, name), getattr(becomes, name)
         if old != new:
             gains.append(f"{words}: {old:g} -> {new:g}")
-    moves = [f"{spec.name}: {_place(before[spec.name])} -> {_place(spec)}" for spec in specs if differs(spec, before)]
-    moved = {spec.name for spec in specs if differs(spec, before)}
+    # Where nothing is gained, what moves does so without being asked.
+    changed = [spec for spec in specs if gains and differs(spec, before)]
+    moves = [f"{spec.name}: {_place(before[spec.name])} -> {_place(spec)}" for spec in changed]
+    moved = {spec.name for spec in changed}
     effects, instead = _effects(steps), _effects(without)
     return Rebalance(
         gains=tuple(gains),

@@ -36,11 +36,16 @@ def repin(driver: LibvirtDriver, domain: libvirt.virDomain, tree: Element, cpus:
     if find(tree) is not None:
         raise VmmError(f"domain {name} is devicevm's own, and is moved by its own plan")
     old = moved_from_element(tree)
-    if old and old.owner != owner:
+    if old and old.owner != owner and any(one.owner == old.owner for one in driver.observe()):
         raise VmmError(f"domain {name} was moved by owner {old.owner!r}, not by {owner!r}, and is left alone")
     if not cpus and not old:
         return
     count = cpu_count(driver.connection)
+    if strange := [number for number in cpus if not 0 <= number < count]:
+        raise VmmError(
+            f"domain {name} cannot be moved to CPU {strange[0]}: the host has CPU 0-{count - 1}",
+            hint="make the plan anew",
+        )
     vcpus = int(tree.findtext("vcpu", "1"))
     threads = floating_threads(without_moves(tree, old), vcpus, frozenset(range(count)))
     states = _states(driver, domain)
