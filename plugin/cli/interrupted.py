@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
 from ..errors import DevicevmError
-from . import output
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Handler = Callable[[int, FrameType | None], None]
@@ -37,8 +37,15 @@ def uninterrupted() -> Iterator[None]:
 
     Handlers, not signal masks: a mask is one thread's, and Python runs handlers whichever thread the signal came to.
     """
-    with _handled(_SIGNALS, lambda number, frame: output.note("still cleaning up")):
+    with _handled(_SIGNALS, _put_off):
         yield
+
+
+def _put_off(number: int, frame: FrameType | None) -> None:
+    """Says so, by the system's own write: the signal may have come into the middle of another line, and neither
+    Python's streams nor rich are made for being entered a second time from there."""
+    with contextlib.suppress(OSError):
+        os.write(2, b"still cleaning up\n")
 
 
 @contextlib.contextmanager

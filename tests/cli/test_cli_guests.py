@@ -194,6 +194,6 @@ def test_demo_that_is_interrupted(number: signal.Signals) -> None:
             if "-- destroy" in line:
                 # Impatience must not leave half of it behind.
                 process.send_signal(number)
-    assert process.returncode == 130
+    assert process.returncode == 130, "".join(said)
     assert "error: interrupted; everything is taken away again\n" in said
     assert not [line for line in said if "left behind" in line]
