@@ -177,6 +177,17 @@ class Shell:
         assert match[1] == b"0", f"{command}: exit {match[1].decode()}\n{output}"
         return output
 
+    def ask(self, query: bytes, answer: int) -> bytes:
+        """What is answered at the client's second serial port: `answer` bytes."""
+        text = "".join(f"\\{byte:03o}" for byte in query)
+        said = self.run(
+            "stty -F /dev/ttyS1 raw -echo; exec 3<>/dev/ttyS1; "
+            f"printf '{text}' >&3; timeout 60 dd bs=1 count={answer} <&3 2>/dev/null | hexdump -ve '1/1 \"%02x\"'; "
+            "exec 3>&-"
+        )
+        assert re.fullmatch(r"[0-9a-f\s]*", said), said
+        return bytes.fromhex(re.sub(r"\s", "", said))
+
     def close(self) -> None:
         """Let go of the port."""
         self.socket.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -47,18 +46,6 @@ def manifest(stage: Stage) -> Path:
     return path
 
 
-def ask(shell: Shell, query: bytes, answer: int) -> bytes:
-    """What the instrument answers at the client's second serial port: `answer` bytes."""
-    text = "".join(f"\\{byte:03o}" for byte in query)
-    said = shell.run(
-        "stty -F /dev/ttyS1 raw -echo; exec 3<>/dev/ttyS1; "
-        f"printf '{text}' >&3; timeout 60 dd bs=1 count={answer} <&3 2>/dev/null | hexdump -ve '1/1 \"%02x\"'; "
-        "exec 3>&-"
-    )
-    assert re.fullmatch(r"[0-9a-f\s]*", said), said
-    return bytes.fromhex(re.sub(r"\s", "", said))
-
-
 def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) -> None:
     path, circuit = manifest(stage), design(stage)
     (allocation,) = stage.json("plan", path)["allocations"]
@@ -67,15 +54,15 @@ def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) ->
     assert f"simulates {circuit} (SHA-256 {digest[:12]})" in allocation["reasons"][1]
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "lab.shell")
-    assert ask(shell, b"I", 4) == b"DVM1"
+    assert shell.ask(b"I", 4) == b"DVM1"
     for data in (b"123456789", bytes(range(64))):
         wanted = binascii.crc_hqx(data, 0xFFFF).to_bytes(2, "big")
-        assert ask(shell, b"C" + bytes([len(data)]) + data, 2) == wanted
+        assert shell.ask(b"C" + bytes([len(data)]) + data, 2) == wanted
     assert "No changes" in stage.devicevm("apply", path).stdout
 
     # Another circuit in the same file is seen, told, and in force without a restart of anything.
     boot = shell.run("cat /proc/sys/kernel/random/boot_id")
-    first = ask(shell, b"S\x12\x34R\x04", 5)
+    first = shell.ask(b"S\x12\x34R\x04", 5)
     design(stage, taps="A6A6")
     steps = stage.json("plan", path)["steps"]
     assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/block-user-dvm", "reconnect")]
@@ -83,7 +70,7 @@ def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) ->
     stage.devicevm("apply", path)
     assert stage.process("block-user-dvm") == simulator
     assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
-    other = ask(shell, b"S\x12\x34R\x04", 5)
+    other = shell.ask(b"S\x12\x34R\x04", 5)
     assert (first[:1], other[:1]) == (b"K", b"K")
     assert first != other
     shell.close()

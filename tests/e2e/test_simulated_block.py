@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,18 +50,6 @@ def manifest(stage: Stage, verilog: str) -> Path:
     return path
 
 
-def ask(shell: Shell, query: bytes, answer: int) -> bytes:
-    """What the instrument answers at the client's second serial port: `answer` bytes."""
-    text = "".join(f"\\{byte:03o}" for byte in query)
-    said = shell.run(
-        "stty -F /dev/ttyS1 raw -echo; exec 3<>/dev/ttyS1; "
-        f"printf '{text}' >&3; timeout 60 dd bs=1 count={answer} <&3 2>/dev/null | hexdump -ve '1/1 \"%02x\"'; "
-        "exec 3>&-"
-    )
-    assert re.fullmatch(r"[0-9a-f\s]*", said), said
-    return bytes.fromhex(re.sub(r"\s", "", said))
-
-
 def generator(seed: int, count: int, taps: int = TAPS) -> bytes:
     """The Galois LFSR by its definition: eight shifts a byte."""
     made = bytearray()
@@ -76,14 +63,14 @@ def generator(seed: int, count: int, taps: int = TAPS) -> bytes:
 def test_a_design_answers_a_client_and_is_reconfigured(stage: Stage) -> None:
     stage.devicevm("apply", RECIPE, path := manifest(stage, source()))
     shell = Shell(stage.folder / "lab.shell")
-    assert ask(shell, b"I", 4) == b"DVM1"
+    assert shell.ask(b"I", 4) == b"DVM1"
     # Python's CRC is another's work. Bytes of every kind, those that a terminal would change among them.
     for data in (b"", b"123456789", bytes(range(128)), hashlib.sha512(b"7").digest() * 3):
         wanted = binascii.crc_hqx(data, 0xFFFF).to_bytes(2, "big")
-        assert ask(shell, b"C" + bytes([len(data)]) + data, 2) == wanted
-    assert ask(shell, b"S\x12\x34R\xff", 256) == b"K" + generator(0x1234, 255)
+        assert shell.ask(b"C" + bytes([len(data)]) + data, 2) == wanted
+    assert shell.ask(b"S\x12\x34R\xff", 256) == b"K" + generator(0x1234, 255)
     # The design goes on where it was: its registers outlive a query.
-    assert ask(shell, b"R\x05", 5) == generator(0x1234, 260)[255:]
+    assert shell.ask(b"R\x05", 5) == generator(0x1234, 260)[255:]
     assert "No changes" in stage.devicevm("apply", RECIPE, path).stdout
 
     # Another design: the plan shows it, and the client that runs on gets its answers.
@@ -93,7 +80,7 @@ def test_a_design_answers_a_client_and_is_reconfigured(stage: Stage) -> None:
     assert [(step["id"], step["effect"]) for step in steps] == [("update/device-vm/lab-dvm", "reconnect")]
     stage.devicevm("apply", RECIPE, path)
     assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
-    assert ask(shell, b"S\x12\x34R\x20", 33) == b"K" + generator(0x1234, 32, 0xA6A6)
+    assert shell.ask(b"S\x12\x34R\x20", 33) == b"K" + generator(0x1234, 32, 0xA6A6)
     stage.devicevm("destroy", "--yes", "--delete-data", path, RECIPE)
     assert len(list(stage.folder.glob("*.design"))) == 2
 
