@@ -9,7 +9,7 @@ from devicevm.domain import Role
 from devicevm.inventory.host import Holding
 from devicevm.inventory.supports import GUESTS
 from devicevm.manifest.topology import ClassMemory, Device, DeviceVM, HostPolicy, Program, Serves, ShareScope, Store
-from devicevm.planner.plan import Action, Effect, Plan
+from devicevm.planner.plan import Action, Effect, Plan, Until
 from devicevm.planner.planner import Intent
 from world import (
     DISK,
@@ -276,6 +276,10 @@ def test_a_serial_port_whose_emulator_changes_or_restarts_reconnects() -> None:
     assert [(step.id, step.effect, step.affects) for step in plan.steps] == [
         ("update/device-vm/m-dvm", Effect.RECONNECT, ("m",))
     ]
+    both = ModelVmm()
+    both.apply(topology(client("m", disk(), GPS)))
+    (step,) = both.plan(topology(client("m", disk(), GPS), classes=(DISK, talker))).steps
+    assert [(felt.clients, felt.until) for felt in step.felt] == [(("m",), Until.ANSWERED)], "its disk stays"
     larger = replace(SERIAL, memory=ClassMemory(160 * MIB, MIB))
     plan = vmm.plan(topology(client("m", GPS), classes=(larger,)))
     assert actions(plan) == ["stop/device-vm/m-dvm", "define/device-vm/m-dvm", "start/device-vm/m-dvm"]

@@ -13,7 +13,7 @@ from ..guest.boot_config import device_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
 from ..planner.difference import EmulatorChanges, compare_emulators
-from ..planner.plan import Action, Plan, Step, Subject
+from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
 from .ready import wait_ready
 
@@ -46,18 +46,16 @@ class Context:
 
     def returning(self, name: str) -> frozenset[str]:
         """Ids of a device VM's emulators whose clients run on and connect again by themselves."""
-        steps = self.plan.steps
-        stopped = {step.name for step in steps if (step.action, step.kind) == (Action.STOP, Subject.CLIENT)}
-        felt = {
-            client for step in steps if (step.kind, step.name) == (Subject.DEVICE_VM, name) for client in step.affects
-        }
+        steps = (step for step in self.plan.steps if (step.kind, step.name) == (Subject.DEVICE_VM, name))
+        felt = [felt for step in steps for felt in step.felt]
+        back = {client for one in felt if one.until is Until.ANSWERED for client in one.clients}
         known = {emulator.id for spec in self.plan.previous if spec.name == name for emulator in spec.emulators}
         wanted = (spec for spec in self.plan.domains if spec.name == name)
         return frozenset(
             emulator.id
             for spec in wanted
             for emulator in spec.emulators
-            if emulator.id in known and emulator.client in felt - stopped
+            if emulator.id in known and emulator.client in back
         )
 
 

@@ -72,7 +72,9 @@ def _felt(
     if step.kind is not Subject.DEVICE_VM:
         return []
     others = [name for name in step.affects if name not in restarted]
-    again = tuple(name for name in others if reconnects(name, step.name))
+    # A live update takes away those alone that come back: the clients of others are restarted.
+    update = step.action is Action.UPDATE
+    again = tuple(name for name in others if update or reconnects(name, step.name))
     broken = tuple(name for name in others if name not in again)
     starts = step.action is Action.STOP and step.name in domains
     seconds = START.get(domains[step.name].accelerator) if starts else None
