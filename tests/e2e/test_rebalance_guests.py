@@ -130,7 +130,7 @@ def felt_by(plan: dict[str, Any]) -> dict[str, str]:
 
 def is_settled(stage: Stage, path: Path) -> None:
     """Nothing is left to do or to gain, and nothing stays behind."""
-    assert stage.json("plan", "--rebalance", path)["steps"] == []
+    assert "steps" not in stage.json("plan", "--rebalance", path)
     assert stage.devicevm("apply", "--rebalance", path).stdout == "No changes.\n"
     assert stage.devicevm("apply", path).stdout == "No changes.\n"
     stage.devicevm("destroy", "--yes", path)
