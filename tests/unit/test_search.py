@@ -192,6 +192,18 @@ def test_the_collector_is_left_as_it_was(runs: bool) -> None:
         (gc.enable if ran else gc.disable)()
 
 
+def test_a_plan_leaves_nothing_for_the_collector() -> None:
+    """It rests while a plan is made, and afterwards takes what is left for old: nobody would ever look at it again."""
+    vmm = ModelVmm(*fleet(3 * GIB, 2 * GIB))
+    vmm.apply(topology(sized("a", GIB, 2), client("b", disk())))
+    wanted = topology(sized("a", GIB), client("b", disk()), sized("c", 3 * GIB), sized("d", GIB), sized("e", 9 * GIB))
+    for intent in (ME, replace(ME, rebalance=True)):
+        vmm.plan(wanted, intent)  # what is made once and kept
+        gc.collect()
+        vmm.plan(wanted, intent)
+        assert gc.collect() == 0
+
+
 def test_whole_processors_come_before_cores_that_could_be_elsewhere() -> None:
     """`a` alone on a core takes the first one, of a processor that is whole; the other processor is begun already."""
     isolated = class_("isolated", resources=((ResourceRequest("thread", 1, True, {"smt": "isolate"}),),))

@@ -328,13 +328,18 @@ class Trial:
                 reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
             ]
 
-        def rest(index: int) -> list[str]:
-            if index < len(greedy_first):
-                return self._place_unit(greedy_first[index], lambda: rest(index + 1))
+        def last() -> list[str]:
             return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
-        return clients(pinned) or rest(0)
+        return clients(pinned) or self._place_units(greedy_first, 0, last)
+
+    def _place_units(self, units: list[Unit], index: int, last: Callable[[], list[str]]) -> list[str]:
+        """Place the units from there on, one after the other, and then what comes last."""
+        # No function in `place` that calls itself: it would be a circle, which nobody collects (planner.py).
+        if index == len(units):
+            return last()
+        return self._place_unit(units[index], lambda: self._place_units(units, index + 1, last))
 
     def _beside(self, unit: Unit) -> Beside:
         """Where the clients of a unit that is to be near them are, or are going to be."""
