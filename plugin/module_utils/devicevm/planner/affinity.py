@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable
+from functools import cached_property
 
 from ..manifest.topology import Client
 from .apart import repel, selects
@@ -42,6 +43,15 @@ class Neighbours:
                     self._matching[_key(labels)] = self._those_with(labels)
             if client.anti_affinity:
                 self._foes.setdefault(_key(client.anti_affinity), set()).add(client.name)
+
+    @cached_property
+    def reaching(self) -> bool:
+        """Whether it may matter to somebody else who comes to a host or leaves it: to the first of a kind, which must
+        not be elsewhere, or to who is there."""
+        return any(
+            client.affinity and (client.name in self._home or selects(client.affinity, client))
+            for client in self._clients.values()
+        )
 
     @property
     def ruled(self) -> bool:
@@ -89,6 +99,21 @@ class Neighbours:
         some = list(clients)
         others = self._there.get(host, set()) | {client.name for client in some}
         return not any(self._foes_of(client) & others - {client.name} for client in some)
+
+    def alone(self, clients: Iterable[Client], host: str) -> frozenset[str]:
+        """Those of these clients that would have nobody near whom they ask for on a host, with those that are there;
+        not those that may be the first of their kind."""
+        if not self._ruled:
+            return frozenset()
+        some = list(clients)
+        others = self._there.get(host, set()) | {client.name for client in some}
+        return frozenset(
+            client.name
+            for client in some
+            if client.affinity
+            and not selects(client.affinity, client)
+            and not others & self._matching[_key(client.affinity)]
+        )
 
     def unmet(self, places: dict[str, str]) -> frozenset[str]:
         """The clients that would have nobody near whom they ask for if those of `places` were there as well."""

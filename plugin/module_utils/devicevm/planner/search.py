@@ -18,6 +18,9 @@ from .layout import LOOK, Load, Work, lay_out
 FEW = 2000
 """Up to so many components other orders are tried; beyond, only what is left out is."""
 
+_LOOKED_THROUGH = 20
+"""So many components are looked through at what 1 of the work is worth."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -132,7 +135,7 @@ class Rooms:
         """The clients that have nobody near whom they want, those left aside that have not anyhow."""
         if not self.neighbours.ruled:
             return frozenset()
-        self.work.left -= LOOK
+        self.work.left -= LOOK + len(self.items) // _LOOKED_THROUGH
         places = {
             client.name: host for host in now.batches for number in now.on(host) for client in self._clients(number)
         }
@@ -140,10 +143,15 @@ class Rooms:
 
     def change(self, now: Arrangement, puts: dict[str, tuple[int, ...]]) -> bool:
         """Put others on some hosts; False, and all as it was, when somebody would have nobody near then."""
+        # Cheap, and what most of them fail by: nobody near on a host that changes.
+        for host, numbers in puts.items():
+            clients = [client for number in numbers for client in self._clients(number)]
+            if not self.neighbours.alone(clients, host) <= self._unmet:
+                return False
         before = {host: now.batches[host] for host in puts}
         for host, numbers in puts.items():
             now.put(host, numbers)
-        if not self.lonely(now):
+        if not (self.neighbours.reaching and self.lonely(now)):
             return True
         now.batches |= before
         return False
