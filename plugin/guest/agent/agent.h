@@ -14,8 +14,10 @@
 #define MODULES_FILE "/etc/devicevm/modules"
 #define BACKING_DIR "/dev/backing"
 #define MEMORY_DIR "/run/backing"
+#define SECRET_NAME "opt/org.devicevm/secret/"
+#define SECRET_DIR "/run/secrets"
 
-enum { MAX_DEVICES = 64, MAX_NAME = 128, MAX_LINE = 64 * 1024, MAX_CONFIG = 1024 * 1024 };
+enum { MAX_DEVICES = 64, MAX_NAME = 128, MAX_SECRET = 4096, MAX_LINE = 64 * 1024, MAX_CONFIG = 1024 * 1024 };
 
 /* boot.c: what a kernel needs before the first program can run. */
 void boot_mount(void);
@@ -44,6 +46,11 @@ long long port_traffic(int fd); /* bytes so far, both ways: who has come and gon
  * to a file of that many bytes in memory. Forgetting takes such a file's memory back. */
 bool backing_ready(const char *serial, int64_t size);
 void backing_forget(const char *serial, int64_t size);
+
+/* secrets.c: `secrets` maps names to base64, or to null for what the host has put in fw_cfg. Each becomes a file in
+ * memory that root alone reads. On failure `error` says why. */
+bool secrets_keep(json_t *secrets, char *error, size_t size);
+void secrets_forget(json_t *secrets);
 
 /* waiting.c: does a process of this session wait for the port open here as `port`? */
 enum waits { WAITS_AT_ALL, WAITS_TO_WRITE };

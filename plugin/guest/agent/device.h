@@ -18,7 +18,7 @@ enum phase {
 
 struct device {
 	/* what was asked for */
-	char name[MAX_NAME], port[128], backing[MAX_NAME];
+	char name[MAX_NAME], port[128], backing[MAX_NAME], base[MAX_NAME];
 	int64_t backing_size; /* bytes in memory; 0: the backing is a disk */
 	char **argv, **envp;
 	bool death_powers_off;

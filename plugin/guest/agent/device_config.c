@@ -50,6 +50,20 @@ static bool is_on_exit(const json_t *value)
 	return text && (!strcmp(text, "restart") || !strcmp(text, "poweroff"));
 }
 
+static bool are_secrets(json_t *value)
+{
+	const char *key;
+	json_t *item, *name;
+	bool right = json_is_object(value) && json_object_size(value) < MAX_DEVICES;
+
+	json_object_foreach(value, key, item) {
+		name = json_string(key);
+		right = right && is_word(name, 32) && (json_is_null(item) || json_is_string(item));
+		json_decref(name);
+	}
+	return right;
+}
+
 static const char *check_key(const char *key, json_t *value)
 {
 	if (!strcmp(key, "name"))
@@ -58,6 +72,10 @@ static const char *check_key(const char *key, json_t *value)
 		return is_word(value, 128) ? NULL : "a port name expected";
 	if (!strcmp(key, "backing"))
 		return is_word(value, MAX_NAME) ? NULL : "a disk serial expected";
+	if (!strcmp(key, "base"))
+		return is_word(value, MAX_NAME) ? NULL : "a disk serial expected";
+	if (!strcmp(key, "secrets"))
+		return are_secrets(value) ? NULL : "base64 or null by name expected";
 	if (!strcmp(key, "backingSize"))
 		return json_is_integer(value) && json_integer_value(value) > 0 ? NULL : "a number of bytes expected";
 	if (!strcmp(key, "command"))
@@ -131,6 +149,7 @@ bool device_init(struct device *device, json_t *config)
 {
 	const char *port = json_string_value(json_object_get(config, "port"));
 	const char *backing = json_string_value(json_object_get(config, "backing"));
+	const char *base = json_string_value(json_object_get(config, "base"));
 	const char *on_exit = json_string_value(json_object_get(config, "onExit"));
 
 	memset(device, 0, sizeof *device);
@@ -138,6 +157,7 @@ bool device_init(struct device *device, json_t *config)
 	snprintf(device->name, sizeof device->name, "%s", json_string_value(json_object_get(config, "name")));
 	snprintf(device->port, sizeof device->port, "%s", port ? port : device->name);
 	snprintf(device->backing, sizeof device->backing, "%s", backing ? backing : "");
+	snprintf(device->base, sizeof device->base, "%s", base ? base : "");
 	device->backing_size = json_integer_value(json_object_get(config, "backingSize"));
 	device->death_powers_off = on_exit && !strcmp(on_exit, "poweroff");
 	device->argv = make_argv(json_object_get(config, "command"));

@@ -66,7 +66,8 @@ static int64_t start(struct device *device, unsigned slot, int64_t now)
  * of the peer before. */
 static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
 {
-	bool disk = !device->backing[0] || backing_ready(device->backing, device->backing_size);
+	bool disk = (!device->backing[0] || backing_ready(device->backing, device->backing_size)) &&
+		    (!device->base[0] || backing_ready(device->base, 0));
 
 	if (!device->started)
 		device->started = now;

@@ -46,6 +46,8 @@ bool devices_add(json_t *config, char *error, size_t size)
 	const struct device *other;
 	struct device *device;
 
+	json_t *secrets = json_object_get(config, "secrets");
+
 	if (!device_check(config, error, size))
 		return false;
 	if ((other = other_on_port(config))) {
@@ -55,6 +57,8 @@ bool devices_add(json_t *config, char *error, size_t size)
 	device = find(json_string_value(json_object_get(config, "name")));
 	if (device && !device->remove_id && !device->replacement && json_equal(device->config, config))
 		return true;
+	if (!secrets_keep(secrets, error, size))
+		return false;
 	if (device) {
 		json_decref(device->replacement);
 		device->replacement = json_incref(config);
@@ -105,8 +109,10 @@ static void forget(unsigned slot)
 
 	if (device->remove_id)
 		control_reply(device->remove_id, NULL, NULL);
-	if (!replacement)
+	if (!replacement) {
 		backing_forget(device->backing, device->backing_size);
+		secrets_forget(json_object_get(device->config, "secrets"));
+	}
 	device_free(device);
 	table[slot] = NULL;
 	if (replacement)
