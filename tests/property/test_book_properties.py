@@ -34,12 +34,12 @@ def facts(book: Book) -> tuple[object, ...]:
     return (
         book.memory,
         book.vcpus,
-        [cpu.id for cpu in book.vacant_cpus()],
+        list(book.bits.cpus(book.vacant)),
         [cpu.id for cpu in book.cpus.values() if cpu.shareable],
         [(cpu.id, cpu.load, cpu.pinned_by, cpu.dedicated_to) for cpu in book.cpus.values()],
-        [[cpu.id for cpu in core] for core in book.vacant_cores()],
-        [[cpu.id for cpu in socket] for socket in book.vacant_sockets()],
-        [book.memory_on(nodes) for nodes in ((0,), (1,), (0, 1))],
+        [list(book.bits.cpus(core)) for core in book.bits.cores(book.whole)],
+        [list(book.bits.cpus(socket)) for socket in book.bits.sockets if not socket & ~book.vacant],
+        [book.memory_on(node) for node in (0, 1)],
     )
 
 
@@ -53,7 +53,7 @@ def facts_at_once(one: Host, book: Book) -> tuple[object, ...]:
         [(cpu.id, cpu.load, list(cpu.pinned_by), list(cpu.dedicated_to)) for cpu in view.cpus],
         [list(core) for core in view.vacant_cores()],
         [list(socket) for socket in view.vacant_sockets()],
-        [view.memory_on(nodes) for nodes in ((0,), (1,), (0, 1))],
+        [view.memory_on((node,)) for node in (0, 1)],
     )
 
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from .component import Component
 from .layout import LOOK, Load, Work, lay_out
-from .placement import Placed, Placement
+from .placed import Placed
+from .placement import Placement
 from .requests import Want
 from .search import Arrangement, Item, Rooms, improve
 
@@ -56,7 +57,7 @@ def arrange(
     # Now that all is booked: so the reasons are those of the plan, not of a moment on the way to it.
     for component in left:
         placed = placement.place(component, wants)
-        if placed.refusals or not placed.domains:
+        if placed.refusals or not placed.seats:
             result.refused.append((component, placed))
         else:
             result.placed.append(placed)
@@ -70,7 +71,7 @@ def _one_by_one(
     know."""
     for together in placement.neighbours.joined(components):
         for component, placed in placement.place_group(together, wants):
-            if placed.refusals or not placed.domains:
+            if placed.refusals or not placed.seats:
                 result.refused.append((component, placed))
             else:
                 result.placed.append(placed)

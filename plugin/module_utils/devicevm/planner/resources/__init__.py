@@ -140,4 +140,4 @@ def _on_one_processor(footing: Footing) -> Footing:
     """Firmware's machine has one processor: it may run on any of those that were found."""
     placement = footing.placement
     cpus = tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
-    return replace(footing, vcpus=1, placement=replace(placement, vcpus=(cpus,) if cpus else ()))
+    return footing._replace(vcpus=1, placement=replace(placement, vcpus=(cpus,) if cpus else ()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec, HostDevice
 from ...inventory.blocks import Block, BlockAnswer, BlockRequest, describe, match_blocks
@@ -38,9 +38,9 @@ class BlockResource:
         where = f" of NUMA node {block.node}" if block.node >= 0 else ""
         bitstream = request.options.get("bitstream", "")
         programmed = f", programmed with {bitstream}" if bitstream else ""
-        reason = f"{', '.join(block.addresses)}{where}{programmed}: {answer.says}"
         given = (*footing.host_devices, *_given(block, request))
-        return replace(footing, host_devices=given, reasons=(*footing.reasons, reason))
+        why = (*footing.why, lambda: f"{', '.join(block.addresses)}{where}{programmed}: {answer.says}")
+        return footing._replace(host_devices=given, why=why)
 
     def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:
         """The simulator and the design as the file is on the host; nothing for a block of the host.
@@ -86,8 +86,8 @@ class BlockResource:
         if facts and facts.size > MAX_DESIGN:
             return Misfit(lambda: f"{path} has {facts.size} bytes, a design has {MAX_DESIGN} at most")
         content = f"SHA-256 {facts.digest[:12]}" if facts else "not looked at"
-        reason = f"image {request.options['image']} simulates {path} ({content})"
-        return replace(footing, code=self.code(request, book), reasons=(*footing.reasons, reason))
+        why = (*footing.why, lambda: f"image {request.options['image']} simulates {path} ({content})")
+        return footing._replace(code=self.code(request, book), why=why)
 
 
 def is_of_host(request: ResourceRequest) -> bool:

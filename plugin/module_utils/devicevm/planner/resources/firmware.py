@@ -42,13 +42,12 @@ class FirmwareResource:
         if facts and facts.problem:
             return Misfit(lambda: f"{options['file']}: {facts.problem}")
         where = f"on machine {machine}, which the VMM translates" if arch != book.host.arch else f"on machine {machine}"
-        return replace(
-            footing,
+        return footing._replace(
             memory=options["memory"] or footing.memory,
             arch="" if arch == book.host.arch else arch,
             machine=machine,
             code=self.code(request, book),
-            reasons=(*footing.reasons, f"{options['file']} ({_content(facts)}) {where}"),
+            why=(*footing.why, lambda: f"{options['file']} ({_content(facts)}) {where}"),
         )
 
     def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...inventory.features import features_for_guests
@@ -27,8 +27,9 @@ class Isa:
             return Misfit(
                 lambda: f"{', '.join(missing)} cannot be had with {book.host.accelerator or 'its VMM'}: {known}"
             )
-        reason = f"{', '.join(asked)}: guests of this host can have {'them' if len(asked) > 1 else 'it'}"
-        return replace(footing, features=tuple(sorted({*footing.features, *asked})), reasons=(*footing.reasons, reason))
+        them = "them" if len(asked) > 1 else "it"
+        why = (*footing.why, lambda: f"{', '.join(asked)}: guests of this host can have {them}")
+        return footing._replace(features=tuple(sorted({*footing.features, *asked})), why=why)
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """It was given all of them."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...domain import CpuPlacement, DomainSpec, HostDevice
 from ...manifest.topology import ResourceRequest
@@ -13,30 +12,34 @@ from ..code import Code
 from .near import Beside, near_of
 
 
-@dataclass(frozen=True)
-class Footing:
+class Footing(NamedTuple):
     """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
     `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual),
     `arch` the architecture whose code the VMM translates for it (empty = the host's own). `devices` is how many devices
-    it emulates; `machine` is what firmware runs on, and `code` what the alternative brings along to run."""
+    it emulates; `machine` is what firmware runs on, and `code` what the alternative brings along to run. `why` says why
+    these, and is worded as late as a Misfit."""
 
     memory: int
-    placement: CpuPlacement = field(default_factory=CpuPlacement)
+    placement: CpuPlacement = CpuPlacement()
     vcpus: int = 1
     features: tuple[str, ...] = ()
     page_size: int = 0
     arch: str = ""
     devices: int = 1
     machine: str = ""
-    code: Code = field(default_factory=Code)
+    code: Code = Code()
     host_devices: tuple[HostDevice, ...] = ()
-    reasons: tuple[str, ...] = ()
+    why: tuple[Callable[[], str], ...] = ()
     beside: Beside | None = None
     """The clients that it serves and where they are; None = not known, and then nearness is not looked at."""
 
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it stands on these, one for each request."""
+        return tuple(why() for why in self.why)
 
-@dataclass(frozen=True)
-class Misfit:
+
+class Misfit(NamedTuple):
     """It cannot be had. The words, with the numbers, are only worked out when somebody asks: on a fleet most hosts
     refuse what another one takes. They are those of the book as it is when they are asked for."""
 
@@ -83,4 +86,4 @@ def nodes_for(request: ResourceRequest, book: Book) -> list[int | None]:
     wanted = request.options.get("numaNode")
     if wanted is None and request.options.get("near") != "node":
         return [None]
-    return [node for node in book.nodes if wanted in (None, "one", node)]
+    return list(book.nodes) if wanted in (None, "one") else [node for node in book.nodes if node == wanted]

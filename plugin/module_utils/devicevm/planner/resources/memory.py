@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
@@ -29,8 +29,8 @@ class Memory:
         left = book.huge_pages(size)
         if memory // size > left:
             return Misfit(lambda: f"{memory // size} pages of {format_bytes(size)} asked, {left} left")
-        reason = f"{memory // size} pages of {format_bytes(size)}"
-        return replace(footing, memory=memory, page_size=size, reasons=(*footing.reasons, reason))
+        why = (*footing.why, lambda: f"{memory // size} pages of {format_bytes(size)}")
+        return footing._replace(memory=memory, page_size=size, why=why)
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """It has pages of this size."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
@@ -20,8 +20,8 @@ class ProgramResource:
 
     def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
         """The footing with this code; it takes nothing of the host."""
-        reason = f"its code is {self.describe(request)}"
-        return replace(footing, code=self.code(request, book), reasons=(*footing.reasons, reason))
+        why = (*footing.why, lambda: f"its code is {self.describe(request)}")
+        return footing._replace(code=self.code(request, book), why=why)
 
     def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:
         """The image and the command that are named."""
