@@ -11,7 +11,7 @@ from devicevm.manifest.topology import HostPolicy
 pytest.importorskip("nova", reason="OpenStack Nova is not installed: pip install 'devicevm[bench]'")
 
 from bench.fleets import GIB, MIB, make_host
-from bench.nova_peer import PAGE, Question, agree, cause, nova_answer, nova_host, nova_question, our_fit, our_topology
+from bench.nova_peer import PAGE, OurHost, Question, agree, cause, nova_answer, nova_host, nova_question, our_topology
 
 ANY = HostPolicy("h")
 
@@ -58,7 +58,7 @@ PAGED = make_host("h", sockets=1, cores=2, threads=1, memory=4 * GIB, huge_pages
 )
 def test_both_answer(question: Question, answer: bool) -> None:
     assert fits(question) is answer
-    assert our_fit(question, our_topology(question))() is answer
+    assert (OurHost(question, our_topology(question)).fit() is not None) is answer
     assert agree(question)
 
 

@@ -74,6 +74,7 @@ class Book:
         self._of_huge_pages: list[Holding] = []
         self._before: list[_Before] = []
         self._free: Free | None = None
+        self._vcpus: int | None = None
         self.parting = Parting()
         for holding in host.holdings:
             if holding.domain not in mine:
@@ -102,7 +103,7 @@ class Book:
                 placement.dedicated,
                 nodes=placement.nodes,
                 page_size=page_size,
-                node_devices=tuple(device.address for device in devices),
+                node_devices=tuple([device.address for device in devices]),
             )
         )
 
@@ -113,7 +114,7 @@ class Book:
     def back_to(self, mark: int) -> None:
         """Take back what was booked since the mark."""
         while len(self.holdings) > mark:
-            self._free = None
+            self._free = self._vcpus = None
             holding, before = self.holdings.pop(), self._before.pop()
             # As they were, not less what was added: sums of fractions do not come back.
             self.memory, self.vacant, self.whole, self._shareable, self._load, loads = before
@@ -143,9 +144,11 @@ class Book:
     @property
     def vcpus(self) -> int:
         """How many more virtual CPUs the policy's overcommit allows."""
-        left = self._shareable * self.policy.cpu_overcommit - self._load
-        # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
-        return int(round(left, 6)) if left > 0 else 0
+        if self._vcpus is None:
+            left = self._shareable * self.policy.cpu_overcommit - self._load
+            # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
+            self._vcpus = int(round(left, 6)) if left > 0 else 0
+        return self._vcpus
 
     @property
     def pressure(self) -> float:
@@ -204,7 +207,8 @@ class Book:
 
     def memory_on(self, node: int) -> int:
         """Bytes left for a domain whose memory comes from this node alone, as in Free.memory_on."""
-        return min(self.memory, self._node_memory.get(node, 0))
+        left = self._node_memory.get(node, 0)
+        return left if left < self.memory else self.memory
 
     def huge_pages(self, size: int, node: int | None = None) -> int:
         """How many pages of `size` bytes are left (on this node, when one is given)."""
@@ -257,7 +261,7 @@ class Book:
         return ""
 
     def _hold(self, holding: Holding) -> None:
-        self._free = None
+        self._free = self._vcpus = None
         pins = [self.cpus[number] for number in holding.cpus if number in self.cpus]
         loads = [(cpu, cpu.load) for cpu in pins]
         self._before.append((self.memory, self.vacant, self.whole, self._shareable, self._load, loads))

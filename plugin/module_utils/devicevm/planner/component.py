@@ -12,8 +12,7 @@ from .grouping import Unit
 
 @dataclass
 class Component:
-    """Clients and the units that serve them. What it asks is found out once: when it is asked for, nobody joins any
-    more."""
+    """Clients and the units that serve them; what they ask is found out once, when nobody joins any more."""
 
     clients: list[Client] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
@@ -23,39 +22,37 @@ class Component:
         """What it is called in reasons: its first client."""
         return self.clients[0].name if self.clients else self.units[0].name
 
-    @cached_property
+    @property
     def told(self) -> list[tuple[str, str]]:
         """Who is to be on which host, by declaration."""
         found = [(client.name, client.host) for client in self.clients]
         found += [(unit.name, unit.declared.host) for unit in self.units if unit.declared]
         return sorted({(name, host) for name, host in found if host})
 
-    @cached_property
+    @property
     def host_labels(self) -> list[tuple[str, str]]:
         """The labels that its host must have."""
         found = [client.host_labels for client in self.clients]
         found += [unit.declared.host_labels for unit in self.units if unit.declared]
         return sorted({label for labels in found for label in labels.items()})
 
-    @cached_property
+    @property
     def trust_domains(self) -> set[str]:
         """The trust domains of its clients."""
         return {client.trust_domain for client in self.clients}
 
-    @cached_property
+    @property
     def signature(self) -> Hashable:
         """Equal for components that a host takes or refuses alike, all else being equal."""
-        units = tuple((unit_demand(unit), id(unit.declared)) for unit in self.units)
-        clients = tuple(
-            (client_demand(client), client.trust_domain, client.host, tuple(client.host_labels.items()))
-            for client in self.clients
-        )
-        return units, clients
+        return self.demands[0]
 
     @cached_property
     def demands(self) -> list[Hashable]:
         """What it asks as a whole, and what each part asks: a host that refuses a part refuses the whole."""
-        return [self.signature, *map(unit_demand, self.units), *map(client_demand, self.clients)]
+        units, clients = list(map(unit_demand, self.units)), list(map(client_demand, self.clients))
+        declared = tuple(id(unit.declared) for unit in self.units)
+        places = tuple((client.trust_domain, client.host, tuple(client.host_labels.items())) for client in self.clients)
+        return [(*units, *clients, declared, places), *units, *clients]
 
 
 def merged(components: list[Component]) -> Component:

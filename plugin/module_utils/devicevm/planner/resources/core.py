@@ -19,7 +19,7 @@ class Core:
 
     name: str = "core"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         """One virtual CPU for each thread of each core, pinned to it."""
         return fit_cpus(request, book, footing, self.name, _choose, True)
 

@@ -38,7 +38,7 @@ Chooser = Callable[[ResourceRequest, Book, "int | None"], "Choice | Callable[[],
 
 def fit_cpus(
     request: ResourceRequest, book: Book, footing: Footing, unit: str, choose: Chooser, dedicated: bool
-) -> Footing | Misfit:
+) -> Misfit | None:
     """The first node on which the processors are, and the memory when a node was asked for."""
     nodes = nodes_for(request, book)
     if near_of(request) and footing.beside is not None:
@@ -71,8 +71,9 @@ def fit_cpus(
             idle=choice.idle,
             emulator_on=asked,
         )
-        why = partial(_chosen, choice, placement)
-        return footing._replace(placement=placement, vcpus=len(placement.vcpus), why=(*footing.why, why))
+        footing.placement, footing.vcpus = placement, len(placement.vcpus)
+        footing.why.append(partial(_chosen, choice, placement))
+        return None
     if not short:
         return Misfit(lambda: f"there is no NUMA node {request.options['numaNode']}")
     return Misfit(lambda: "; ".join(words() for words in short))

@@ -18,8 +18,8 @@ class Isa:
 
     name: str = "isa"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing with the extensions, when guests of the host can have all of them."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """The extensions, when guests of the host can have all of them."""
         asked = features_of(request)
         there = features_for_guests(book.host)
         if missing := [feature for feature in asked if feature not in there]:
@@ -28,8 +28,9 @@ class Isa:
                 lambda: f"{', '.join(missing)} cannot be had with {book.host.accelerator or 'its VMM'}: {known}"
             )
         them = "them" if len(asked) > 1 else "it"
-        why = (*footing.why, lambda: f"{', '.join(asked)}: guests of this host can have {them}")
-        return footing._replace(features=tuple(sorted({*footing.features, *asked})), why=why)
+        footing.features = tuple(sorted({*footing.features, *asked}))
+        footing.why.append(lambda: f"{', '.join(asked)}: guests of this host can have {them}")
+        return None
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """It was given all of them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from ...domain import CpuPlacement, DomainSpec, HostDevice
@@ -11,27 +12,34 @@ from ..book import Book
 from ..code import Code
 from .near import Beside, near_of
 
+_ANYWHERE = CpuPlacement()
+_OWN = Code()
 
-class Footing(NamedTuple):
-    """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
-    `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual),
-    `arch` the architecture whose code the VMM translates for it (empty = the host's own). `devices` is how many devices
-    it emulates; `machine` is what firmware runs on, and `code` what the alternative brings along to run. `why` says why
-    these, and is worded as late as a Misfit."""
+
+@dataclass(slots=True)
+class Footing:
+    """What a device VM stands on, as far as it is found: each kind of resource adds to it.
+
+    `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes), `features` the instruction set extensions
+    that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual), `arch` the architecture whose code the VMM
+    translates for it (empty = the host's own). `devices` is how many devices it emulates; `machine` is what firmware
+    runs on, and `code` what the alternative brings along to run. `why` says why these, and is worded as late as a
+    Misfit.
+    """
 
     memory: int
-    placement: CpuPlacement = CpuPlacement()
+    placement: CpuPlacement = _ANYWHERE
     vcpus: int = 1
     features: tuple[str, ...] = ()
     page_size: int = 0
     arch: str = ""
     devices: int = 1
     machine: str = ""
-    code: Code = Code()
+    code: Code = _OWN
     host_devices: tuple[HostDevice, ...] = ()
-    why: tuple[Callable[[], str], ...] = ()
     beside: Beside | None = None
     """The clients that it serves and where they are; None = not known, and then nearness is not looked at."""
+    why: list[Callable[[], str]] = field(default_factory=list)
 
     @property
     def reasons(self) -> tuple[str, ...]:
@@ -52,14 +60,14 @@ class Misfit(NamedTuple):
 
 
 class ResourceKind(Protocol):
-    """One kind of resource. It reads the book and writes nothing."""
+    """One kind of resource. It reads the book and writes nothing there."""
 
     @property
     def name(self) -> str:
         """What manifests call it."""
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing so far with what this request adds, or why it cannot be had on this host."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """Add to the footing so far what this request gives; or say why it cannot be had on this host."""
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """Whether what a device VM was given earlier is what is asked for now, as far as this kind goes."""

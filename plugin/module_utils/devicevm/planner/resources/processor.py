@@ -18,7 +18,7 @@ class Processor:
 
     name: str = "processor"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         """One virtual CPU for each thread of each processor, pinned to it."""
         return fit_cpus(request, book, footing, self.name, _choose, True)
 

@@ -25,7 +25,7 @@ class Thread:
 
     name: str = "thread"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         """One virtual CPU for each logical processor, pinned to it."""
         return fit_cpus(request, book, footing, self.name, _choose, request.dedicated)
 
@@ -121,12 +121,11 @@ def _vacant(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
     """Vacant processors, first of cores that are begun already: whole cores are worth keeping whole. Of whole
     cores then as few as possible."""
     begun, whole = book.begun(node), book.whole & book.bits.on[node]
-    first = lowest(begun, request.count)
-    missing = request.count - first.bit_count()
+    missing = request.count - begun.bit_count()
     if missing > whole.bit_count():
-        available = (begun | whole).bit_count()
-        return _parted(book, node, taken(request, book, "thread", available, node))
-    return Choice(book.bits.cpus(first | lowest(whole, missing)), "nobody else is pinned to it")
+        return _parted(book, node, taken(request, book, "thread", (begun | whole).bit_count(), node))
+    found = lowest(begun, request.count) if missing <= 0 else begun | lowest(whole, missing)
+    return Choice(book.bits.cpus(found), "nobody else is pinned to it")
 
 
 def _isolated(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
