@@ -100,7 +100,9 @@ def test_processors_are_chosen_booked_and_known_again(
     alone = alternative[0].dedicated or alternative[0].kind != "thread"
     assert footing.placement.dedicated is alone
     assert fulfilled((alternative,), device_vm(footing), there)
+    reasons = footing.reasons
     there.book("d", footing.placement, footing.vcpus, footing.memory)
+    assert footing.reasons == reasons, "reasons are those of when it was found, whenever they are worded"
     again = fit_one(alternative, there, MIB)
     if alone and isinstance(again, Footing):
         assert not set(held_by(again.placement)) & {*cpus, *idle}

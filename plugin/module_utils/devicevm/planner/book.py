@@ -20,6 +20,8 @@ from ..quantity import format_bytes
 from .cpubits import CpuBits
 from .trust import Parting
 
+ANYWHERE = CpuPlacement()
+
 
 class CpuState:
     """A logical processor and who is on it. `load`: vCPUs of the domains pinned here, each spread over its pins."""
@@ -176,7 +178,7 @@ class Book:
     def roaming(self, vcpus: int) -> CpuPlacement:
         """Where whoever asks for no processors runs: anywhere in the pool, or anywhere where there is none."""
         pool = self.pool()
-        return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else CpuPlacement()
+        return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else ANYWHERE
 
     def begun(self, node: int | None) -> int:
         """The vacant processors (of one node) of cores on which somebody is, beside whom the one that asks may be."""
@@ -301,7 +303,7 @@ _Before = tuple[int, int, int, int, float, list[tuple[CpuState, float]]]
 
 def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that a placement runs on, ascending."""
-    return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
+    return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin})) if placement.vcpus else ()
 
 
 def held_by(placement: CpuPlacement) -> tuple[int, ...]:

@@ -41,6 +41,11 @@ class Component:
         """The trust domains of its clients."""
         return {client.trust_domain for client in self.clients}
 
+    @cached_property
+    def homes(self) -> dict[str, str]:
+        """The device VM of each of its devices, by `client.device`."""
+        return {want.id: unit.name for unit in self.units for want in unit.wants}
+
     @property
     def signature(self) -> Hashable:
         """Equal for components that a host takes or refuses alike, all else being equal."""

@@ -288,6 +288,8 @@ class Placement:
         return tuple(ways)
 
     def _there(self, component: Component) -> list[DomainSpec]:
+        if not self.observed:
+            return []
         found = [unit.observed for unit in component.units if unit.observed]
         found += [self.observed[client.name] for client in component.clients if client.name in self.observed]
         return [spec for spec in found if spec.name not in self.free.hosts]
@@ -312,14 +314,10 @@ class Trial:
         greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
         if self.picks:
             greedy_first = [pick.unit for pick in self.picks]
-        homes = {want.id: unit.name for unit in component.units for want in unit.wants}
-
         pinned = [client for client in component.clients if client.vm.cpus]
 
         def clients(some: list[Client]) -> list[str]:
-            return [
-                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return [reason for client in some for reason in self._place_client(client, component, wants)]
 
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
@@ -405,7 +403,7 @@ class Trial:
         specify = partial(specify_device_vm, unit, self.host, self.placement.owner, footing)
         self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
 
-    def _place_client(self, client: Client, wants: list[Want], homes: dict[str, str]) -> list[str]:
+    def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         boot = client.vm.boot
         if boot.guest_image and GUESTS in self.host.vmm.supports and image_named(self.host, boot.guest_image) is None:
             return [
@@ -421,14 +419,14 @@ class Trial:
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
             self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
-        specify = partial(self._specify_client, client, wants, homes, placement)
+        specify = partial(self._specify_client, client, component, wants.get(client.name, []), placement)
         self.placed.seats.append(Seat(client.name, placement, specify))
         return []
 
     def _specify_client(
-        self, client: Client, wants: list[Want], homes: dict[str, str], placement: CpuPlacement
+        self, client: Client, component: Component, wants: list[Want], placement: CpuPlacement
     ) -> DomainSpec:
-        spec = specify_client(client, wants, homes, self.host, self.placement.owner, placement)
+        spec = specify_client(client, wants, component.homes, self.host, self.placement.owner, placement)
         there = self.placement.observed.get(client.name)
         return there if there is not None and there == spec else spec
 

@@ -8,11 +8,10 @@ from typing import NamedTuple, Protocol
 
 from ...domain import CpuPlacement, DomainSpec, HostDevice
 from ...manifest.topology import ResourceRequest
-from ..book import Book
+from ..book import ANYWHERE, Book
 from ..code import Code
 from .near import Beside, near_of
 
-_ANYWHERE = CpuPlacement()
 _OWN = Code()
 
 
@@ -28,7 +27,7 @@ class Footing:
     """
 
     memory: int
-    placement: CpuPlacement = _ANYWHERE
+    placement: CpuPlacement = ANYWHERE
     vcpus: int = 1
     features: tuple[str, ...] = ()
     page_size: int = 0
