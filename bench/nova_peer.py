@@ -6,41 +6,38 @@ is asked as its scheduler asks, with the instance's and the host's NUMA topology
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from random import Random
 from typing import Any
 
 from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import Boot, Client, ClientVM, Device, HostPolicy, ResourceRequest, Topology
-from devicevm.planner.arrange import arrange
 from devicevm.planner.book import Book
-from devicevm.planner.component import components_of
-from devicevm.planner.grouping import group
-from devicevm.planner.placement import Placement
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent, make_plan
-from devicevm.planner.requests import wants_of
 from devicevm.planner.resources import Footing, fit_one
 
 from .fleets import GIB, MIB, make_class, make_host
 from .measuring import Comparison, Part, Result, Series
+from .nova_fleet import fleet
+from .nova_objects import (
+    BOOKING,
+    FITTING,
+    PAGE,
+    REPEAT,
+    SEED,
+    TARGET,
+    nova_answer,
+    nova_book,
+    nova_host,
+    nova_instance,
+)
 from .stage import OWNER, Stage, say
 
-PAGE = 2 * MIB
-FLEET_HOSTS, FLEET_VMS = 50, 500
-TARGET = 0.1
-SEED = 1
-REPEAT = 5
-"""How often in a row a side is asked the same: schedulers ask about one host after the other."""
-AGAINST = "Nova's numa_fit_instance_to_host"
-BOOKING = f"{AGAINST}, numa_usage_from_instance_numa"
 TEXT = f"""\
 Random hosts on which others hold CPUs and memory, and one device VM that asks for whole cores, or for dedicated
 threads: prefer, isolate or require for their siblings; on one NUMA node or not, from huge pages or not. Small hosts
@@ -183,87 +180,12 @@ class OurHost:
             self.book.book("asked", found.placement, found.vcpus, found.memory, found.page_size, found.host_devices)
 
 
-@dataclass(frozen=True)
-class Nova:
-    """What is used of Nova."""
-
-    hardware: Any
-    objects: Any
-
-
-@cache
-def nova() -> Nova:
-    """Nova, when it is installed."""
-    try:
-        from nova import objects
-        from nova.objects import instance_numa, numa  # noqa: F401 (they register themselves)
-        from nova.virt import hardware
-    except ImportError as error:
-        raise SystemExit(f"{error}: this benchmark needs OpenStack Nova: pip install 'devicevm[bench]'") from error
-    return Nova(hardware, objects)
-
-
-def nova_host(host: Host, policy: HostPolicy) -> Any:
-    """The host as Nova's NUMATopology. Memory in MiB, pages in KiB."""
-    return nova().objects.NUMATopology(cells=[_nova_cell(host, node.id, policy) for node in host.nodes])
-
-
-def _nova_cell(host: Host, number: int, policy: HostPolicy) -> Any:
-    node = next(node for node in host.nodes if node.id == number)
-    usable = set(node.cpus) - set(policy.reserved_cpus)
-    here = [one for one in host.holdings if one.nodes == (number,)]
-    page_count = node.huge_pages.get(str(PAGE), 0)
-    huge = sum(one.memory for one in here if one.page_size == PAGE)
-    used = sum(one.memory for one in here)
-    topology = nova().objects.NUMAPagesTopology
-    small = topology(size_kb=4, total=(node.memory - page_count * PAGE) // 4096, used=(used - huge) // 4096, reserved=0)
-    large = topology(size_kb=PAGE // 1024, total=page_count, used=huge // PAGE, reserved=0)
-    return nova().objects.NUMACell(
-        id=number,
-        cpuset=usable,
-        pcpuset=usable,
-        memory=node.memory // MIB,
-        memory_usage=used // MIB,
-        cpu_usage=0,
-        pinned_cpus={cpu for one in here for cpu in one.cpus},
-        siblings=[set(group) for group in {cpu.siblings for cpu in host.cpus if cpu.node == number}],
-        # A host without huge pages has its usual ones listed all the same, as libvirt lists them.
-        mempages=[small, large] if page_count else [small],
-        socket=number,
-    )
-
-
-def nova_instance(count: int, smt: str, memory: int, pages: bool) -> Any:
-    """The device VM as Nova's InstanceNUMATopology of one cell."""
-    cell = nova().objects.InstanceNUMACell(
-        id=0,
-        cpuset=set(),
-        pcpuset=set(range(count)),
-        memory=memory // MIB,
-        pagesize=PAGE // 1024 if pages else None,
-        cpu_policy="dedicated",
-        cpu_thread_policy=smt,
-    )
-    return nova().objects.InstanceNUMATopology(cells=[cell])
-
-
 def nova_question(question: Question) -> Any:
     """The device VM of a question. Whole cores are all their threads, and siblings where there are any."""
     count, smt = question.count, question.smt
     if question.whole:
         count, smt = count * question.threads, "require" if question.threads > 1 else "prefer"
     return nova_instance(count, smt, question.memory, question.pages)
-
-
-def nova_answer(host: Any, instance: Any) -> Any:
-    """The instance's topology on the host, or None."""
-    return nova().hardware.numa_fit_instance_to_host(host, instance, {})
-
-
-def nova_book(host: Any, instance: Any) -> Any:
-    """The host with the instance on it, when it fits."""
-    fitted = nova_answer(host, instance)
-    return nova().hardware.numa_usage_from_instance_numa(host, fitted) if fitted else host
 
 
 def agree(question: Question) -> bool:
@@ -341,7 +263,7 @@ def run(stage: Stage, runs: int) -> Result:
         timed, told = _questions(shape, runs)
         comparisons += timed
         parts += told
-    return Result("nova", "Placement against OpenStack Nova's", TEXT, (*comparisons, *_fleet()), tuple(parts))
+    return Result("nova", "Placement against OpenStack Nova's", TEXT, (*comparisons, *fleet()), tuple(parts))
 
 
 @dataclass
@@ -368,7 +290,7 @@ def _questions(shape: Shape, runs: int) -> tuple[list[Comparison], list[Part]]:
             differences[found] += 1
             if found == "not explained":
                 say(f"question {number}: Nova {fits}, devicevm {placed}: {question}")
-    rows = (("fit", ours.fit, theirs.fit, AGAINST, TARGET), ("fit and book", ours.book, theirs.book, BOOKING, TARGET))
+    rows = (("fit", ours.fit, theirs.fit, FITTING, TARGET), ("fit and book", ours.book, theirs.book, BOOKING, TARGET))
     compared = [
         Comparison(f"{what}: {shape.name}", "us", Series(tuple(mine)), Series(tuple(nova_s)), against, target)
         for what, mine, nova_s, against, target in (*rows, ("a whole plan", ours.plan, theirs.book, BOOKING, 0.0))
@@ -409,89 +331,6 @@ def _microseconds(side: Callable[[], object], undo: Callable[[], object] = lambd
         taken.append(time.perf_counter() - begun)
         undo()
     return statistics.median(taken) * 1e6
-
-
-def _fleet() -> list[Comparison]:
-    """Microseconds a device VM when many are placed on many hosts, several times each, in turns."""
-    draw = Random(SEED)  # noqa: S311
-    hosts = tuple(make_host(f"host-{number:03}", 2, 8, 2, 64 * GIB) for number in range(FLEET_HOSTS))
-    asked = [(draw.choice((1, 1, 2)), 32 * MIB * draw.choice((4, 8, 16))) for _ in range(FLEET_VMS)]
-    topology = _fleet_topology(asked)
-    placing, plans, theirs = [], [], []
-    for _ in range(REPEAT):
-        with _collector_at_rest():
-            placing.append(_our_placing(topology, hosts) / FLEET_VMS * 1e6)
-            theirs.append(_nova_fleet(hosts, asked) / FLEET_VMS * 1e6)
-        begun = time.perf_counter()
-        plan = make_plan(topology, hosts, (), Intent(OWNER))
-        plans.append((time.perf_counter() - begun) / FLEET_VMS * 1e6)
-        if plan.unplaced:
-            raise AssertionError(f"the fleet has room for all: {plan.unplaced[0]}")
-    where = f"one of {FLEET_VMS} device VMs on {FLEET_HOSTS} hosts"
-    return [
-        Comparison(f"{what}: {where}", "us", Series(tuple(mine)), Series(tuple(theirs)), BOOKING, TARGET)
-        for what, mine in (("placing alone", placing), ("a whole plan", plans))
-    ]
-
-
-@contextmanager
-def _collector_at_rest() -> Iterator[None]:
-    """Python's collector of circles kept from running, as `make_plan` does."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-def _fleet_topology(asked: list[tuple[int, int]]) -> Topology:
-    """A client with one device for each of these, CPUs and memory of its device VM."""
-    classes = {one: make_class(f"c-{one[0]}-{one[1] // MIB}", _fleet_request(one[0]), one[1], 0) for one in set(asked)}
-    clients = tuple(
-        Client(
-            f"client-{number:04}", ClientVM(0, 0, Boot(guest_image="client")), (Device("device", classes[one].name),)
-        )
-        for number, one in enumerate(asked)
-    )
-    return Topology(clients, classes=tuple(classes.values()))
-
-
-def _our_placing(topology: Topology, hosts: tuple[Host, ...]) -> float:
-    """Seconds of the arrangement alone, from the device VMs that there are to be to where each one is booked."""
-    wants = wants_of(topology)
-    classes = {one.name: one.resources for one in topology.classes}
-    units = group(wants, (), {}, frozenset(), lambda name: True, True, classes)
-    components = components_of(topology.clients, units)
-    placement = Placement(hosts, {}, OWNER, {})
-    by_client = {want.client.name: [want] for want in wants}
-    begun = time.perf_counter()
-    arranged = arrange(placement, components, by_client)
-    taken = time.perf_counter() - begun
-    if arranged.refused or len(arranged.placed) != len(components):
-        raise AssertionError("the fleet has room for all")
-    return taken
-
-
-def _fleet_request(count: int) -> tuple[tuple[ResourceRequest, ...], ...]:
-    return ((ResourceRequest("thread", count, True, {"numaNode": "one"}),),)
-
-
-def _nova_fleet(hosts: tuple[Host, ...], asked: list[tuple[int, int]]) -> float:
-    """Seconds of Nova's calls for each instance on the first host that has room, what is booked included."""
-    places = [nova_host(host, HostPolicy(host.name)) for host in hosts]
-    total = 0.0
-    for count, memory in asked:
-        instance = nova_instance(count, "prefer", memory, False)
-        begun = time.perf_counter()
-        for number, place in enumerate(places):
-            if fitted := nova_answer(place, instance):
-                places[number] = nova().hardware.numa_usage_from_instance_numa(place, fitted)
-                break
-        else:
-            raise AssertionError("the fleet has room for all")
-        total += time.perf_counter() - begun
-    return total
 
 
 def _single(value: float) -> Series:

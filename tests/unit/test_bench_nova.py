@@ -11,18 +11,8 @@ from devicevm.manifest.topology import HostPolicy
 pytest.importorskip("nova", reason="OpenStack Nova is not installed: pip install 'devicevm[bench]'")
 
 from bench.fleets import GIB, MIB, make_host
-from bench.nova_peer import (
-    PAGE,
-    OurHost,
-    Question,
-    agree,
-    cause,
-    nova_answer,
-    nova_book,
-    nova_host,
-    nova_question,
-    our_topology,
-)
+from bench.nova_objects import PAGE, nova_answer, nova_book, nova_host
+from bench.nova_peer import OurHost, Question, agree, cause, nova_question, our_topology
 
 ANY = HostPolicy("h")
 
