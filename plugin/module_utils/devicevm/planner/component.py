@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ..manifest.topology import Client
 from .grouping import Unit
+from .resources import CPU_KINDS
 
 
 @dataclass
@@ -22,7 +23,7 @@ class Component:
         """What it is called in reasons: its first client."""
         return self.clients[0].name if self.clients else self.units[0].name
 
-    @property
+    @cached_property
     def told(self) -> list[tuple[str, str]]:
         """Who is to be on which host, by declaration."""
         found = [(client.name, client.host) for client in self.clients]
@@ -46,6 +47,11 @@ class Component:
         """The device VM of each of its devices, by `client.device`."""
         return {want.id: unit.name for unit in self.units for want in unit.wants}
 
+    @cached_property
+    def greedy_first(self) -> list[Unit]:
+        """Its device VMs, those first that may want processors or blocks to themselves."""
+        return sorted(self.units, key=lambda unit: (not _asks_alone(unit), unit.name))
+
     @property
     def signature(self) -> Hashable:
         """Equal for components that a host takes or refuses alike, all else being equal."""
@@ -55,8 +61,8 @@ class Component:
     def demands(self) -> list[Hashable]:
         """What it asks as a whole, and what each part asks: a host that refuses a part refuses the whole."""
         units, clients = list(map(unit_demand, self.units)), list(map(client_demand, self.clients))
-        declared = tuple(id(unit.declared) for unit in self.units)
-        places = tuple((client.trust_domain, client.host, tuple(client.host_labels.items())) for client in self.clients)
+        declared = tuple([id(unit.declared) for unit in self.units])
+        places = tuple([(one.trust_domain, one.host, tuple(one.host_labels.items())) for one in self.clients])
         return [(*units, *clients, declared, places), *units, *clients]
 
 
@@ -73,7 +79,7 @@ def unit_demand(unit: Unit) -> Hashable:
     """Equal for units that a host takes or refuses alike."""
     # Classes and declarations are the topology's: one object each for as long as a plan is made.
     memory = unit.declared.memory if unit.declared else 0
-    trusts = frozenset(want.client.trust_domain for want in unit.wants)
+    trusts = frozenset([want.client.trust_domain for want in unit.wants])
     return "unit", id(unit.resources), memory, unit.memory_needed, unit.size, unit.image, trusts
 
 
@@ -106,3 +112,11 @@ def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Compon
         if names:
             found[find(names[0])].units.append(unit)
     return [found[name] for name in sorted(found)]
+
+
+def _asks_alone(unit: Unit) -> bool:
+    return any(
+        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
+        for alternative in unit.resources
+        for request in alternative
+    )

@@ -44,7 +44,7 @@ class Pack:
 
     def hosts(self, demands: Iterable[Hashable]) -> Iterator[str]:
         asked = list(demands)
-        start = max((self._first.get(demand, 0) for demand in asked), default=0)
+        start = max([self._first.get(demand, 0) for demand in asked], default=0)
         full = [self._full[demand] for demand in asked if demand in self._full]
         for name in islice(self._names, start, None):
             if not any(name in some for some in full):

@@ -27,7 +27,7 @@ from .layout import Pick, fit_client
 from .order import HostOrder, order_of
 from .placed import Placed, Seat, passing
 from .requests import Want
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources import Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
@@ -311,9 +311,7 @@ class Trial:
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
-        greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
-        if self.picks:
-            greedy_first = [pick.unit for pick in self.picks]
+        greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
         pinned = [client for client in component.clients if client.vm.cpus]
 
         def clients(some: list[Client]) -> list[str]:
@@ -461,11 +459,3 @@ def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
 
 def _said(text: str) -> Callable[[], str]:
     return lambda: text
-
-
-def _asks_alone(unit: Unit) -> bool:
-    return any(
-        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
-        for alternative in unit.resources
-        for request in alternative
-    )
