@@ -19,10 +19,10 @@ from devicevm.planner.requests import wants_of
 
 from .fleets import GIB, MIB, make_class, make_host
 from .measuring import Comparison, Series
-from .nova_objects import BOOKING, REPEAT, SEED, TARGET, nova, nova_answer, nova_host, nova_instance
+from .nova_objects import BOOKING, SEED, TARGET, nova, nova_answer, nova_host, nova_instance
 from .stage import OWNER
 
-FLEET_HOSTS, FLEET_VMS = 50, 500
+FLEET_HOSTS, FLEET_VMS, FLEET_RUNS = 50, 500, 15
 
 
 def fleet() -> list[Comparison]:
@@ -32,7 +32,7 @@ def fleet() -> list[Comparison]:
     asked = [(draw.choice((1, 1, 2)), 32 * MIB * draw.choice((4, 8, 16))) for _ in range(FLEET_VMS)]
     topology = _fleet_topology(asked)
     placing, plans, theirs = [], [], []
-    for _ in range(REPEAT):
+    for _ in range(FLEET_RUNS):
         with _collector_at_rest():
             placing.append(_our_placing(topology, hosts) / FLEET_VMS * 1e6)
             theirs.append(_nova_fleet(hosts, asked) / FLEET_VMS * 1e6)

@@ -23,19 +23,19 @@ class Component:
         """What it is called in reasons: its first client."""
         return self.clients[0].name if self.clients else self.units[0].name
 
-    @cached_property
+    @property
     def told(self) -> list[tuple[str, str]]:
         """Who is to be on which host, by declaration."""
-        found = [(client.name, client.host) for client in self.clients]
-        found += [(unit.name, unit.declared.host) for unit in self.units if unit.declared]
-        return sorted({(name, host) for name, host in found if host})
+        found = [(client.name, client.host) for client in self.clients if client.host]
+        found += [(unit.name, unit.declared.host) for unit in self.units if unit.declared and unit.declared.host]
+        return sorted(set(found)) if found else []
 
     @property
     def host_labels(self) -> list[tuple[str, str]]:
         """The labels that its host must have."""
-        found = [client.host_labels for client in self.clients]
+        found = [client.host_labels for client in self.clients if client.host_labels]
         found += [unit.declared.host_labels for unit in self.units if unit.declared]
-        return sorted({label for labels in found for label in labels.items()})
+        return sorted({label for labels in found for label in labels.items()}) if found else []
 
     @property
     def trust_domains(self) -> set[str]:

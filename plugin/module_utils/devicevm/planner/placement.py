@@ -182,8 +182,9 @@ class Placement:
         )
 
     def _fixed(self, component: Component) -> list[str]:
-        homes = {spec.host for spec in self._there(component)}
-        return sorted(homes) or [host for name, host in component.told]
+        if there := self._there(component):
+            return sorted({spec.host for spec in there})
+        return [host for name, host in component.told]
 
     def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
         """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
