@@ -415,16 +415,13 @@ class Trial:
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
             self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
-        specify = partial(self._specify_client, client, component, wants.get(client.name, []), placement)
+        owner, there = self.placement.owner, self.placement.observed.get(client.name)
+        # Not of `self`: a place that knew its trial would be a circle, which nobody collects (planner.py).
+        specify = partial(
+            _specify_client, client, wants.get(client.name, []), component, self.host, owner, placement, there
+        )
         self.placed.seats.append(Seat(client.name, placement, specify))
         return []
-
-    def _specify_client(
-        self, client: Client, component: Component, wants: list[Want], placement: CpuPlacement
-    ) -> DomainSpec:
-        spec = specify_client(client, wants, component.homes, self.host, self.placement.owner, placement)
-        there = self.placement.observed.get(client.name)
-        return there if there is not None and there == spec else spec
 
     def done(self) -> Placed:
         """What came of it. Which domains may run on processors that are dedicated now is as it is now."""
@@ -445,6 +442,19 @@ def _has_room(book: Book, unit: Unit) -> bool:
     book.parting.asks(unit.name)
     memory = unit_memory(unit)
     return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
+
+
+def _specify_client(
+    client: Client,
+    wants: list[Want],
+    component: Component,
+    host: Host,
+    owner: str,
+    placement: CpuPlacement,
+    there: DomainSpec | None,
+) -> DomainSpec:
+    spec = specify_client(client, wants, component.homes, host, owner, placement)
+    return there if there is not None and there == spec else spec
 
 
 def _why_taken(refused: tuple[str, ...], alternative: Alternative, footing: Footing) -> tuple[str, ...]:
