@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pytest
@@ -9,7 +10,7 @@ from devicevm.domain import Channel, Emulator
 from devicevm.errors import DevicevmError
 from devicevm.manifest.topology import Store
 from devicevm.vmm.libvirt.device_vm_xml import DISKS, backing_disk
-from devicevm.vmm.libvirt.hotplug import missing
+from devicevm.vmm.libvirt.hotplug import missing, present
 
 DISK = (
     "<disk type='file' device='disk'><target dev='{}' bus='scsi'/><serial>{}</serial>"
@@ -55,7 +56,23 @@ def test_a_disk_that_is_there_is_not_attached_again() -> None:
     assert [device.tag for device in missing(live, emulator("mine"))] == ["channel"]
 
 
+def test_a_copy_has_two_disks_each_with_a_target_of_its_own() -> None:
+    """Of which the one that is there already, when an apply before this one died in between, stays."""
+    copy = replace(emulator("new"), base=Store("file", 0, path="/golden", read_only=True))
+    live = f"<domain><devices>{DISK.format('sda', 'new', 0, 0)}{DISK.format('sdb', 'other', 1, 0)}</devices></domain>"
+    for text, serials, targets in ((live, ["new.base"], ["2"]), ("<domain/>", ["new", "new.base"], ["0", "1"])):
+        disks = [device for device in missing(ElementTree.fromstring(text), copy) if device.tag == "disk"]
+        assert [disk.findtext("serial") for disk in disks] == serials
+        assert [disk.find("address").get("target") for disk in disks] == targets  # type: ignore[union-attr]
+        assert [disk.find("readonly") is not None for disk in disks] == [serial == "new.base" for serial in serials]
+    held = (
+        f"<domain><devices>{DISK.format('sda', 'new', 0, 0)}{DISK.format('sdb', 'new.base', 1, 0)}</devices></domain>"
+    )
+    assert [device.findtext("serial") for device in present(ElementTree.fromstring(held), copy)] == ["new", "new.base"]
+
+
 def test_the_bus_has_an_end() -> None:
-    assert backing_disk(emulator("x"), DISKS - 1).find(f"address[@target='{DISKS - 1}']") is not None
+    store = Store("file", 1, path="/x")
+    assert backing_disk("web.data", "x", store, DISKS - 1).find(f"address[@target='{DISKS - 1}']") is not None
     with pytest.raises(DevicevmError, match=f"web.data is disk number {DISKS + 1}, a device VM has room for {DISKS}"):
-        backing_disk(emulator("x"), DISKS)
+        backing_disk("web.data", "x", store, DISKS)

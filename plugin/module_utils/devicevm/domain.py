@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from .manifest.template import base_serial
 from .manifest.topology import Boot, Store
 
 
@@ -29,6 +30,18 @@ class Channel:
     kind: str
     address: str
     port: str
+
+
+@dataclass(frozen=True)
+class Secret:
+    """What an emulator alone may know. `name` is what the device VM calls it, `path` the user's file on the host.
+
+    `address` is a copy for the device VM's VMM, which is there only while that starts.
+    """
+
+    name: str
+    path: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -55,11 +68,22 @@ class Emulator:
     size: int = 0
     memory: int = 0
     """Bytes of the device VM's memory that this device accounts for."""
+    base: Store | None = None
+    """What the content is a copy of: a second disk, which nobody writes."""
+    secrets: tuple[Secret, ...] = ()
+    faulty: bool = False
+    """It fails on purpose: that it does not answer is no reason to wait."""
 
     @property
     def id(self) -> str:
         """`client.device`, unique in an owner and readable in the guest's port names."""
         return f"{self.client}.{self.name}"
+
+    @property
+    def disks(self) -> tuple[tuple[str, Store], ...]:
+        """Serial numbers of the disks of the host that it has, and what is on them."""
+        own = ((self.serial, self.store),) if self.store else ()
+        return (*own, (base_serial(self.serial), self.base)) if self.base else own
 
 
 @dataclass(frozen=True)
@@ -74,6 +98,8 @@ class Attachment:
     index: int
     """Position among the client's devices: fixes target names and boot order."""
     read_only: bool = False
+    faulty: bool = False
+    """What it answers goes to the guest, errors as well."""
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from ..domain import DomainSpec, Role
+from ..domain import DomainSpec, Emulator, Role
 from ..errors import DevicevmError
 from ..guest.boot_config import device_config
 from ..guest.control import Control
@@ -15,6 +17,7 @@ from ..inventory.supports import GUESTS
 from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
+from ..vmm.secrets import read_secret
 from .ready import wait_ready
 
 
@@ -123,13 +126,15 @@ def _start_device_vm(context: Context, step: Step) -> None:
 
 def _rejoin(context: Context, device_vm: DomainSpec) -> None:
     """Let those clients go on that a device VM was away from, and that do not come back by themselves."""
-    disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd"]
+    # Who is to see errors is not waited for, and may answer with nothing else.
+    disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd" and not emulator.faulty]
     for name in sorted({emulator.client for emulator in disks}):
         context.driver.rejoin(name, tuple(emulator.channel.address for emulator in disks if emulator.client == name))
 
 
 def _resume(context: Context, step: Step) -> None:
-    addresses = tuple(attachment.channel.address for attachment in context.wanted(step).attachments)
+    attachments = context.wanted(step).attachments
+    addresses = tuple(attachment.channel.address for attachment in attachments if not attachment.faulty)
     context.driver.rejoin(step.name, addresses)
 
 
@@ -198,7 +203,13 @@ def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpe
             context.driver.detach_emulator(new.name, emulator)
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
-            control.add(device_config(emulator))
+            control.add(_with_secrets(device_config(emulator), emulator))
+
+
+def _with_secrets(config: dict[str, Any], emulator: Emulator) -> dict[str, Any]:
+    """A device that is added to a running device VM brings its secrets along: its VMM reads them at its start only."""
+    found = {secret.name: base64.b64encode(read_secret(secret.path)).decode("ascii") for secret in emulator.secrets}
+    return {**config, "secrets": found} if found else config
 
 
 def _create_store(context: Context, step: Step) -> None:

@@ -21,6 +21,7 @@ from .check import check_plan, check_version
 from .executor import execute
 from .outcome import Outcome
 from .progress import Progress
+from .references import refuse_missing
 
 DEFAULT_TIMEOUT = 60.0
 _NOTHING = Topology()
@@ -86,6 +87,8 @@ def carry_out(plan: Plan, driver: Driver, host: Host, options: Options, progress
     """Apply a plan that was just made, or that `refuse_stale` has let pass."""
     if not options.allow_unplaced:
         refuse_unplaced(plan)
+    if GUESTS in host.vmm.supports:
+        refuse_missing(plan)
     boots = options.boots or max(2, len(host.cpus) or os.cpu_count() or 2)
     context = make_context(plan, driver, host.vmm.supports, options.timeout)
     return execute(context, max(1, options.parallel), boots, progress)

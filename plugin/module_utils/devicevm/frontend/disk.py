@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from ..domain import Attachment
 from .frontend import Frontend, alias, serial_number
+
+NVME_PATIENCE = 60
+"""Seconds that a request to an NVMe disk waits for its device VM to come back, before the guest hears that it failed."""
 
 
 def letters(number: int) -> str:
@@ -19,12 +23,13 @@ def letters(number: int) -> str:
     return text
 
 
-def _disk(bus: str, prefix: str, attachment: Attachment, number: int) -> list[Element]:
-    disk = Element("disk", {"type": "network", "device": "disk"})
+def _disk(bus: str, prefix: str, attachment: Attachment, number: int, *, device: str = "disk") -> list[Element]:
+    disk = Element("disk", {"type": "network", "device": device})
     # cache=none: no copy in the host's page cache, and every flush of the guest reaches the emulator.
     # A request that fails, because the device VM has gone, is kept, and the client is paused by its VMM: what was not
     # acknowledged is asked again when it goes on (Driver.resume), and the guest never hears of it.
-    policy = {"error_policy": "stop", "rerror_policy": "stop"}
+    kept = "report" if attachment.faulty else "stop"
+    policy = {"error_policy": kept, "rerror_policy": kept}
     SubElement(disk, "driver", {"name": "qemu", "type": "raw", "cache": "none", **policy})
     source = SubElement(disk, "source", {"protocol": "nbd"})
     SubElement(source, "host", {"transport": "unix", "socket": attachment.channel.address})
@@ -36,6 +41,29 @@ def _disk(bus: str, prefix: str, attachment: Attachment, number: int) -> list[El
     return [disk]
 
 
+def _nothing(attachment: Attachment, number: int) -> list[Element]:
+    """libvirt has no words for it."""
+    return []
+
+
+def _nvme(attachment: Attachment, number: int, boots: bool) -> list[tuple[str, dict[str, Any]]]:
+    """libvirt's own NVMe disks are the host's, given whole. QEMU's emulated one has no policy for errors, so that its
+    NBD client waits instead."""
+    node = f"nvme-{number}"
+    backend = {
+        "driver": "nbd",
+        "node-name": node,
+        "server": {"type": "unix", "path": attachment.channel.address},
+        "cache": {"direct": True, "no-flush": False},
+        "read-only": attachment.read_only,
+        "reconnect-delay": 0 if attachment.faulty else NVME_PATIENCE,
+        "discard": "unmap",
+    }
+    device = {"driver": "nvme", "id": f"ua-{attachment.name}", "drive": node, "serial": serial_number(attachment.name)}
+    return [("-blockdev", backend), ("-device", {**device, "bootindex": 1} if boots else device)]
+
+
+SCSI = (("scsi", "virtio-scsi"),)
 DISKS = (
     Frontend(
         name="virtio-blk",
@@ -53,7 +81,7 @@ DISKS = (
         reconnects=True,
         elements=partial(_disk, "scsi", "sd"),
         numbering="sd",
-        controllers=(("scsi", "virtio-scsi"),),
+        controllers=SCSI,
     ),
     Frontend(
         name="sata", protocol="nbd", live=False, reconnects=True, elements=partial(_disk, "sata", "sd"), numbering="sd"
@@ -66,5 +94,43 @@ DISKS = (
         elements=partial(_disk, "usb", "sd"),
         numbering="sd",
         controllers=(("usb", "qemu-xhci"),),
+    ),
+    Frontend(
+        name="nvme",
+        protocol="nbd",
+        live=False,
+        reconnects=False,
+        elements=_nothing,
+        arguments=_nvme,
+        numbering="nvme",
+    ),
+    Frontend(
+        name="ide",
+        protocol="nbd",
+        live=False,
+        reconnects=True,
+        elements=partial(_disk, "ide", "hd"),
+        numbering="hd",
+        last=3,
+        machine="pc",
+    ),
+    Frontend(
+        name="scsi-cdrom",
+        protocol="nbd",
+        live=True,
+        reconnects=True,
+        elements=partial(_disk, "scsi", "sd", device="cdrom"),
+        numbering="sd",
+        controllers=SCSI,
+        read_only=True,
+    ),
+    Frontend(
+        name="sata-cdrom",
+        protocol="nbd",
+        live=False,
+        reconnects=True,
+        elements=partial(_disk, "sata", "sd", device="cdrom"),
+        numbering="sd",
+        read_only=True,
     ),
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from ..domain import Attachment
@@ -22,6 +23,9 @@ class Frontend:
     (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
     `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted, as long as
     what was on the device is still there.
+    `arguments(attachment, number, boots)` are options of QEMU's for what libvirt has no words for, each with its value;
+    `boots`: the client boots from it. `machine`: it is only in this kind of machine (registry.MACHINES); `read_only`:
+    no guest can write to it.
     `controllers` are (type, model) pairs that the client needs once; `ports` is how many PCIe ports each takes.
     """
 
@@ -36,6 +40,9 @@ class Frontend:
     controllers: tuple[tuple[str, str], ...] = ()
     ports: int = 0
     channels: tuple[str, ...] = ("stream",)
+    arguments: Callable[[Attachment, int, bool], list[tuple[str, dict[str, Any]]]] | None = None
+    machine: str = ""
+    read_only: bool = False
 
 
 def alias(attachment: Attachment) -> Element:

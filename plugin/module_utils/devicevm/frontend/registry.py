@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from ..errors import DevicevmError
 from .disk import DISKS
 from .frontend import Frontend
@@ -9,6 +11,9 @@ from .rng import RNGS
 from .serial import SERIALS
 
 FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS)}
+
+MACHINES = {"pc": re.compile(r"pc|pc-i440fx-.*")}
+"""Kinds of machines, and which are of one, in QEMU's words."""
 
 
 def frontend_named(name: str) -> Frontend:

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..domain import Emulator
+from ..manifest.template import base_serial
 from ..record import canonical_json
 
 FW_CFG_NAME = "opt/org.devicevm/config"
+SECRET_NAME = "opt/org.devicevm/secret/"  # noqa: S105 - a name
+"""What the name of a secret's own item begins with."""
 CONTROL_PORT = "org.devicevm.control"
 
 
@@ -25,6 +28,11 @@ def device_config(emulator: Emulator) -> dict[str, Any]:
         config["backing"] = emulator.serial
     if emulator.serial and not emulator.store:
         config["backingSize"] = emulator.size
+    if emulator.base:
+        config["base"] = base_serial(emulator.serial)
+    if emulator.secrets:
+        # Their content is in items of fw_cfg beside this one.
+        config["secrets"] = {secret.name: None for secret in emulator.secrets}
     return config
 
 

@@ -12,7 +12,7 @@ from .declared import Declared
 from .document import Document
 from .parameters import complete, parameter_schema
 from .resources import alternatives_of, request_of
-from .storage import absolute, class_storage, store_of
+from .storage import absolute, base_of, class_storage, secrets_of, store_of
 from .topology import (
     DEFAULT_TRUST_DOMAIN,
     Boot,
@@ -62,6 +62,9 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
         channel=data.get("channel", ""),
         store=store,
         memory=in_memory,
+        base=base_of(storage, parameters, folder) if storage else None,
+        faulty=storage is not None and parameters.get(storage.faults) is not None,
+        secrets=secrets_of(class_.spec, parameters, folder),
     )
 
 
@@ -161,7 +164,7 @@ def _device_class(document: Document) -> DeviceClass:
         channels=tuple(dict.fromkeys(spec.get("channels", ("stream",)))),
         image=spec.get("image", "base"),
         program=build_program(spec["program"]),
-        memory=ClassMemory(base=parse_bytes(memory["base"]), per_device=parse_bytes(memory.get("perDevice", 0))),
+        memory=ClassMemory(base=parse_bytes(memory["base"]), per_device=memory.get("perDevice", 0)),
         resources=alternatives_of(spec.get("resources", ({"thread": {}},)), document.folder),
         parameters=parameter_schema(spec),
         storage=class_storage(spec),

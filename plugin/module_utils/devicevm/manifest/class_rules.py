@@ -13,9 +13,12 @@ from .declared import Declared
 from .document import Document, Place, shown
 from .parameters import names_of, parameter_schema, schema_problems
 from .resource_rules import brings_code
-from .storage import class_storage
-from .template import OWN_NAMES, is_name, names_in
+from .storage import class_storage, declared_at
+from .template import OWN_NAMES, choices, is_name, names_in
 from .wording import nearest
+
+_CONDITIONS = (("program", "ready"), ("image",), ("memory", "perDevice"))
+"""Where a class may have a condition that comes to one word."""
 
 
 def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
@@ -23,17 +26,19 @@ def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
     yield from _frontend_problems(document)
     yield from _channel_problems(document)
     spec = document.spec
-    image = spec.get("image", "base")
-    if image not in declared.names["Image"]:
-        yield document.problem(
-            ("spec", "image"), f"image {shown(image)} is unknown", nearest(image, declared.names_of("Image"))
-        )
+    for place, image in choices(spec.get("image", "base"), ("spec", "image")):
+        if image not in declared.names["Image"]:
+            yield document.problem(
+                place, f"image {shown(image)} is unknown", nearest(image, declared.names_of("Image"))
+            )
     problems = schema_problems(document)
     yield from problems
     if not problems:
         schema = parameter_schema(spec)
         yield from _template_problems(document, schema)
         yield from _storage_problems(document, schema)
+        for index, name in enumerate(spec.get("secrets", ())):
+            yield from _unknown_name(document, ("spec", "secrets", index), name, schema)
     yield from _expect_problems(document)
     yield from _command_problems(document)
 
@@ -93,8 +98,10 @@ def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[P
     for index, alternative in enumerate(document.spec.get("resources", ())):
         own = ("spec", "resources", index, "program", "command")
         uses += [((*own, *place), name) for place, name in names_in(alternative.get("program", {}).get("command", ()))]
-    if isinstance(program.get("ready"), dict):
-        uses.append((("spec", "program", "ready", "if"), program["ready"]["if"]))
+    for where in _CONDITIONS:
+        condition = declared_at(document.spec, ".".join(where))
+        if isinstance(condition, dict):
+            uses += [(("spec", *where, *at[1:]), name) for at, name in names_in([condition])]
     for place, name in uses:
         if not is_name(name):
             hint = "write ${parameter}, ${parameter.key} or ${parameter:bytes}; $${ for the characters ${"
@@ -127,8 +134,9 @@ def _storage_problems(document: Document, schema: dict[str, Any]) -> Iterator[Pr
     if storage is None:
         return
     known = names_of(schema)
-    for key, name in (("store", storage.store), ("size", storage.size), ("readOnly", storage.read_only)):
-        # A class may do without a store or without readOnly; a name that it gives must be there.
+    names = {"store": storage.store, "size": storage.size, "readOnly": storage.read_only}
+    for key, name in {**names, "base": storage.base, "faults": storage.faults}.items():
+        # A class may do without all but a size; a name that it gives must be there.
         if name not in known and (key in document.spec["storage"] or key == "size"):
             message = f"parameter {shown(name)} is not among the class's parameters"
             yield document.problem(("spec", "storage", key), message, nearest(name, known))

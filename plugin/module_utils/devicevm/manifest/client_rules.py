@@ -8,7 +8,7 @@ from typing import Any
 from .. import API_VERSION
 from ..channel.registry import CHANNELS
 from ..errors import DevicevmError, Problem
-from ..frontend.registry import FRONTENDS
+from ..frontend.registry import FRONTENDS, MACHINES
 from ..inventory.document import parse_document
 from ..quantity import format_bytes, parse_bytes
 from .build import build_device, build_program
@@ -17,8 +17,9 @@ from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
-from .storage import class_storage, relative_finding, storage_findings
+from .storage import class_storage, file_findings, relative_finding, storage_findings
 from .template import expand, template_values
+from .topology import ClientVM
 from .wording import nearest
 
 MIN_MEMORY = 2**20
@@ -127,10 +128,15 @@ def _device_problems(document: Document, place: Place, device: dict[str, Any], d
     below: Place = (*place, "parameters") if "parameters" in device else place
     problems = parameter_problems(schema, name, parameters, document, below)
     storage = class_storage(class_.spec)
-    if storage and not problems:
-        findings = storage_findings(storage, parameters, document.folder)
+    if not problems:
+        findings = list(file_findings(class_.spec, parameters, document.folder))
+        if storage:
+            findings += storage_findings(storage, parameters, document.folder)
         problems = [document.problem((*below, *at), message, hint) for at, message, hint in findings]
-    yield from problems or _command_problems(document, below, device, class_)
+    yield from problems or [
+        *_frontend_problems(document, place, device, class_),
+        *_command_problems(document, below, device, class_),
+    ]
 
 
 def _choice_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
@@ -144,6 +150,22 @@ def _choice_problems(document: Document, place: Place, device: dict[str, Any], c
         else:
             message = f"class {class_.name} offers no {what} {name}"
             yield document.problem((*place, key), message, f"it offers {', '.join(offered)}")
+
+
+def _frontend_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
+    """What a front end asks of its machine and of its device."""
+    frontend = FRONTENDS.get(frontend_of(device, class_.spec))
+    if frontend is None:
+        return
+    here = (*place, "frontend") if "frontend" in device else place
+    machine = document.spec["vm"].get("machine", ClientVM.machine)
+    if frontend.machine and not MACHINES[frontend.machine].fullmatch(machine):
+        message = f"machine {machine} has no {frontend.name}"
+        yield document.problem(here, message, f"set spec.vm.machine to {frontend.machine}, or take another front end")
+    store = build_device(device, class_, document.folder).store
+    if frontend.read_only and not (store and store.read_only):
+        message = f"nobody can write to {frontend.name}"
+        yield document.problem(here, message, "set readOnly, or take another front end")
 
 
 def _command_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:

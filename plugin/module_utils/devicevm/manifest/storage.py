@@ -31,6 +31,8 @@ def class_storage(spec: Mapping[str, Any]) -> ClassStorage | None:
         store=names.get("store", usual.store),
         size=names.get("size", usual.size),
         read_only=names.get("readOnly", usual.read_only),
+        base=names.get("base", usual.base),
+        faults=names.get("faults", usual.faults),
     )
 
 
@@ -55,6 +57,39 @@ def store_of(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | 
     )
 
 
+def base_of(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | None) -> Store | None:
+    """The file that checked parameters declare the content to be a copy of, or None."""
+    declared = parameters.get(names.base)
+    return Store("file", 0, absolute(declared["file"], folder), read_only=True) if declared else None
+
+
+def secrets_of(spec: Mapping[str, Any], parameters: Mapping[str, Any], folder: Path | None) -> dict[str, str]:
+    """The files with secrets that checked parameters of a class name, by the parameters' names."""
+    found = {name: declared_at(parameters, name) for name in spec.get("secrets", ())}
+    return {name: absolute(declared["file"], folder) for name, declared in found.items() if declared}
+
+
+def declared_at(data: Mapping[str, Any], name: str) -> Any:
+    """What a mapping has by that name, such as `encryption.key`; None when there is nothing."""
+    found: Any = data
+    for part in name.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
+
+
+def file_findings(spec: Mapping[str, Any], parameters: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
+    """What is wrong with the files that parameters name beside a store: a base, and secrets."""
+    storage = class_storage(spec)
+    for name in (*((storage.base,) if storage else ()), *spec.get("secrets", ())):
+        declared, place = declared_at(parameters, name), tuple(name.split("."))
+        if declared is None:
+            continue
+        if not isinstance(declared, Mapping) or not isinstance(declared.get("file"), str) or not declared["file"]:
+            yield place, "a file is {file: PATH}", ""
+        else:
+            yield from relative_finding((*place, "file"), declared["file"], folder)
+
+
 def storage_findings(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
     """What is wrong with the storage that parameters declare, whatever the class's own schema lets pass."""
     declared = parameters.get(names.store)
@@ -62,6 +97,9 @@ def storage_findings(names: ClassStorage, parameters: Mapping[str, Any], folder:
         yield from _store_findings((names.store,), declared, folder)
     yield from _size_findings(names, parameters)
     read_only = parameters.get(names.read_only, False)
+    if read_only and parameters.get(names.base) is not None:
+        why = "a copy that nobody can write to is what it is a copy of"
+        yield (names.read_only,), why, f"give that file as the {names.store}, without a {names.base}"
     if not isinstance(read_only, bool):
         yield (names.read_only,), f"true or false expected, {shown(read_only)} found", ""
     elif read_only and declared is None:

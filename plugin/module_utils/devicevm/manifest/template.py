@@ -1,8 +1,8 @@
 """Command templates: how a device's parameters become its program's command line (docs/classes.md).
 
 An item is a string with `${name}`, `${name.key}` or `${name:bytes}` in it (`$${` stands for `${`), or a
-condition `{"if": name, "equals": value, "then": [...], "else": [...]}`. An item that is nothing but
-`${name}` of a list becomes all of the list's items. No shell ever sees the result.
+condition `{"if": name, "equals": value, "then": [...], "else": [...]}`, of one name or of any in a list. An item
+that is nothing but `${name}` of a list becomes all of the list's items. No shell ever sees the result.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from typing import Any
 
 from ..errors import DevicevmError
 from ..quantity import parse_bytes
+from ..record import digest
 from .document import Place
 from .topology import Device
 
 BACKING_DIR = "/dev/backing"
 """Where a device VM finds its backing disks, by serial number."""
 
-OWN_NAMES = ("backing", "device", "sizeBytes")
+SECRET_DIR = "/run/secrets"  # noqa: S105 - a folder
+"""Where a device VM finds what its emulators alone may know, by name."""
+
+OWN_NAMES = ("backing", "baseDisk", "device", "sizeBytes")
 """What every template can use besides the parameters of its class."""
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
@@ -31,15 +35,39 @@ def template_values(device: Device, serial: str = "") -> dict[str, Any]:
     """What the template of a device's class can refer to.
 
     The device's parameters, `device` (its name), `sizeBytes` (of a disk, when it was given) and, with the
-    `serial` number of its backing disk, `backing`: that disk's path in the device VM.
+    `serial` number of its backing disk, `backing`: that disk's path in the device VM. `baseDisk` is the path of what
+    it is a copy of. A parameter that names a secret is the path of the secret there.
     """
     values = dict(device.parameters, device=device.name)
+    for name in device.secrets:
+        _replace(values, name.split("."), f"{SECRET_DIR}/{secret_name(serial, name)}")
     size = device.store.size if device.store else device.memory
     if size:
         values["sizeBytes"] = size
     if serial:
         values["backing"] = f"{BACKING_DIR}/{serial}"
+    if device.base:
+        values["baseDisk"] = f"{BACKING_DIR}/{base_serial(serial)}"
     return values
+
+
+def base_serial(serial: str) -> str:
+    """The serial number of the disk that a device's own is a copy of; a SCSI disk takes 20 bytes."""
+    return f"{serial}.base"
+
+
+def secret_name(serial: str, parameter: str) -> str:
+    """What a device VM calls the secret that a parameter of the device with that serial number names."""
+    return digest([serial, parameter], 16)
+
+
+def _replace(values: dict[str, Any], path: list[str], value: str) -> None:
+    first, *rest = path
+    if rest:
+        values[first] = dict(values[first])
+        _replace(values[first], rest, value)
+    else:
+        values[first] = value
 
 
 def expand(command: Iterable[Any], values: Mapping[str, Any]) -> tuple[str, ...]:
@@ -48,6 +76,20 @@ def expand(command: Iterable[Any], values: Mapping[str, Any]) -> tuple[str, ...]
     if all(isinstance(item, str) and "$" not in item for item in items):
         return items
     return tuple(argument for item in items for argument in _expand_item(item, values))
+
+
+def chosen(template: Any, values: Mapping[str, Any]) -> str:
+    """The one word that a template comes to."""
+    (word,) = expand((template,), values)
+    return word
+
+
+def choices(template: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Every word that a template of one word can come to, with its place."""
+    if not isinstance(template, Mapping):
+        yield place, template
+        return
+    yield from (((*place, branch), template[branch]) for branch in ("then", "else"))
 
 
 def names_in(command: Iterable[Any]) -> Iterator[tuple[Place, str]]:
@@ -59,7 +101,7 @@ def names_in(command: Iterable[Any]) -> Iterator[tuple[Place, str]]:
         if isinstance(item, str):
             yield from (((index,), name) for name in _names_in_text(item))
             continue
-        yield (index, "if"), item["if"]
+        yield from (((index, "if"), name) for name in _asked(item))
         for branch in ("then", "else"):
             below = item.get(branch, [])
             for place, name in names_in(_branch(below)):
@@ -91,13 +133,19 @@ def _branch(items: Any) -> Iterable[Any]:
     return [items] if isinstance(items, str) else items
 
 
+def _asked(condition: Mapping[str, Any]) -> list[str]:
+    """The names that a condition asks for."""
+    asked = condition["if"]
+    return [asked] if isinstance(asked, str) else list(asked)
+
+
 def _holds(condition: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    value = _look_up(condition["if"], values)
+    found = [_look_up(name, values) for name in _asked(condition)]
     if "equals" in condition:
         wanted = condition["equals"]
         # For Python True == 1; for whoever wrote the class it is not.
-        return isinstance(value, bool) == isinstance(wanted, bool) and bool(value == wanted)
-    return value is not _MISSING and value is not None and value is not False
+        return any(isinstance(value, bool) == isinstance(wanted, bool) and value == wanted for value in found)
+    return any(value is not _MISSING and value is not None and value is not False for value in found)
 
 
 def _expand_text(text: str, values: Mapping[str, Any]) -> tuple[str, ...]:

@@ -57,33 +57,38 @@ class Program:
 
 @dataclass(frozen=True)
 class ClassMemory:
-    """Bytes of device VM memory a class needs: once per device VM, and for each device."""
+    """Memory of device VMs that a class needs: bytes once per device VM, and a size for each device, which may be a
+    condition that comes to one."""
 
     base: int
-    per_device: int = 0
+    per_device: Any = 0
 
 
 @dataclass(frozen=True)
 class ClassStorage:
     """Which parameters of a class declare backing storage.
 
-    Without a store the device's `size` bytes live in the device VM's memory.
+    Without a store the device's `size` bytes live in the device VM's memory. `base` declares what the content is a copy
+    of, and `faults` that the device is to fail, and its client to see it.
     """
 
     store: str = "store"
     size: str = "size"
     read_only: str = "readOnly"
+    base: str = "base"
+    faults: str = "faults"
 
 
 @dataclass(frozen=True)
 class DeviceClass:
-    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd or bytes."""
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd or bytes. `image` is a name,
+    or a condition that comes to one."""
 
     name: str
     protocol: str
     frontends: tuple[str, ...]
     channels: tuple[str, ...]
-    image: str
+    image: Any
     program: Program
     memory: ClassMemory
     resources: tuple[tuple[ResourceRequest, ...], ...]
@@ -120,6 +125,12 @@ class Device:
     store: Store | None = None
     memory: int = 0
     """Bytes of the device VM's memory that the device's own content takes (an ephemeral disk)."""
+    base: Store | None = None
+    """What the content is a copy of, as long as nothing was written: read only."""
+    faulty: bool = False
+    """It is to fail: its client's VMM hands errors on to the guest, instead of waiting for better times."""
+    secrets: dict[str, str] = field(default_factory=dict)
+    """The files on the host whose content the emulator alone may know, by the parameters that name them."""
 
 
 @dataclass(frozen=True)

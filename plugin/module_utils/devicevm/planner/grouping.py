@@ -46,7 +46,7 @@ class Unit:
     @property
     def image(self) -> str:
         """The image's name; every device of a unit asks for the same. Empty when nothing new is asked."""
-        return self.wants[0].class_.image if self.wants else ""
+        return self.wants[0].image if self.wants else ""
 
     @property
     def size(self) -> int:
@@ -210,7 +210,7 @@ def _fits(unit: Unit, want: Want, group: Group) -> bool:
     if not unit.wants:
         return True
     chosen = bool(group.declared and group.declared.resources)
-    return unit.image == want.class_.image and (chosen or unit.resources == want.class_.resources)
+    return unit.image == want.image and (chosen or unit.resources == want.class_.resources)
 
 
 def _most_devices(group: Group, want: Want) -> int:

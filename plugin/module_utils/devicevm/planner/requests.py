@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..domain import Channel, Emulator
-from ..manifest.template import expand, template_values
+from ..domain import Channel, Emulator, Secret
+from ..manifest.template import chosen, expand, secret_name, template_values
 from ..manifest.topology import Client, Device, DeviceClass, Topology
+from ..quantity import parse_bytes
 from . import naming
 from .code import Code
 
@@ -28,7 +29,14 @@ class Want:
     @property
     def memory(self) -> int:
         """Bytes of device VM memory that this device accounts for."""
-        return self.class_.memory.per_device + self.device.memory
+        own = self.class_.memory.per_device
+        return parse_bytes(chosen(own, self.device.parameters) if isinstance(own, dict) else own) + self.device.memory
+
+    @property
+    def image(self) -> str:
+        """The name of the image that its device VM boots."""
+        image = self.class_.image
+        return chosen(image, self.device.parameters) if isinstance(image, dict) else str(image)
 
     @property
     def frontend(self) -> str:
@@ -63,7 +71,7 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
     store = code.design or device.store
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
     backed = store is not None or device.memory > 0
-    serial = naming.backing_serial(owner, want.client.name, device.name) if backed else ""
+    serial = naming.backing_serial(owner, want.client.name, device.name) if backed or device.secrets else ""
     values = template_values(device, serial)
     (ready,) = expand((program.ready,), values)
     return Emulator(
@@ -78,7 +86,14 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         ask=program.ask,
         on_exit=program.on_exit,
         store=store,
-        serial=serial,
+        serial=serial if backed else "",
         size=store.size if store else device.memory,
         memory=want.memory,
+        base=device.base,
+        faulty=device.faulty,
+        secrets=tuple(
+            Secret(name, path, f"{runtime_dir}/{name}.secret")
+            for parameter, path in sorted(device.secrets.items())
+            for name in (secret_name(serial, parameter),)
+        ),
     )

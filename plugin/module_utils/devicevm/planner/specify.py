@@ -108,6 +108,7 @@ def specify_client(
                 device_vm=homes[want.id],
                 index=want.index,
                 read_only=bool(want.device.store and want.device.store.read_only),
+                faulty=want.device.faulty,
             )
             for want in wants
         ),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from typing import Any
 from xml.etree.ElementTree import Element
 
 from ...channel.registry import channel_kind, check_address
@@ -10,7 +12,7 @@ from ...domain import Attachment, DomainSpec
 from ...errors import DevicevmError
 from ...frontend.frontend import Frontend
 from ...frontend.registry import frontend_named
-from .device_vm_xml import add_console, add_kernel
+from .device_vm_xml import QEMU_NAMESPACE, add_console, add_kernel
 from .element import add
 from .firmware_xml import X86
 
@@ -36,8 +38,9 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
         add(domain, event, action)
 
 
-def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
+def add_devices(domain: Element, spec: DomainSpec, overlays: str) -> None:
     """Controllers, console, the image's disk, and a front end for each attachment."""
+    devices = add(domain, "devices")
     chosen = [(attachment, _frontend(spec, attachment)) for attachment in spec.attachments]
     _add_controllers(devices, spec, [frontend for attachment, frontend in chosen])
     add_console(devices, spec)
@@ -54,14 +57,28 @@ def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
             raise DevicevmError(
                 f"{spec.name}: {attachment.name} is {frontend.name} number {room + 1}, a machine has room for {room}"
             )
+        boots = attachment.name == spec.boot.device and frontend.protocol == "nbd"
+        booted = booted or boots
         for item in frontend.elements(attachment, number):
-            if attachment.name == spec.boot.device and item.tag == "disk":
+            if boots:
                 add(item, "boot", order="1")
-                booted = True
             devices.append(item)
+        if frontend.arguments:
+            add_arguments(domain, frontend.arguments(attachment, number, boots))
     if spec.boot.device and not booted:
         raise DevicevmError(f"{spec.name} boots from {spec.boot.device!r}, which is no disk of its")
     add(devices, "memballoon", model="none")
+
+
+def add_arguments(domain: Element, options: list[tuple[str, dict[str, Any]]]) -> None:
+    """Options of QEMU's own, each with its value as JSON."""
+    tag = f"{{{QEMU_NAMESPACE}}}commandline"
+    line = domain.find(tag)
+    if line is None:
+        line = add(domain, tag)
+    for option, value in options:
+        for word in (option, json.dumps(value, separators=(",", ":"))):
+            add(line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
 
 
 def overlay_path(spec: DomainSpec, overlays: str) -> str:

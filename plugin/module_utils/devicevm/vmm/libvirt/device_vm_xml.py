@@ -9,7 +9,8 @@ from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
 from ...domain import DomainSpec, Emulator
 from ...errors import DevicevmError
 from ...frontend.disk import letters
-from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config
+from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, SECRET_NAME, boot_config, device_config
+from ...manifest.topology import Store
 from . import firmware_xml
 from .element import add, element
 from .firmware_xml import X86
@@ -61,7 +62,11 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
     config = boot_config([device_config(emulator) for emulator in spec.emulators])
-    add(add(domain, "sysinfo", type="fwcfg"), "entry", config, name=FW_CFG_NAME)
+    items = add(domain, "sysinfo", type="fwcfg")
+    add(items, "entry", config, name=FW_CFG_NAME)
+    for secret in (secret for emulator in spec.emulators for secret in emulator.secrets):
+        # Of that there is nothing in the XML but where it is while the domain starts.
+        add(items, "entry", name=f"{SECRET_NAME}{secret.name}", file=secret.address)
 
 
 def add_kernel(system: Element, spec: DomainSpec) -> None:
@@ -89,8 +94,8 @@ def add_devices(devices: Element, spec: DomainSpec) -> None:
     taken = 0
     for emulator in spec.emulators:
         devices.append(channel_element(emulator))
-        if emulator.store:
-            devices.append(backing_disk(emulator, taken))
+        for serial, store in emulator.disks:
+            devices.append(backing_disk(emulator.id, serial, store, taken))
             taken += 1
     devices.extend(hostdev_elements(spec))
     add(devices, "memballoon", model="none")
@@ -123,17 +128,14 @@ def channel_element(emulator: Emulator) -> Element:
     return kind.device_vm(check_address(emulator.channel.address), emulator.channel.port)
 
 
-def backing_disk(emulator: Emulator, number: int) -> Element:
-    """The SCSI disk that holds a device's data, as declared in `emulator.store`; `number` is its target.
+def backing_disk(emulator: str, serial: str, store: Store, number: int) -> Element:
+    """A SCSI disk with data of the device of that id, as declared in `store`; `number` is its target.
 
     Caching is writeback: the guest sees a volatile cache and flushes it, and its flushes reach the host's disk.
     """
-    store = emulator.store
-    if store is None:
-        raise DevicevmError(f"{emulator.id} has no backing storage")
     if number >= DISKS:
         raise DevicevmError(
-            f"{emulator.id} is disk number {number + 1}, a device VM has room for {DISKS}",
+            f"{emulator} is disk number {number + 1}, a device VM has room for {DISKS}",
             hint="spread the devices over several device VMs: share.maxDevices",
         )
     disk = element("disk", type=store.kind, device="disk")
@@ -143,11 +145,11 @@ def backing_disk(emulator: Emulator, number: int) -> Element:
     elif store.kind in ("file", "block"):
         add(disk, "source", **{"file" if store.kind == "file" else "dev": store.path})
     else:
-        raise DevicevmError(f"{emulator.id}: store kind {store.kind!r} is unknown", hint="use file, block or volume")
+        raise DevicevmError(f"{emulator}: store kind {store.kind!r} is unknown", hint="use file, block or volume")
     add(disk, "target", dev=f"sd{letters(number)}", bus="scsi")
     if store.read_only:
         add(disk, "readonly")
-    add(disk, "serial", emulator.serial)
+    add(disk, "serial", serial)
     # libvirt itself would put seven on a target, and the eighth on one more controller, of a model no guest here knows.
     add(disk, "address", type="drive", controller="0", bus="0", target=str(number), unit="0")
     return disk

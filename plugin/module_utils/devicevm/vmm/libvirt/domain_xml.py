@@ -64,7 +64,7 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
                 hint="give a client one by a <hostdev> in its domainXML",
             )
         client_xml.add_machine(domain, spec)
-        client_xml.add_devices(add(domain, "devices"), spec, f"{state}/clients")
+        client_xml.add_devices(domain, spec, f"{state}/clients")
     return domain
 
 

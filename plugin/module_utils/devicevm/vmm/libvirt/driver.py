@@ -6,6 +6,7 @@ reads whose it is from its metadata.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
@@ -74,10 +75,12 @@ class LibvirtDriver(Driver):
             if domain.isActive():
                 return
             kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
+        handed: AbstractContextManager[None] = nullcontext()
         if kept is not None and kept.spec is not None:
             self.prepare(kept.spec)
             self.load(kept.spec)
-        with vmm_words(f"cannot start {name}"):
+            handed = self.hand_over(kept.spec)
+        with vmm_words(f"cannot start {name}"), handed:
             try:
                 domain.create()
             except self.libvirt.libvirtError:
@@ -216,6 +219,10 @@ class LibvirtDriver(Driver):
 
     def load(self, spec: DomainSpec) -> None:
         """Program the blocks of a domain that is about to start; the base driver leaves them as they are."""
+
+    def hand_over(self, spec: DomainSpec) -> AbstractContextManager[None]:
+        """Let the VMM have the domain's secrets while it starts; the base driver's guests have no use for them."""
+        return nullcontext()
 
     def unload(self, uuid: str) -> None:
         """Clear the blocks that were programmed for the domain of this UUID, which has ended. Idempotent."""

@@ -13,8 +13,11 @@ from xml.etree.ElementTree import Element
 from ...errors import DevicevmError
 from .element import parse
 
+ARGUMENT = "{http://libvirt.org/schemas/domain/qemu/1.0}arg"
 OURS = ("name", "uuid", "metadata")
-MANY = frozenset({"vcpupin", "iothreadpin", "vcpusched", "memnode", "feature", "entry", "initarg", "boot", "timer"})
+MANY = frozenset(
+    {"vcpupin", "iothreadpin", "vcpusched", "memnode", "feature", "entry", "initarg", "boot", "timer", ARGUMENT}
+)
 """Elements that may occur several times below one parent: they are added, never merged."""
 
 

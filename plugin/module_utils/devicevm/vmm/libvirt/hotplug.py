@@ -19,8 +19,11 @@ REMOVAL_LIMIT = 10.0
 def missing(live: Element, emulator: Emulator) -> list[Element]:
     """The devices to attach, disk first: the guest finds its data there when the channel appears."""
     devices = []
-    if emulator.store and not list(_disks(live, emulator)):
-        devices.append(backing_disk(emulator, _free_target(live)))
+    there = {disk.findtext("serial") for disk in _disks(live, emulator)}
+    targets = _free_targets(live)
+    for serial, store in emulator.disks:
+        if serial not in there:
+            devices.append(backing_disk(emulator.id, serial, store, next(targets)))
     if not list(_channels(live, emulator)):
         devices.append(channel_element(emulator))
     return devices
@@ -48,14 +51,14 @@ def _channels(live: Element, emulator: Emulator) -> Iterator[Element]:
 
 
 def _disks(live: Element, emulator: Emulator) -> Iterator[Element]:
-    if emulator.serial:
-        for disk in live.iterfind("devices/disk"):
-            if disk.findtext("serial") == emulator.serial:
-                yield disk
+    serials = {serial for serial, store in emulator.disks}
+    for disk in live.iterfind("devices/disk"):
+        if disk.findtext("serial") in serials:
+            yield disk
 
 
-def _free_target(live: Element) -> int:
-    """The first number whose name and whose SCSI target no disk has: who else gave them may have paired them anew."""
+def _free_targets(live: Element) -> Iterator[int]:
+    """The numbers whose name and whose SCSI target no disk has: who else gave them may have paired them anew."""
     names = {target.get("dev") for target in live.iterfind("devices/disk/target")}
     targets = {place.get("target") for place in live.iterfind("devices/disk/address[@type='drive'][@controller='0']")}
-    return next(n for n in itertools.count() if f"sd{letters(n)}" not in names and str(n) not in targets)
+    return (n for n in itertools.count() if f"sd{letters(n)}" not in names and str(n) not in targets)

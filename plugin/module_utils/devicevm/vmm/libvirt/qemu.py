@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import xml.etree.ElementTree as ET
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay
 from ..programming import Programmer
+from ..secrets import lent
 from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words
@@ -50,6 +52,9 @@ class QemuDriver(LibvirtDriver):
 
     def load(self, spec: DomainSpec) -> None:
         self.programmer.load(spec)
+
+    def hand_over(self, spec: DomainSpec) -> AbstractContextManager[None]:
+        return lent(spec, self.qemu_user())
 
     def unload(self, uuid: str) -> None:
         self.programmer.unload(uuid)
