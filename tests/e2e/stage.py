@@ -114,6 +114,10 @@ class Stage:
     def _pid_files(self) -> Path:
         return Path(f"/proc/{self._daemon}/root/run/libvirt/qemu")
 
+    def runtime_files(self) -> list[str]:
+        """The names of what is in devicevm's runtime directory."""
+        return sorted(path.name for path in places_of(self.uri).runtime.rglob("*"))
+
     def sockets(self) -> list[Path]:
         """devicevm's own sockets that are left."""
         return sorted(places_of(self.uri).runtime.rglob("*.sock"))

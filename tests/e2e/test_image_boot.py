@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -41,7 +42,9 @@ DEVICES: list[dict[str, Any]] = [
         "command": ["/bin/sh", "-c", "nbdkit -s file $(readlink /dev/backing/BACK1)"],
         "backing": "BACK1",
     },
+    {"name": "sealed", "command": ["/bin/sh", "-c", "read -r x; cat /run/secrets/BOOT"], "secrets": {"BOOT": None}},
 ]
+SECRET = b"of the host's fw_cfg\n"
 PORTS = [*(str(device["name"]) for device in DEVICES), "spare"]
 
 
@@ -76,6 +79,7 @@ def qemu_command(folder: Path) -> list[str]:
         *("-kernel", str(store.kernel(image)), "-initrd", str(store.initramfs(image)), "-append", image.command_line),
         *("-chardev", f"file,id=console,path={folder}/console", "-device", "isa-serial,chardev=console"),
         *("-fw_cfg", f"name=opt/org.devicevm/config,file={folder}/config", "-device", "virtio-serial-pci"),
+        *("-fw_cfg", f"name=opt/org.devicevm/secret/BOOT,file={folder}/secret"),
         *("-drive", f"if=none,id=back,format=raw,file={folder}/backing", "-device", "virtio-scsi-pci"),
         *("-device", "scsi-hd,drive=back,serial=BACK1"),
     ]
@@ -91,6 +95,7 @@ def booted(devices: list[dict[str, Any]]) -> Iterator[Guest]:
     folder = Path(tempfile.mkdtemp(prefix="dvm-", dir="/tmp"))
     (folder / "config").write_text(boot_config(devices))
     (folder / "backing").write_bytes(bytes(4 << 20))
+    (folder / "secret").write_bytes(SECRET)
     process = subprocess.Popen(qemu_command(folder), stdin=subprocess.DEVNULL)
     try:
         yield Guest(folder, process)
@@ -133,6 +138,7 @@ def test_status(guest: Guest) -> None:
             "fatal": "running",
             "broken": "failed",
             "backed": "running",
+            "sealed": "waiting",
         }
         assert 0 < status.memory_available < 128 << 20
         assert any("/no/such/program" in line for line in control.log(200))
@@ -218,6 +224,26 @@ def test_add_replace_remove(guest: Guest) -> None:
         assert "spare" not in {device.name for device in control.status().devices}
 
 
+def test_secrets(guest: Guest) -> None:
+    """One that was there at the start, and one that comes with a device, which goes with it."""
+    assert probe_bytes(guest.socket("sealed"), 20, send=b"\n", pattern=rb"\n") == SECRET
+    show = "read -r x; cat /run/secrets/LIVE; stat -c %a /run/secrets/LIVE"
+    with guest.control() as control:
+        device = {"name": "spare", "command": ["/bin/sh", "-c", show]}
+        control.add({**device, "secrets": {"LIVE": base64.b64encode(b"x" * 4096).decode()}})
+        guest.wait_for(control, "spare", DeviceState.RUNNING, DeviceState.WAITING)
+        assert probe_bytes(guest.socket("spare"), 20, send=b"\n", pattern=rb"\n") == b"x" * 4096 + b"400\n"
+        for wrong in (b"", b"x" * 4097):
+            with pytest.raises(DevicevmError, match="secret LIVE: none, or more than 4096 bytes"):
+                control.add({**device, "secrets": {"LIVE": base64.b64encode(wrong).decode()}})
+        control.remove("spare")
+        control.add({"name": "spare", "command": ["/bin/sh", "-c", "read -r x; ls /run/secrets"]})
+        guest.wait_for(control, "spare", DeviceState.RUNNING, DeviceState.WAITING)
+        assert probe_bytes(guest.socket("spare"), 20, send=b"\n", pattern=rb"\n") == b"BOOT\n"
+        control.remove("spare")
+        assert not any("xxxx" in line for line in control.log(200))
+
+
 @pytest.mark.parametrize(
     ("device", "reason"),
     [
@@ -227,6 +253,9 @@ def test_add_replace_remove(guest: Guest) -> None:
         ({"name": "x", "command": ["y"], "port": "disk"}, "port disk is taken by device disk"),
         ({"name": "x", "command": ["y"], "mode": 1}, "mode: unknown key"),
         ({"name": "x", "command": ["y"], "onExit": "shrug"}, "onExit: "),
+        ({"name": "x", "command": ["y"], "base": "../x"}, "base: "),
+        ({"name": "x", "command": ["y"], "secrets": {"../x": None}}, "secrets: "),
+        ({"name": "x", "command": ["y"], "secrets": {"NONE": None}}, "secret NONE: none"),
     ],
 )
 def test_wrong_device(guest: Guest, device: dict[str, Any], reason: str) -> None:

@@ -14,7 +14,7 @@ _STARTS = frozenset((Action.START, Action.UPDATE))
 
 
 def refuse_missing(plan: Plan) -> None:
-    """Raise DevicevmError with all that is wrong with the files that device VMs need which the plan starts or changes."""
+    """Raise DevicevmError with all that is wrong with the files that the plan's device VMs need to start or change."""
     names = {step.name for step in plan.steps if step.kind is Subject.DEVICE_VM and step.action in _STARTS}
     wrong = [line for spec in plan.domains if spec.name in names for line in _wrong(spec)]
     if wrong:

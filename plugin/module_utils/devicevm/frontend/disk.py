@@ -10,7 +10,7 @@ from ..domain import Attachment
 from .frontend import Frontend, alias, serial_number
 
 NVME_PATIENCE = 60
-"""Seconds that a request to an NVMe disk waits for its device VM to come back, before the guest hears that it failed."""
+"""Seconds that a request to an NVMe disk waits for its device VM to come back, before the guest hears of it."""
 
 
 def letters(number: int) -> str:

@@ -135,7 +135,7 @@ def _storage_problems(document: Document, schema: dict[str, Any]) -> Iterator[Pr
         return
     known = names_of(schema)
     names = {"store": storage.store, "size": storage.size, "readOnly": storage.read_only}
-    for key, name in {**names, "base": storage.base, "faults": storage.faults}.items():
+    for key, name in {**names, "format": storage.format, "base": storage.base, "faults": storage.faults}.items():
         # A class may do without all but a size; a name that it gives must be there.
         if name not in known and (key in document.spec["storage"] or key == "size"):
             message = f"parameter {shown(name)} is not among the class's parameters"

@@ -31,6 +31,7 @@ def class_storage(spec: Mapping[str, Any]) -> ClassStorage | None:
         store=names.get("store", usual.store),
         size=names.get("size", usual.size),
         read_only=names.get("readOnly", usual.read_only),
+        format=names.get("format", usual.format),
         base=names.get("base", usual.base),
         faults=names.get("faults", usual.faults),
     )
@@ -54,6 +55,7 @@ def store_of(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | 
         volume=volume.get("name", ""),
         read_only=parameters.get(names.read_only) is True,
         reclaim=declared.get("reclaim", "delete"),
+        format=str(parameters.get(names.format, "")),
     )
 
 

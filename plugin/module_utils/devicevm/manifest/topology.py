@@ -75,6 +75,7 @@ class ClassStorage:
     store: str = "store"
     size: str = "size"
     read_only: str = "readOnly"
+    format: str = "format"
     base: str = "base"
     faults: str = "faults"
 
@@ -111,6 +112,8 @@ class Store:
     volume: str = ""
     read_only: bool = False
     reclaim: str = "delete"
+    format: str = ""
+    """What it holds, in the words of the class: who takes it for something else finds other content."""
 
 
 @dataclass(frozen=True)

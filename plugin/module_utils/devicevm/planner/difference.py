@@ -53,7 +53,10 @@ def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
 
 
 def content_stays(before: Emulator, after: Emulator) -> bool:
-    """Whether who used `before` finds on `after` what was there: it has none, or it is on the same store as before."""
+    """Whether who used `before` finds on `after` what was there: it has none, or it is on the same store as before, is
+    a copy of the same and opened by the same keys."""
+    if before.base != after.base or before.secrets != after.secrets:
+        return False
     if before.store is None or after.store is None:
         return not before.size and not after.size
     kept = replace(before.store, reclaim=after.store.reclaim)
