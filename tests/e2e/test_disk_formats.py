@@ -152,7 +152,9 @@ def test_formats_limits_and_faults(stage: Stage) -> None:
     clear = decrypted(sealed, stage.folder / "vault.key")[:262144]
     assert hashlib.md5(clear, usedforsecurity=False).hexdigest() == written
     assert "file format: qcow2" in info(system)
-    subprocess.run(["qemu-img", "compare", str(stage.folder / "golden.raw"), str(stage.folder / "golden.qcow2")], check=True)
+    subprocess.run(
+        ["qemu-img", "compare", str(stage.folder / "golden.raw"), str(stage.folder / "golden.qcow2")], check=True
+    )
     # Only what was changed is in the copy's store.
     assert system.stat().st_blocks * 512 < 2 << 20
 

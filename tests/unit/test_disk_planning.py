@@ -1,7 +1,8 @@
-"""Disks with formats, limits and faults: which image they are in, what their programs are told, and who feels a change."""
+"""Disks with formats, limits and faults: in which image they are, what programs are told, and who feels a change."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,12 +77,8 @@ def command(parameters: dict[str, Any]) -> list[str]:
     (emulator,) = spec.emulators
     names = {f"/dev/backing/{emulator.serial}.base": "BASE", f"/dev/backing/{emulator.serial}": "DISK"}
     names |= {f"/run/secrets/{secret.name}": "KEY" for secret in emulator.secrets}
-    words = []
-    for word in emulator.command:
-        for path, name in names.items():
-            word = word.replace(path, name)
-        words.append(word)
-    return words
+    pattern = re.compile("|".join(map(re.escape, names)))
+    return [pattern.sub(lambda match: names[match[0]], word) for word in emulator.command]
 
 
 NBDKIT = ["nbdkit", "--single", "--foreground"]
@@ -144,9 +141,7 @@ def changed(before: dict[str, Any], after: dict[str, Any], frontend: str = "virt
 
 
 def test_faults_change_while_the_client_runs() -> None:
-    assert steps(changed({"faults": {}}, {"faults": {"readErrors": 1}})) == {
-        "update/device-vm/m-dvm": Effect.RECONNECT
-    }
+    assert steps(changed({"faults": {}}, {"faults": {"readErrors": 1}})) == {"update/device-vm/m-dvm": Effect.RECONNECT}
 
 
 @pytest.mark.parametrize(
