@@ -42,7 +42,11 @@ DEVICES: list[dict[str, Any]] = [
         "command": ["/bin/sh", "-c", "nbdkit -s file $(readlink /dev/backing/BACK1)"],
         "backing": "BACK1",
     },
-    {"name": "sealed", "command": ["/bin/sh", "-c", "read -r x; cat /run/secrets/BOOT"], "secrets": {"BOOT": None}},
+    {
+        "name": "sealed",
+        "command": ["/bin/sh", "-c", "while read -r x; do cat /run/secrets/BOOT; done"],
+        "secrets": {"BOOT": None},
+    },
 ]
 SECRET = b"of the host's fw_cfg\n"
 PORTS = [*(str(device["name"]) for device in DEVICES), "spare"]
@@ -227,7 +231,7 @@ def test_add_replace_remove(guest: Guest) -> None:
 def test_secrets(guest: Guest) -> None:
     """One that was there at the start, and one that comes with a device, which goes with it."""
     assert probe_bytes(guest.socket("sealed"), 20, send=b"\n", pattern=rb"\n") == SECRET
-    show = "read -r x; cat /run/secrets/LIVE; stat -c %a /run/secrets/LIVE"
+    show = "while read -r x; do cat /run/secrets/LIVE; stat -c %a /run/secrets/LIVE; done"
     with guest.control() as control:
         device = {"name": "spare", "command": ["/bin/sh", "-c", show]}
         control.add({**device, "secrets": {"LIVE": base64.b64encode(b"x" * 4096).decode()}})
@@ -237,7 +241,7 @@ def test_secrets(guest: Guest) -> None:
             with pytest.raises(DevicevmError, match="secret LIVE: none, or more than 4096 bytes"):
                 control.add({**device, "secrets": {"LIVE": base64.b64encode(wrong).decode()}})
         control.remove("spare")
-        control.add({"name": "spare", "command": ["/bin/sh", "-c", "read -r x; ls /run/secrets"]})
+        control.add({"name": "spare", "command": ["/bin/sh", "-c", "while read -r x; do ls /run/secrets; done"]})
         guest.wait_for(control, "spare", DeviceState.RUNNING, DeviceState.WAITING)
         assert probe_bytes(guest.socket("spare"), 20, send=b"\n", pattern=rb"\n") == b"BOOT\n"
         control.remove("spare")
