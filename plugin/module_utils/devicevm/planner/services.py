@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..domain import Service
@@ -31,3 +32,18 @@ def services_of(unit: Unit, owner: str, uplink: Uplink | None) -> tuple[Service,
             values = service_values(declared or class_.service.defaults, unit.name, mac, uplink.mac if uplink else "")
             found[class_.name] = Service(class_.name, expand(class_.service.command, values))
     return tuple(found[name] for name in sorted(found))
+
+
+def parted(units: Iterable[Unit]) -> list[str]:
+    """A warning for each group whose devices are in several device VMs, though a service is for all of them: as many
+    networks as device VMs, where one was meant."""
+    groups: dict[str, list[Unit]] = {}
+    for unit in units:
+        if unit.declared and any(want.class_.service for want in unit.wants):
+            groups.setdefault(unit.group, []).append(unit)
+    return [
+        f"{', '.join(unit.name for unit in group)} know nothing of each other: their devices are more than one device "
+        f"VM takes (share.maxDevices of {group[0].declared.name} is {group[0].declared.max_devices})"
+        for group in groups.values()
+        if len(group) > 1 and group[0].declared
+    ]
