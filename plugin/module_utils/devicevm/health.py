@@ -40,7 +40,9 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`; `drift` is what differs from what was asked for."""
+    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer).
+
+    `drift` is what differs from what was asked for."""
 
     name: str
     role: str
@@ -82,7 +84,7 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})) if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
-    state = "running" if domain.active else "stopped"
+    state = ("stalled" if domain.stalled else "running") if domain.active else "stopped"
     return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
 
 

@@ -118,6 +118,19 @@ def _start_device_vm(context: Context, step: Step) -> None:
     if context.guests:
         wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
+    _rejoin(context, spec)
+
+
+def _rejoin(context: Context, device_vm: DomainSpec) -> None:
+    """Let those clients go on that a device VM was away from, and that do not come back by themselves."""
+    disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd"]
+    for name in sorted({emulator.client for emulator in disks}):
+        context.driver.rejoin(name, tuple(emulator.channel.address for emulator in disks if emulator.client == name))
+
+
+def _resume(context: Context, step: Step) -> None:
+    addresses = tuple(attachment.channel.address for attachment in context.wanted(step).attachments)
+    context.driver.rejoin(step.name, addresses)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -126,6 +139,12 @@ def _stop(context: Context, step: Step) -> None:
 
 def _undo_stop(context: Context, step: Step) -> None:
     context.driver.start(step.name)
+    before = context.before(step)
+    if step.kind is Subject.DEVICE_VM and before:
+        if context.guests:
+            wait_ready(context.driver, before, time.monotonic() + context.timeout)
+        context.driver.mark(before)
+        _rejoin(context, before)
 
 
 def _undefine(context: Context, step: Step) -> None:
@@ -168,6 +187,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
+    _rejoin(context, new)
 
 
 def _change_programs(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
@@ -224,6 +244,7 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.START, Subject.CLIENT): _start_client,
     (Action.UPDATE, Subject.DEVICE_VM): _update,
     (Action.UPDATE, Subject.CLIENT): _update,
+    (Action.RESUME, Subject.CLIENT): _resume,
     (Action.STOP, Subject.DEVICE_VM): _stop,
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,
