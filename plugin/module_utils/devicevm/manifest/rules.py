@@ -37,6 +37,7 @@ def rule_problems(declared: Declared) -> list[Problem]:
         problems += pool_problems(document)
     problems += _policy_problems(declared)
     problems += _store_problems(declared)
+    problems += _mac_problems(declared)
     return problems
 
 
@@ -110,6 +111,22 @@ def _store_problems(declared: Declared) -> Iterator[Problem]:
                     )
                     break
             users.append((document, place, store))
+
+
+def _mac_problems(declared: Declared) -> Iterator[Problem]:
+    """Two NICs with one hardware address would take each other's frames, wherever they meet."""
+    seen: dict[str, tuple[Document, Place]] = {}
+    for document in declared.of("Client"):
+        for index, device in enumerate(document.spec.get("devices", ())):
+            class_ = declared.find("DeviceClass", device["class"])
+            mac = device.get("parameters", {}).get("mac")
+            if not mac or class_ is None or class_.spec["protocol"] != "ethernet":
+                continue
+            place = ("spec", "devices", index, "parameters", "mac")
+            other, there = seen.setdefault(mac, (document, place))
+            if (other, there) != (document, place):
+                message = f"{other.name} has a NIC with {mac} already, in {other.where(there)}"
+                yield document.problem(place, message, "leave it out: each NIC has an address that is always the same")
 
 
 def _apart(one: Document, other: Document) -> bool:
