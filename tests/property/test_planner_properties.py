@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from devicevm.apply.check import check_plan
-from devicevm.domain import DomainSpec, Role
+from devicevm.domain import DomainSpec, ObservedDomain, Role
 from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import (
     Device,
@@ -205,6 +205,21 @@ def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
         assert pages <= node.huge_pages[str(PAGES)]
 
 
+def check_definitions(vmm: ModelVmm) -> None:
+    """What does not run has no processor that somebody else has, if one of the two has it alone."""
+    holders: dict[tuple[str, int], list[tuple[ObservedDomain, bool]]] = {}
+    for domain in vmm.observe():
+        for spec in {domain.spec, domain.active_spec} - {None}:
+            assert spec is not None
+            for cpu in () if roams(spec) else held_by(spec.placement):
+                holders.setdefault((spec.host, cpu), []).append((domain, spec.placement.dedicated))
+    for key, there in holders.items():
+        for domain, dedicated in there:
+            others = [(one.name, alone) for one, alone in there if one.name != domain.name]
+            clash = others and (dedicated or any(alone for _, alone in others))
+            assert domain.active or not clash, f"{key}: {domain.name} and {others}"
+
+
 @given(fleets(), topologies())
 @settings(max_examples=150, deadline=None)
 def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(fleet: tuple[Host, ...], wanted: Topology) -> None:
@@ -275,8 +290,8 @@ def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
             vmm.carry_out(replace(plan, steps=(replace(step, after=()),)))
             done.append(step.id)
     last = vmm.apply(second, prune)
-    # With something left out nothing is applied, unless asked; then it stays as the interruption has left it, and what
-    # went in place of it may make room for it.
+    # With something left out nothing is applied, unless asked; then what went in place of it may make room for it.
+    check_definitions(vmm)
     if not last.unplaced:
         check_booking(vmm, second)
         assert vmm.plan(second, prune).steps == ()

@@ -240,6 +240,11 @@ class Book:
             return f"memory: {describe_memory(self.free, memory)}{headroom}"
         return ""
 
+    def is_taken(self, placement: CpuPlacement) -> bool:
+        """Whether somebody has a processor of a placement, when one of the two is to have it alone."""
+        cpus = [self.cpus[number] for number in held_by(placement) if number in self.cpus]
+        return any(cpu.dedicated_to or (placement.dedicated and cpu.pinned_by) for cpu in cpus)
+
     def may_stay(self, placement: CpuPlacement) -> str:
         """Why a placement made earlier cannot stay; empty when it can."""
         for number in held_by(placement):

@@ -73,7 +73,8 @@ def make_plan(
 
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
-    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data)
+    kept = frozenset(spec.name for spec in draft.kept)
+    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data, kept)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 
