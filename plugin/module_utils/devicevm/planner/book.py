@@ -277,14 +277,13 @@ class Book:
 
 
 def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
-    """Every host CPU that a placement runs on, ascending."""
+    """Every host CPU that the virtual CPUs of a placement run on, ascending."""
     return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
 
 
 def held_by(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
-    own = placement.emulator if placement.emulator_on == "own" else ()
-    return tuple(sorted({*cpus_of(placement), *placement.idle, *own}))
+    return tuple(sorted({*placement.cpus, *placement.idle}))
 
 
 def _all_vacant(groups: tuple[tuple[CpuState, ...], ...]) -> list[tuple[CpuState, ...]]:

@@ -16,7 +16,7 @@ from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
-from .book import Book, cpus_of
+from .book import Book
 from .code import Code
 from .component import Component, client_demand, merged, unit_demand
 from .floating import homeless, told
@@ -448,7 +448,7 @@ class Trial:
         if not floating:
             return
         for spec in alone:
-            cpus = format_cpuset(cpus_of(spec.placement))
+            cpus = format_cpuset(spec.placement.cpus)
             self.placed.warnings.append(
                 f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
                 f"there too: {', '.join(floating)}"
