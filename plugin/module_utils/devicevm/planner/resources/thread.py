@@ -137,13 +137,16 @@ def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
 
 def _siblings(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     """Whole cores that come to exactly as many threads."""
+    where = "" if node is None else f"NUMA node {node}: "
+    plural = "" if request.count == 1 else "s"
+    if not any(len(core) > 1 for core in on_node(book.cores, node)):
+        return lambda: f"{where}{request.count} thread{plural} with all siblings asked, no core there has siblings"
     found: list[int] = []
     for core in on_node(book.vacant_cores(), node):
         if len(core) > 1 and len(found) + len(core) <= request.count:
             found += [cpu.id for cpu in core]
     if len(found) < request.count:
-        where = "" if node is None else f"NUMA node {node}: "
-        return lambda: f"{where}{request.count} threads on whole cores asked, {len(found)} free"
+        return lambda: f"{where}{request.count} thread{plural} on whole cores asked, {len(found)} free"
     return Choice(tuple(sorted(found)), "every thread of its cores")
 
 
