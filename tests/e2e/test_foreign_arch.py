@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from devicevm.guest.architecture import build_architecture
 from devicevm.guest.control import Control
-from stage import Shell, Stage, shell_port
-from test_main_job import SHARED, SMALL, a_client, use_disk, use_instruments
+from manifests import client, device_vm, entropy, write
+from stage import Shell, Stage
+from test_main_job import a_client, use_disk, use_instruments
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -29,17 +30,14 @@ def foreign(images: None) -> None:
     subprocess.run(command, check=True, timeout=900)
 
 
-def manifest(stage: Stage, *documents: str) -> Path:
-    """Clients on one device VM, whose emulation code the VMM is to translate."""
-    path = stage.folder / "topology.yaml"
-    path.write_text(SHARED + f"  resources: [{{microcode: {{arch: {ARCH}}}}}]\n" + "".join(documents))
-    return path
+TRANSLATED = device_vm("instruments", "disk", "rng", "serial", resources=[{"microcode": {"arch": ARCH}}])
+"""One device VM for all clients, whose emulation code the VMM is to translate."""
 
 
 def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) -> None:
     backing = stage.folder / "data.raw"
-    first = a_client(stage, "a", "virtio-blk").replace("size: 32MiB", f"size: 32MiB, store: {{file: {backing}}}")
-    path = manifest(stage, first)
+    first = a_client(stage, "a", "virtio-blk", store={"file": str(backing)})
+    path = write(stage.folder, TRANSLATED, first)
     plan = stage.json("plan", path)
     (device_vm,) = [spec for spec in plan["domains"] if spec["role"] == "device-vm"]
     assert f"the VMM translates {ARCH}" in plan["allocations"][0]["reasons"][0]
@@ -68,7 +66,7 @@ def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) ->
     # What it has stays; what is added comes to the running device VM.
     assert "No changes" in stage.devicevm("apply", path).stdout
     boot = shell.run("cat /proc/sys/kernel/random/boot_id")
-    path = manifest(stage, first, SMALL.format(name="c", port=shell_port(stage.folder / "c.shell")))
+    write(stage.folder, TRANSLATED, first, client("c", entropy(), stage=stage, memory="192MiB"))
     step = stage.json("plan", path)["steps"][0]
     assert (step["id"], step["effect"]) == ("update/device-vm/instruments", "live")
     stage.devicevm("apply", path)
