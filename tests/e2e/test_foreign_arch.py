@@ -8,15 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from devicevm.guest.architecture import build_architecture
 from devicevm.guest.control import Control
-from manifests import client, device_vm, entropy, write
+from manifests import client, device_vm, entropy, with_shell, write
 from stage import Shell, Stage
+from stage_collection import REPO
 from test_main_job import a_client, use_disk, use_instruments
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ARCH = "aarch64"
+EXAMPLE = REPO / "examples" / "resource-translator.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,20 @@ def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) ->
     with Control(device_vm["control"]) as control:
         assert (control.status().arch, len(control.status().devices)) == (ARCH, 4)
     stage.devicevm("destroy", "--yes", "--delete-data", path)
+
+
+def test_the_example_of_a_translator(foreign: None, stage: Stage) -> None:
+    device_vm_, user = reversed(list(yaml.safe_load_all(EXAMPLE.read_text())))
+    path = write(stage.folder, device_vm_, with_shell(user, stage))
+    stage.devicevm("apply", path)
+    assert stage.devicevm("apply", path).stdout == "No changes.\n"
+    assert Path(f"/proc/{stage.process('translator-storage')}/exe").resolve().name == f"qemu-system-{ARCH}"
+    shell = Shell(stage.folder / "translator-user.shell")
+    shell.run("echo kept | dd of=/dev/vda bs=512 conv=sync,fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches")
+    assert shell.run("head -c 4 /dev/vda") == "kept"
+    shell.run("stty -F /dev/ttyS1 raw -echo; timeout 30 grep -m1 '^.GPRMC' /dev/ttyS1")
+    shell.close()
+    stage.devicevm("destroy", "--yes", path)
 
 
 def md5_of(path: Path, size: int) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from devicevm.guest.control import Control
 from devicevm.inventory.cpuset import parse_cpuset
-from stage import Stage
+from manifests import with_shell, write
+from stage import Shell, Stage
 
 pytestmark = pytest.mark.e2e
 
@@ -62,6 +64,26 @@ def test_extensions_are_seen_in_the_guest(stage: Stage) -> None:
     with Control(str(control), timeout=20) as guest:
         assert {"aes", "avx2"} <= set(guest.cpu().flags)
     stage.devicevm("destroy", "--yes", EXAMPLES / "resource-isa.yaml")
+
+
+def test_of_alternatives_the_best_that_the_host_has_answers_the_client(stage: Stage) -> None:
+    """With the program of that alternative, on a processor that has what the program was made for."""
+    declared, user = yaml.safe_load_all((EXAMPLES / "resource-alternatives.yaml").read_text())
+    path = write(stage.folder, declared, with_shell(user, stage))
+    (allocation,) = stage.json("plan", path)["allocations"]
+    *refused, taken = allocation["reasons"]
+    stage.devicevm("apply", path)
+    shell = Shell(stage.folder / "alternatives-user.shell")
+    answer = shell.ask(b"hello\n", 7).decode().partition(":")[0]
+    shell.close()
+    program = {"avx512": "avx512f", "avx2": "avx2"}.get(answer, "")
+    assert taken.startswith(program or "1 ")
+    control = next(path for path in stage.sockets() if path.name.endswith("-control.sock"))
+    with Control(str(control), timeout=20) as guest:
+        assert {program} - {""} <= set(guest.cpu().flags)
+    told = stage.devicevm("explain", path, "alternatives-user/meter").stdout
+    assert refused and all(reason in told for reason in refused)
+    stage.devicevm("destroy", "--yes", path)
 
 
 def test_a_device_vm_is_near_its_client(stage: Stage) -> None:
