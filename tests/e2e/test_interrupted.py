@@ -14,7 +14,8 @@ pytestmark = pytest.mark.e2e
 
 def two(stage: Stage) -> Path:
     """A manifest of two clients, with a device VM each."""
-    return write(stage.folder, client("a", disk("data", "8MiB"), entropy()), client("b", serial()))
+    first = client("a", disk("data", "8MiB"), entropy(), memory="192MiB")
+    return write(stage.folder, first, client("b", serial(), memory="192MiB"))
 
 
 def apply_and_kill(stage: Stage, path: Path, lines: int, number: signal.Signals = signal.SIGKILL) -> int:

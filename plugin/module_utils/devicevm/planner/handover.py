@@ -37,22 +37,23 @@ def in_turn(
 
 @dataclass
 class _Given:
-    """Which steps take a domain off which processors of which host, and whether it had them to itself. `anywhere` are
-    those by which something that may run on any is kept to some."""
+    """Which steps take a domain off which processors of which host: off those that it has alone, and off those that it
+    shares. `anywhere` are those by which something that may run on any is kept to some."""
 
-    cpus: dict[tuple[str, int], dict[str, bool]] = field(default_factory=dict)
+    alone: dict[tuple[str, int], list[str]] = field(default_factory=dict)
+    shared: dict[tuple[str, int], list[str]] = field(default_factory=dict)
     anywhere: dict[str, list[str]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self.cpus or self.anywhere)
+        return bool(self.alone or self.shared or self.anywhere)
 
     def holders(self, spec: DomainSpec) -> dict[str, None]:
-        """The steps that a domain has to wait for, in the plan's order."""
-        alone = spec.placement.dedicated
-        found = dict.fromkeys(self.anywhere.get(spec.host, ()) if alone else ())
+        """The steps that a domain has to wait for, each once."""
+        dedicated = spec.placement.dedicated
+        found = dict.fromkeys(self.anywhere.get(spec.host, ()) if dedicated else ())
         for cpu in _cpus(spec.placement):
-            there = self.cpus.get((spec.host, cpu), {})
-            found.update(dict.fromkeys(key for key, dedicated in there.items() if dedicated or alone))
+            for there in (self.alone, self.shared) if dedicated else (self.alone,):
+                found.update(dict.fromkeys(there.get((spec.host, cpu), ())))
         return found
 
 
@@ -69,7 +70,8 @@ def _given(steps: dict[str, Step], observed: Mapping[str, ObservedDomain], wante
         if new and not (old.placement.vcpus and old.placement.emulator):
             given.anywhere.setdefault(old.host, []).append(key)
         for cpu in _cpus(old.placement):
-            given.cpus.setdefault((old.host, cpu), {})[key] = old.placement.dedicated
+            there = given.alone if old.placement.dedicated else given.shared
+            there.setdefault((old.host, cpu), []).append(key)
     return given
 
 
