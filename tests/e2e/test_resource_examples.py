@@ -99,6 +99,15 @@ def test_a_device_vm_is_near_its_client(stage: Stage) -> None:
     stage.devicevm("destroy", "--yes", path)
 
 
+def test_a_class_of_ones_own_answers(stage: Stage) -> None:
+    """As its `expect` says: until then its device VM is not ready."""
+    path = EXAMPLES / "own-class.yaml"
+    stage.devicevm("apply", path)
+    devices = {one["device"]: one["state"] for one in stage.json("status")["devices"]}
+    assert devices == {"inside": "connected", "outside": "connected"}
+    stage.devicevm("destroy", "--yes", path)
+
+
 FLOATING = """<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory><vcpu>2</vcpu>
 <os><type arch='x86_64'>hvm</type></os></domain>"""
 
