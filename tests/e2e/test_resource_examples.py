@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,20 @@ def test_of_alternatives_the_best_that_the_host_has_answers_the_client(stage: St
     told = stage.devicevm("explain", path, "alternatives-user/meter").stdout
     assert refused and all(reason in told for reason in refused)
     stage.devicevm("destroy", "--yes", path)
+
+
+def test_an_extension_that_the_vmm_drops_silently_is_an_error(stage: Stage) -> None:
+    """The plan is made to ask for one that TCG does not have: libvirt starts the guest all the same."""
+    path = stage.folder / "plan.json"
+    stage.devicevm("plan", EXAMPLES / "resource-isa.yaml", "--out", path)
+    plan = json.loads(path.read_text())
+    (asking,) = [spec for spec in plan["domains"] if spec.get("cpuFeatures")]
+    asking["cpuFeatures"].append("avx512f")
+    path.write_text(json.dumps(plan))
+    result = stage.devicevm("apply", path, ok=False)
+    assert result.returncode == 1
+    assert "its processor has no avx512f, though the VMM was asked for it" in result.stderr
+    assert stage.domains() == []
 
 
 def test_a_device_vm_is_near_its_client(stage: Stage) -> None:
