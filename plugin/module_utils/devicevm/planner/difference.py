@@ -80,7 +80,7 @@ def describe_services(old: DomainSpec, new: DomainSpec) -> str:
 
 
 def describe_pins(old: DomainSpec, new: DomainSpec) -> str:
-    """`CPU 0-3 instead of any`; empty when both run on the same ones."""
+    """`it runs on CPU 0-3 instead of any`; empty when both run on the same ones."""
     if old.placement == new.placement:
         return ""
     before, after = (describe_cpus(spec) or "any" for spec in (old, new))
