@@ -23,6 +23,7 @@ _NEEDS_SPEC = {
     (Action.START, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.CLIENT),
+    (Action.ATTACH, Subject.CLIENT),
 }
 
 
@@ -96,7 +97,7 @@ def _domain_step(
         yield f"{step.id}: {step.name} is owner {seen[step.name].owner!r}'s, and the plan is {plan.owner!r}'s"
     if (step.action, step.kind) in _NEEDS_SPEC and step.name not in wanted:
         yield f"{step.id}: the plan does not say what {step.name} is to be"
-    if step.action is Action.UPDATE and step.name not in before:
+    if step.action in (Action.UPDATE, Action.DETACH) and step.name not in before:
         yield f"{step.id}: the plan does not say what {step.name} was"
 
 

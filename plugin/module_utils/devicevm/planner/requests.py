@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..domain import Channel, Emulator
+from ..domain import Attachment, Channel, Emulator
 from ..manifest.template import expand, template_values
 from ..manifest.topology import Client, Device, DeviceClass, Topology
 from . import naming
@@ -55,6 +55,20 @@ def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Chan
     """The channel between a device's emulator and its front end."""
     address = naming.channel_address(runtime_dir, owner, device_vm, want.id)
     return Channel(want.channel, address, want.id)
+
+
+def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
+    """A device as its client has it, once it is known which device VM emulates it."""
+    return Attachment(
+        name=want.device.name,
+        class_=want.class_.name,
+        frontend=want.frontend,
+        channel=channel_of(want, owner, device_vm, runtime_dir),
+        device_vm=device_vm,
+        index=want.index,
+        read_only=bool(want.device.store and want.device.store.read_only),
+        path=want.device.path,
+    )
 
 
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:

@@ -56,6 +56,8 @@ class View:
         """The owner's domains: existing ones, in which there are only devices of it, are left out."""
         holdings = [holding for host in hosts for holding in host.holdings]
         self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.made}
+        self.awake = frozenset(holding.uuid for holding in holdings if holding.active)
+        """The domains that run, anybody's."""
         self.uuids = {holding.uuid: holding.domain for holding in holdings}
 
     @cached_property

@@ -9,6 +9,7 @@ from ...inventory.cpuset import format_cpuset
 from ...inventory.supports import VOLUMES
 from ...manifest.topology import Store
 from ..driver import VmmError
+from .attached import Change, alias_of
 from .driver import LibvirtDriver
 from .element import add, to_text
 
@@ -45,7 +46,7 @@ class TestDriver(LibvirtDriver):
             self._define_pin(domain, cpus, "emulatorpin")
 
     def _define_pin(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], tag: str, **attributes: str) -> None:
-        tree = self._xml(domain, live=False)
+        tree = self.xml_of(domain, live=False)
         tune = tree.find("cputune")
         if tune is None:
             tune = add(tree, "cputune")
@@ -59,6 +60,18 @@ class TestDriver(LibvirtDriver):
 
     def detach_emulator(self, name: str, emulator: Emulator) -> None:
         raise VmmError(f"cannot detach {emulator.id} from {name}: libvirt's test driver has no live devices")
+
+    def change_definition(self, domain: libvirt.virDomain, change: Change) -> None:
+        # There are no calls for it here.
+        tree = self.xml_of(domain, live=False, flags=self.libvirt.VIR_DOMAIN_XML_SECURE)
+        devices = tree.find("devices")
+        if devices is None:
+            devices = add(tree, "devices")
+        for item in [item for item in devices if alias_of(item) in change.remove]:
+            devices.remove(item)
+        devices.extend(change.add)
+        if change.remove or change.add:
+            self.connection.defineXML(to_text(tree))
 
     def ensure_store(self, store: Store) -> bool:
         return super().ensure_store(store) if store.kind == "volume" else False
