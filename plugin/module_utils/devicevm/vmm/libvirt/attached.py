@@ -14,6 +14,7 @@ from xml.etree.ElementTree import Element, register_namespace
 
 from ...domain import Attachment, DomainSpec, ObservedDomain, Role
 from ...errors import DevicevmError
+from ...frontend.frontend import Frontend
 from ...frontend.registry import FRONTENDS
 from ...manifest.topology import Boot, Consumer
 from ...record import digest
@@ -253,12 +254,18 @@ def change(tree: Element, start: str, spec: DomainSpec | None, made: dict[str, l
     for name, items in made.items():
         missing = [item for item in items if alias_of(item) in wanted and alias_of(item) not in right]
         if missing:
-            for kind, model in frontends[name].controllers:
+            for kind, model in _controllers(items, frontends[name]):
                 result.add += room.controller(kind, model)
             for item in missing[: frontends[name].ports]:
                 result.add += room.slot(item, name)
             result.add += missing
     return result
+
+
+def _controllers(items: list[Element], frontend: Frontend) -> Iterable[tuple[str, str]]:
+    """The kinds and models of controllers that devices need: those too that libvirt would add without being asked."""
+    sata = any(item.find("target[@bus='sata']") is not None for item in items)
+    return (*frontend.controllers, ("sata", "")) if sata else frontend.controllers
 
 
 class _Room:
@@ -285,8 +292,9 @@ class _Room:
                 + (" while it runs" if not known else ""),
                 hint="choose another front end",
             )
-        made = element("controller", type=kind, index="0", model=model)
-        add(made, "alias", name=f"{self.start}{kind}")
+        made = element("controller", type=kind, index="0", **({"model": model} if model else {}))
+        # No device is called so: their names have no underscores.
+        add(made, "alias", name=f"{self.start}_{kind}")
         self.controllers.append(made)
         return [*self.slot(made, f"a {kind} controller"), made]
 
@@ -306,14 +314,15 @@ class _Room:
         port = element("controller", type="pci", index=str(self.last), model="pcie-root-port")
         add(port, "model", name="pcie-root-port")
         add(port, "target", chassis=str(self.last), port=f"{self.last:#x}")
-        add(port, "alias", name=f"{self.start}port-{self.last}")
+        add(port, "alias", name=f"{self.start}_port-{self.last}")
         add(item, "address", **_PCI, bus=f"{self.last:#04x}")
         return [port]
 
 
 def _idle_controllers(tree: Element, start: str, gone: set[str], *, live: bool) -> list[str]:
-    """Our controllers on which nothing is left once `gone` is gone, those first that are on others. One that somebody
-    else uses meanwhile stays, and so does what cannot leave a running domain: there that is all but SCSI."""
+    """Our controllers on which nothing is left once `gone` is gone, in an order in which they can go: those that are on
+    others before these, and the last PCI ones first, for libvirt would fill gaps in their row. One that somebody else
+    uses meanwhile stays, and so does what cannot leave a running domain: there that is all but SCSI."""
     mine = {
         alias: item
         for alias, item in ours(tree, start).items()
@@ -329,7 +338,7 @@ def _idle_controllers(tree: Element, start: str, gone: set[str], *, live: bool) 
             if alias not in out and (item.get("type", ""), _index(item)) not in used
         ]
         if not idle:
-            return found
+            return sorted(found, key=lambda alias: (mine[alias].get("type") == "pci", -_index(mine[alias])))
         found += idle
 
 
