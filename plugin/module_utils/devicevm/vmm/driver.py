@@ -39,7 +39,7 @@ class Driver(ABC):
 
     @abstractmethod
     def render(self, spec: DomainSpec) -> str:
-        """The domain's definition in the VMM's own language. Pure."""
+        """The domain's definition in the VMM's own language; of an existing one, the devices it is given. Pure."""
 
     @abstractmethod
     def define(self, spec: DomainSpec) -> None:

@@ -1,8 +1,8 @@
 """Devices of devicevm's in a domain that is somebody else's: which they are, and what is to be added and removed. Pure.
 
-Each has an alias that starts with its client's own beginning, and nothing else of the domain is ever touched. What was
-asked for stands in the domain's metadata, in a namespace of its own, an element for each client: several owners may
-have devices in one domain.
+Each has an alias that starts with its client's own beginning; the controllers that they need have one that says they
+are devicevm's, of all its owners. Nothing else of the domain is ever touched. What was asked for stands in the
+domain's metadata, in a namespace of its own, an element for each client: several owners may have devices in one domain.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from .element import add, element
 NAMESPACE = "urn:devicevm:attached:v1"
 PREFIX = "devicevm-attached"
 _TAG = f"{{{NAMESPACE}}}clients"
+_CONTROLLER = "ua-devicevm-_"
+"""How aliases of controllers begin: no client's begin so (`beginning`)."""
 _PCI = {"type": "pci", "domain": "0x0000", "slot": "0x00", "function": "0x0"}
 
 register_namespace(PREFIX, NAMESPACE)
@@ -138,7 +140,7 @@ def _left_over(spec: DomainSpec, tree: Element, start: str) -> Iterator[str]:
         for item in _elements(spec, one, FRONTENDS[one.frontend].first, start)
     }
     for alias, item in ours(tree, start).items():
-        if item.tag != "controller" and alias not in wanted and is_pluggable(item):
+        if alias not in wanted and is_pluggable(item):
             yield f"{item.tag} {alias} is left over"
 
 
@@ -157,7 +159,7 @@ def alias_of(item: Element) -> str:
 
 
 def ours(tree: Element, start: str) -> dict[str, Element]:
-    """The devices and controllers of one client, by alias."""
+    """The devices of one client, by alias."""
     return {alias_of(item): item for item in tree.iterfind("devices/*") if alias_of(item).startswith(start)}
 
 
@@ -244,13 +246,9 @@ def change(tree: Element, start: str, spec: DomainSpec | None, made: dict[str, l
     }
     right = {alias for alias, item in there.items() if alias in wanted and _fulfils(item, wanted[alias])}
     result = Change()
-    result.remove = [
-        alias
-        for alias, item in there.items()
-        if item.tag != "controller" and alias not in right and (not live or is_pluggable(item))
-    ]
-    result.remove += _idle_controllers(tree, start, set(result.remove), live=live)
-    room = _Room(tree, start, set(result.remove), spec.domain if spec else "", live=live)
+    result.remove = [alias for alias, item in there.items() if alias not in right and (not live or is_pluggable(item))]
+    result.remove += _idle_controllers(tree, set(result.remove), live=live)
+    room = _Room(tree, set(result.remove), spec.domain if spec else "", live=live)
     for name, items in made.items():
         missing = [item for item in items if alias_of(item) in wanted and alias_of(item) not in right]
         if missing:
@@ -269,16 +267,17 @@ def _controllers(items: list[Element], frontend: Frontend) -> Iterable[tuple[str
 
 
 class _Room:
-    """Where new devices go. On PCI Express each needs a port: a definition is given one for each, which is ours; a
-    running domain has those that it has. Elsewhere libvirt finds a place without adding anything."""
+    """Where new devices go. On PCI Express each needs a port: in a definition one of ours, which is added where none is
+    idle; a running domain has those that it has. Elsewhere libvirt finds a place without adding anything."""
 
-    def __init__(self, tree: Element, start: str, gone: set[str], domain: str, *, live: bool) -> None:
-        self.start, self.domain, self.live = start, domain, live
+    def __init__(self, tree: Element, gone: set[str], domain: str, *, live: bool) -> None:
+        self.domain, self.live = domain, live
         self.controllers = [item for item in tree.iterfind("devices/controller") if alias_of(item) not in gone]
         self.express = any(item.get("model") == "pcie-root" for item in self.controllers)
-        used = {place for item in tree.iterfind("devices/*") if alias_of(item) not in gone for place in _used(item)}
-        ports = (item for item in self.controllers if item.get("model") == "pcie-root-port")
-        self.free = sorted(port for item in ports if ("pci", port := _index(item)) not in used)
+        used = _places_used(tree, gone)
+        ports = [item for item in self.controllers if item.get("model") == "pcie-root-port"]
+        usable = ports if live else [item for item in ports if alias_of(item).startswith(_CONTROLLER)]
+        self.free = sorted(port for item in usable if ("pci", port := _index(item)) not in used)
         self.last = max((_index(item) for item in self.controllers if item.get("type") == "pci"), default=0)
 
     def controller(self, kind: str, model: str) -> list[Element]:
@@ -293,8 +292,7 @@ class _Room:
                 hint="choose another front end",
             )
         made = element("controller", type=kind, index="0", **({"model": model} if model else {}))
-        # No device is called so: their names have no underscores.
-        add(made, "alias", name=f"{self.start}_{kind}")
+        add(made, "alias", name=f"{_CONTROLLER}{kind}")
         self.controllers.append(made)
         return [*self.slot(made, f"a {kind} controller"), made]
 
@@ -302,44 +300,51 @@ class _Room:
         """Give a device its place on the bus; the port to add for it, if any."""
         if not self.express:
             return []
-        if self.live:
-            if not self.free:
-                raise DevicevmError(
-                    f"domain {self.domain} has no free PCI Express port for {name} while it runs",
-                    hint="give its definition more pcie-root-port controllers and restart it, then apply again",
-                )
+        if self.live and not self.free:
+            raise DevicevmError(
+                f"domain {self.domain} has no free PCI Express port for {name} while it runs",
+                hint="give its definition more pcie-root-port controllers and restart it, then apply again",
+            )
+        if self.free:
             add(item, "address", **_PCI, bus=f"{self.free.pop(0):#04x}")
             return []
         self.last += 1
         port = element("controller", type="pci", index=str(self.last), model="pcie-root-port")
         add(port, "model", name="pcie-root-port")
         add(port, "target", chassis=str(self.last), port=f"{self.last:#x}")
-        add(port, "alias", name=f"{self.start}_port-{self.last}")
+        add(port, "alias", name=f"{_CONTROLLER}port-{self.last}")
         add(item, "address", **_PCI, bus=f"{self.last:#04x}")
         return [port]
 
 
-def _idle_controllers(tree: Element, start: str, gone: set[str], *, live: bool) -> list[str]:
-    """Our controllers on which nothing is left once `gone` is gone, in an order in which they can go: those that are on
-    others before these, and the last PCI ones first, for libvirt would fill gaps in their row. One that somebody else
-    uses meanwhile stays, and so does what cannot leave a running domain: there that is all but SCSI."""
-    mine = {
-        alias: item
-        for alias, item in ours(tree, start).items()
-        if item.tag == "controller" and (not live or item.get("type") == "scsi")
-    }
-    found: list[str] = []
-    while True:
-        out = gone.union(found)
-        used = {place for item in tree.iterfind("devices/*") if alias_of(item) not in out for place in _used(item)}
-        idle = [
-            alias
-            for alias, item in mine.items()
-            if alias not in out and (item.get("type", ""), _index(item)) not in used
-        ]
-        if not idle:
-            return sorted(found, key=lambda alias: (mine[alias].get("type") == "pci", -_index(mine[alias])))
-        found += idle
+def _idle_controllers(tree: Element, gone: set[str], *, live: bool) -> list[str]:
+    """devicevm's controllers on which nothing is left once `gone` is gone, in an order in which they can go.
+
+    Of PCI ports only the last ones go: libvirt fills gaps in their row by ports of its own. In a running domain nothing
+    but SCSI controllers can go.
+    """
+    controllers = list(tree.iterfind("devices/controller"))
+    used = _places_used(tree, gone)
+    found = [
+        alias
+        for item in controllers
+        if (alias := alias_of(item)).startswith(_CONTROLLER)
+        and item.get("type") != "pci"
+        and (item.get("type") == "scsi" or not live)
+        and (item.get("type", ""), _index(item)) not in used
+    ]
+    row = sorted((item for item in controllers if item.get("type") == "pci"), key=_index)
+    while not live and row and alias_of(row[-1]).startswith(_CONTROLLER):
+        last = row.pop()
+        if ("pci", _index(last)) in _places_used(tree, gone.union(found)):
+            break
+        found.append(alias_of(last))
+    return found
+
+
+def _places_used(tree: Element, gone: set[str]) -> set[tuple[str, int]]:
+    """The controllers that something is on once `gone` is gone."""
+    return {place for item in tree.iterfind("devices/*") if alias_of(item) not in gone for place in _used(item)}
 
 
 def _used(item: Element) -> Iterator[tuple[str, int]]:

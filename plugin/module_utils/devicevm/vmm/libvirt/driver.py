@@ -11,14 +11,14 @@ from xml.etree.ElementTree import Element
 
 from ...domain import DomainSpec, Emulator, ObservedDomain
 from ...inventory.host import Host
-from ...manifest.topology import Store
+from ...manifest.topology import Consumer, Store
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
 from . import attached, attaching, files, hotplug, inventory, observation, pinning, volumes
 from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
-from .element import parse, to_text
+from .element import element, parse, to_text
 from .metadata import NAMESPACE, PREFIX, find, ready_mark
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class LibvirtDriver(Driver):
             return frozenset(domain.name() for domain in self.connection.listAllDomains(0))
 
     def render(self, spec: DomainSpec) -> str:
+        if spec.consumer is Consumer.EXISTING:
+            devices = element("devices")
+            devices.extend(item for items in attached.devices_of(spec, ()).values() for item in items)
+            return to_text(devices, pretty=True)
         return to_text(domain_xml(spec, str(self.places.state)), pretty=True)
 
     def define(self, spec: DomainSpec) -> None:

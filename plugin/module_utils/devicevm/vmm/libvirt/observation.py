@@ -30,7 +30,8 @@ def observe(connection: libvirt.virConnect, state: str) -> tuple[ObservedDomain,
             found += [seen] if seen else []
         elif texts and attached.NAMESPACE in texts[0]:
             found += _clients_in(domain.name(), domain.UUIDString(), texts[0], texts[1])
-    return tuple(sorted(found, key=lambda seen: seen.name))
+    # Clients of two owners that are existing domains may be called alike.
+    return tuple(sorted(found, key=lambda seen: (seen.name, seen.owner)))
 
 
 def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> ObservedDomain | None:
