@@ -120,9 +120,7 @@ def _mark(
         wanted = marked(before, owner, client, spec)
         if wanted is None and marked(before, "", "", None) is None:
             continue
-        text = to_text(wanted) if wanted is not None else None
-        kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
-        domain.setMetadata(kind, text, PREFIX if text else None, NAMESPACE, state)
+        driver.set_metadata(domain, wanted, PREFIX, NAMESPACE, state)
     if spec is None and domain.isPersistent():
         _without_empty_metadata(driver, domain)
 

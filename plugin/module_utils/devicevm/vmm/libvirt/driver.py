@@ -177,13 +177,7 @@ class LibvirtDriver(Driver):
     def mark(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
         with vmm_words(f"cannot write the metadata of {spec.name}"):
-            domain.setMetadata(
-                self.libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-                to_text(ready_mark(spec)),
-                PREFIX,
-                NAMESPACE,
-                self.libvirt.VIR_DOMAIN_AFFECT_LIVE,
-            )
+            self.set_metadata(domain, ready_mark(spec), PREFIX, NAMESPACE, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def attach_client(self, spec: DomainSpec) -> None:
         domain = self._lookup_uuid(spec.uuid)
@@ -205,6 +199,15 @@ class LibvirtDriver(Driver):
     def change_definition(self, domain: libvirt.virDomain, change: attached.Change) -> None:
         """Add devices to, and remove devices from, the definition of an existing domain."""
         attaching.change_definition(self, domain, change)
+
+    def set_metadata(
+        self, domain: libvirt.virDomain, tree: Element | None, prefix: str, namespace: str, state: int
+    ) -> None:
+        """Write an element of a namespace into a domain's metadata, or with None take it out; `state` is libvirt's
+        word for the definition or what runs."""
+        kind = self.libvirt.VIR_DOMAIN_METADATA_ELEMENT
+        text = None if tree is None else to_text(tree)
+        domain.setMetadata(kind, text, prefix if text else None, namespace, state)
 
     def ensure_store(self, store: Store) -> bool:
         if store.kind == "volume":
