@@ -14,6 +14,8 @@ from devicevm.frontend.registry import FRONTENDS
 from devicevm.inventory.supports import LIVE_DEVICES
 from devicevm.manifest.topology import Boot, Consumer
 from devicevm.vmm.driver import VmmError
+from devicevm.vmm.libvirt import attaching
+from devicevm.vmm.libvirt.attached import Change
 from devicevm.vmm.libvirt.driver import LibvirtDriver
 from guests import OWNER
 
@@ -212,6 +214,37 @@ def test_a_running_domain_gets_what_can_be_plugged_in(vmm: Vmm, driver: LibvirtD
             assert domain.XMLDesc(0).count("ua-devicevm-") == 2
         else:
             assert domain.XMLDesc(0) == before
+
+
+def test_plugging_in_that_dies_in_the_middle_is_finished(
+    vmm: Vmm, driver: LibvirtDriver, domains: Domains, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if LIVE_DEVICES not in driver.supports:
+        pytest.skip("this driver gives nothing to a running domain")
+    driver.define(domains.device_vm)
+    driver.start("web-dvm")
+    address = domains.device_vm.emulators[0].channel.address
+    with existing(vmm, driver, "pc") as uuid:
+        driver.connection.lookupByName("ledger-db").create()
+        spec = given(uuid, "virtio-rng", "pci-serial")
+        channel = Channel("stream", address, "a")
+        spec = replace(spec, attachments=tuple(replace(one, channel=channel) for one in spec.attachments))
+
+        def half(driver: LibvirtDriver, domain: object, wanted: Change, start: str) -> None:
+            whole(driver, domain, Change(add=wanted.add[:1]), start)  # type: ignore[arg-type]
+            raise KeyboardInterrupt
+
+        whole = attaching._change_live
+        monkeypatch.setattr(attaching, "_change_live", half)
+        with pytest.raises(KeyboardInterrupt):
+            driver.attach_client(spec)
+        monkeypatch.undo()
+        seen = next(one for one in driver.observe() if one.name == "ledger")
+        assert seen.spec == spec
+        assert seen.active_spec is not None
+        assert [one.name for one in seen.active_spec.attachments] == ["virtio-rng"]
+        driver.attach_client(spec)
+        assert next(one for one in driver.observe() if one.name == "ledger").active_spec == spec
 
 
 def test_a_running_domain_without_room_is_left_as_it_is(vmm: Vmm, driver: LibvirtDriver) -> None:

@@ -96,6 +96,32 @@ def test_one_device_more_disturbs_no_other() -> None:
     assert next(step.reason for step in plan.steps if step.name == "ledger") == "domain legacy gets entropy"
 
 
+def test_a_device_goes_before_its_device_vm_lets_go_of_it() -> None:
+    vmm = world()
+    both = ledger(disk("log"), Device("entropy", "rng"))
+    shared = DeviceVM("shared", Serves(classes=("disk",)))
+    vmm.apply(declared(both, device_vms=(shared,)))
+    plan = vmm.apply(declared(ledger(), device_vms=(shared,)))
+    assert before(plan, "attach/client/ledger", "stop/device-vm/ledger-dvm")
+    step = next(step for step in plan.steps if step.id == "attach/client/ledger")
+    assert (step.effect.value, step.reason) == ("live", "domain legacy loses entropy")
+
+    vmm = world()
+    vmm.apply(declared(both, device_vms=(DeviceVM("shared", Serves()),)))
+    plan = vmm.apply(declared(ledger(), device_vms=(DeviceVM("shared", Serves()),)))
+    assert before(plan, "attach/client/ledger", "update/device-vm/shared")
+    assert not vmm.plan(declared(ledger(), device_vms=(DeviceVM("shared", Serves()),))).steps
+
+
+def test_what_cannot_be_unplugged_stays_until_its_user_restarts_the_domain() -> None:
+    vmm = world()
+    fixed = replace(disk("boot"), frontend="sata")
+    vmm.apply(declared(ledger(disk("log"), fixed)))
+    plan = vmm.plan(declared(ledger()))
+    assert felt(plan)["attach/client/ledger"] == "restart"
+    assert "has boot of ledger as it is now until it is shut down" in plan.warnings[0]
+
+
 def test_a_device_vm_that_is_restarted_is_let_go_of_and_had_again() -> None:
     """A disk does not come back by itself; a serial port does."""
     shared = DeviceVM("shared", Serves(), memory=512 * MIB)

@@ -26,8 +26,8 @@ from .holders import Holders, in_order_of_release
 from .plan import Action, Effect, Phase, Step, Subject
 from .storage import Identity, identity
 
-_LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH)
-"""How a client leaves its device VMs."""
+_LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
+"""How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
 _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 
 
@@ -297,24 +297,31 @@ class Changes:
                     f"the devices of {spec.name} are taken out of domain {there.domain} while it runs, and put in "
                     "again: what is mounted from its disks has to be unmounted before"
                 )
+            elif set(spec.attachments) < set(there.attachments):
+                self._attach(spec)  # now: its device VMs let go of what it loses only then
 
     def _attach(self, spec: DomainSpec) -> None:
         """Existing domains are never stopped: what cannot be plugged in waits until their users start them again."""
         domain = self.observed.get(spec.name)
         out = self._known(Action.DETACH, Subject.CLIENT, spec.name)
-        there = domain.spec if domain and not out else None
+        there = domain.spec if domain and domain.spec and domain.spec.uuid == spec.uuid else None
         running = self._running(spec.name) if there and self.live else None
         wrong = _wrong(domain) if domain else ()
-        if there == spec and running in (spec, None) and not wrong:
+        if self._known(Action.ATTACH, Subject.CLIENT, spec.name) or (
+            there == spec and running in (spec, None) and not (wrong or out)
+        ):
             return
         has = {one.name: one for one in (running or there).attachments} if there else {}
-        new = tuple(one for one in spec.attachments if has.get(one.name) != one)
+        again = {one.name for one in spec.attachments if out and FRONTENDS[one.frontend].live}
+        new = tuple(one for one in spec.attachments if has.pop(one.name, None) != one or one.name in again)
         uses = sorted({attachment.device_vm for attachment in spec.attachments})
         made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
         after = (*(key for key in made if key in self.steps), *out)
-        reason = f"domain {spec.domain} gets {', '.join(one.name for one in new) or 'nothing more'}"
-        reason = "; ".join((*wrong, reason)) if new or not wrong else "; ".join(wrong)
-        self._on_existing(Action.ATTACH, spec, Phase.CONNECT, reason, self._plugging(spec, new), after)
+        reasons = [f"domain {spec.domain} gets {', '.join(one.name for one in new)}"] if new else []
+        reasons += [f"domain {spec.domain} loses {', '.join(has)}"] if has else []
+        reason = "; ".join([*wrong, *reasons]) or "what is said of it is an older one"
+        effect = self._plugging(spec, (*new, *has.values()))
+        self._on_existing(Action.ATTACH, spec, Phase.CONNECT, reason, effect, after)
 
     def _plugging(self, spec: DomainSpec, attachments: tuple[Attachment, ...]) -> Effect:
         """What an existing domain feels when these devices are put in or taken out; tells of those that cannot be."""

@@ -77,6 +77,11 @@ def _plain(item: Element) -> Element:
 def _observed(mark: Element, uuid: str, inactive: Element, live: Element | None) -> ObservedDomain:
     name, owner = mark.get("name", ""), mark.get("owner", "")
     kept = metadata.read(mark, name, uuid)
+    unknown = [one.frontend for one in kept.spec.attachments if one.frontend not in FRONTENDS] if kept.spec else []
+    if unknown:
+        kept = replace(
+            kept, spec=None, broken=f"its metadata names a front end {unknown[0]!r} that this devicevm has not"
+        )
     # Of what cannot be read, as much is known as it takes to put it right or to remove it.
     host = mark.get("host", "")
     unread = DomainSpec(
