@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -192,6 +193,7 @@ def test_a_running_and_a_stopped_domain_are_given_devices_and_lose_them(stage: S
     assert (stage.process("ledger-db"), stage.domains()) == (process, ["archive", "ledger-db"])
     assert (stage.folder / "ledger-db.img").read_bytes() == b"ledger-db" * 4096
     shell.close()
+    stage.virsh("destroy", "ledger-db")
 
 
 def test_any_domain_can_be_given_an_endpoint(stage: Stage, image: dict[str, str]) -> None:
@@ -211,3 +213,30 @@ def test_any_domain_can_be_given_an_endpoint(stage: Stage, image: dict[str, str]
     stage.virsh("destroy", "bench")
     stage.devicevm("destroy", "--yes", manifest)
     assert not [name for name in stage.domains() if "dvm" in name]
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_an_apply_and_a_destroy_that_are_killed_anywhere_are_finished(stage: Stage, image: dict[str, str]) -> None:
+    """SIGKILL at twelve moments: the domain goes on all the time, and is in the end as it was."""
+    manifest = written(stage, MANIFEST.rpartition("---\n")[0])
+    define(stage, image, "ledger-db", "q35")
+    stage.virsh("start", "ledger-db")
+    shell = Shell(stage.folder / "ledger-db.shell")
+    shell.run("true")
+    process = stage.process("ledger-db")
+    before, live = definition(stage, "ledger-db"), stage.virsh("dumpxml", "ledger-db")
+    for number in range(6):
+        for command in (["apply", manifest], ["destroy", "--yes", manifest]):
+            killed = stage.start(*command)
+            # What is done takes about six seconds on an idle machine: something else is in the midst each time.
+            time.sleep(1.0 + number)
+            killed.send_signal(signal.SIGKILL)
+            killed.communicate(timeout=60)
+        stage.devicevm("apply", manifest)
+        assert "No changes" in stage.devicevm("apply", manifest).stdout
+        use_disk(shell, disk_of_size(shell, 8))
+        stage.devicevm("destroy", "--yes", manifest)
+        assert (definition(stage, "ledger-db"), stage.virsh("dumpxml", "ledger-db")) == (before, live)
+    assert stage.process("ledger-db") == process
+    shell.close()
