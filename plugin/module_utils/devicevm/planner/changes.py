@@ -88,7 +88,7 @@ class Changes:
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=effect, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
-        names = {spec.name for spec in clients} - self.kept
+        names = {spec.name for spec in desired if spec.role is Role.CLIENT} - self.kept
         for spec in in_order_of_release(device_vms, self.holders):
             if self._rests(spec, names):
                 self._put_right(spec, Phase.REQUEST)
