@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .manifest.topology import Boot, Store, Uplink
+from .manifest.topology import Boot, Consumer, Store, Uplink
 
 
 class Role(str, Enum):
@@ -56,6 +56,8 @@ class Emulator:
     size: int = 0
     memory: int = 0
     """Bytes of the device VM's memory that this device accounts for."""
+    consumer: Consumer = Consumer.VM
+    """Who its client is: nothing but this tells of a client that is no domain."""
 
     @property
     def id(self) -> str:
@@ -85,6 +87,8 @@ class Attachment:
     read_only: bool = False
     mac: str = ""
     """The hardware address of a NIC."""
+    path: str = ""
+    """Where it appears on the host, for the host as its client."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +158,8 @@ class Firmware:
 class DomainSpec:
     """A domain that devicevm makes. `memory` in bytes; `name` is unique on the VMM.
 
-    A device VM has `emulators`, a client has `attachments`; the rest is the same for both.
+    A device VM has `emulators`, a client has `attachments`; the rest is the same for both. A client that is no VM of
+    devicevm's (`consumer`) has its `attachments` and a host, and takes nothing of that.
     """
 
     name: str
@@ -194,6 +199,9 @@ class DomainSpec:
     """What a device VM runs once for all devices of a class, by name."""
     uplink: Uplink | None = None
     """A device VM's NIC on the host's network; its `mac` is set."""
+    consumer: Consumer = Consumer.VM
+    domain: str = ""
+    """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
 
 
 @dataclass(frozen=True)
@@ -220,3 +228,6 @@ class ObservedDomain:
     """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
+    consumer: Consumer = Consumer.VM
+    """For a client: `existing` when the domain is somebody else's, and only the devices in it are devicevm's; `name`
+    is the client's then, `uuid` the domain's."""

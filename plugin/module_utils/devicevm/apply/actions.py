@@ -12,6 +12,7 @@ from ..errors import DevicevmError
 from ..guest.boot_config import device_config, service_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
+from ..manifest.topology import Consumer
 from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
@@ -124,13 +125,26 @@ def _start_device_vm(context: Context, step: Step) -> None:
 def _rejoin(context: Context, device_vm: DomainSpec) -> None:
     """Let those clients go on that a device VM was away from, and that do not come back by themselves."""
     disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd"]
-    for name in sorted({emulator.client for emulator in disks}):
-        context.driver.rejoin(name, tuple(emulator.channel.address for emulator in disks if emulator.client == name))
+    existing: dict[str, str] = {}
+    if any(emulator.consumer is Consumer.EXISTING for emulator in disks):
+        seen = [one for one in context.driver.observe() if one.owner == device_vm.owner and one.spec]
+        existing = {one.name: one.spec.domain for one in seen if one.spec and one.consumer is Consumer.EXISTING}
+    addresses: dict[str, list[str]] = {}
+    for emulator in disks:
+        # Who has an endpoint, or the host's own devices, is not known by a name.
+        name = {Consumer.VM: emulator.client, Consumer.EXISTING: existing.get(emulator.client, "")}.get(
+            emulator.consumer
+        )
+        if name:
+            addresses.setdefault(name, []).append(emulator.channel.address)
+    for name in sorted(addresses):
+        context.driver.rejoin(name, tuple(addresses[name]))
 
 
 def _resume(context: Context, step: Step) -> None:
-    addresses = tuple(attachment.channel.address for attachment in context.wanted(step).attachments)
-    context.driver.rejoin(step.name, addresses)
+    wanted = context.wanted(step)
+    addresses = tuple(attachment.channel.address for attachment in wanted.attachments)
+    context.driver.rejoin(wanted.domain or wanted.name, addresses)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -206,6 +220,31 @@ def _change_programs(context: Context, changes: EmulatorChanges, old: DomainSpec
             control.add(device_config(emulator))
 
 
+def _attach(context: Context, step: Step) -> None:
+    context.driver.attach_client(context.wanted(step))
+
+
+def _undo_attach(context: Context, step: Step) -> None:
+    wanted, before = context.wanted(step), context.before(step)
+    if before is None or before.uuid != wanted.uuid:
+        context.driver.detach_client(wanted.name, wanted.owner, wanted.uuid)
+    if before:
+        context.driver.attach_client(before)
+
+
+def _detach(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before is None:
+        raise DevicevmError(f"{step.id}: the plan does not say what {step.name} was", hint="make the plan anew")
+    context.driver.detach_client(before.name, before.owner, before.uuid)
+
+
+def _undo_detach(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before:
+        context.driver.attach_client(before)
+
+
 def _create_store(context: Context, step: Step) -> None:
     if step.store and context.driver.ensure_store(step.store):
         context.created.add(step.id)
@@ -249,6 +288,8 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,
     (Action.UNDEFINE, Subject.CLIENT): _undefine,
+    (Action.ATTACH, Subject.CLIENT): _attach,
+    (Action.DETACH, Subject.CLIENT): _detach,
 }
 
 POSSIBLE = frozenset(_DO)
@@ -267,4 +308,6 @@ _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.STOP, Subject.CLIENT): _undo_stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undo_undefine,
     (Action.UNDEFINE, Subject.CLIENT): _undo_undefine,
+    (Action.ATTACH, Subject.CLIENT): _undo_attach,
+    (Action.DETACH, Subject.CLIENT): _undo_detach,
 }

@@ -36,6 +36,7 @@ def rule_problems(declared: Declared) -> list[Problem]:
     for document in declared.of("Host"):
         problems += pool_problems(document)
     problems += _policy_problems(declared)
+    problems += _domain_problems(declared)
     problems += _store_problems(declared)
     problems += _mac_problems(declared)
     return problems
@@ -82,6 +83,19 @@ def _parameter_problems(document: Document, declared: Declared) -> Iterator[Prob
             yield document.problem(place, message, "its devices have parameters, in their clients", key=True)
         elif class_:
             yield from service_problems(document, place, class_, parameters)
+
+
+def _domain_problems(declared: Declared) -> Iterator[Problem]:
+    """What is in an existing domain is told by one client."""
+    seen: dict[str, list[Document]] = {}
+    for document in declared.of("Client"):
+        name = document.spec.get("existing", {}).get("domain", "")
+        for other in seen.setdefault(name, []) if name else ():
+            if not _apart(document, other):
+                message = f"domain {name} is already client {other.name}'s, in {other.where(('spec', 'existing'))}"
+                yield document.problem(("spec", "existing", "domain"), message, "declare all of its devices there")
+                break
+        seen.setdefault(name, []).append(document)
 
 
 def _unknown(document: Document, key: Place, names: list[str], kind: str, declared: Declared) -> Iterator[Problem]:
@@ -131,5 +145,11 @@ def _mac_problems(declared: Declared) -> Iterator[Problem]:
 
 def _apart(one: Document, other: Document) -> bool:
     """Whether two clients are certain to be on different hosts, where one path is two files."""
-    hosts = one.spec.get("host"), other.spec.get("host")
+    hosts = _host_of(one), _host_of(other)
     return bool(hosts[0] and hosts[1] and hosts[0] != hosts[1])
+
+
+def _host_of(document: Document) -> str:
+    host = document.spec.get("host", "")
+    name: str = host.get("name", "") if isinstance(host, dict) else host
+    return name

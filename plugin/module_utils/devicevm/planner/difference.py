@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ..channel.registry import channel_kind
 from ..domain import Channel, DomainSpec, Emulator
+from ..frontend.registry import FRONTENDS
 from ..inventory.cpuset import format_cpuset
 
 # Two values are worth showing while they fit a line of a plan.
@@ -59,6 +60,11 @@ def content_stays(before: Emulator, after: Emulator) -> bool:
         return not before.size and not after.size
     kept = replace(before.store, reclaim=after.store.reclaim)
     return kept == after.store
+
+
+def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
+    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
+    return FRONTENDS[frontend].reconnects and content_stays(before, after)
 
 
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:

@@ -22,6 +22,9 @@ class Action(str, Enum):
     CREATE = "create"
     DELETE = "delete"
     REPIN = "repin"
+    ATTACH = "attach"
+    """Existing domains get a client's devices, and lose others of that client's."""
+    DETACH = "detach"
     RESUME = "resume"
 
 
@@ -120,6 +123,14 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A device (`client/device`) that any domain can be given, and the socket that this connects to."""
+
+    device: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Allocation:
     """What runs a device VM's emulation code. `cpus` are the host's logical processors (empty: any);
     `memory` in bytes; `reasons` say why this alternative and why not the better ones."""
@@ -139,6 +150,7 @@ class Allocation:
     """The path of what it runs in place of an operating system."""
     blocks: tuple[str, ...] = ()
     """Addresses of the host's devices that it is given."""
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True)

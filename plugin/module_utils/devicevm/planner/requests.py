@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..channel.registry import channel_kind
-from ..domain import Channel, Emulator
+from ..domain import Attachment, Channel, Emulator
 from ..manifest.template import expand, template_values
 from ..manifest.topology import Client, Device, DeviceClass, Topology
 from ..record import digest
@@ -74,6 +74,21 @@ def link_of(want: Want, owner: str) -> dict[str, str]:
     }
 
 
+def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
+    """A device as its client has it, once it is known which device VM emulates it."""
+    return Attachment(
+        name=want.device.name,
+        class_=want.class_.name,
+        frontend=want.frontend,
+        channel=channel_of(want, owner, device_vm, runtime_dir),
+        device_vm=device_vm,
+        index=want.index,
+        read_only=bool(want.device.store and want.device.store.read_only),
+        path=want.device.path,
+        mac=link_of(want, owner).get("mac", ""),
+    )
+
+
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
     """What the device VM has to run for a device: the program of `code`, or the class's, with every blank filled in."""
     device, program = want.device, want.class_.program
@@ -98,4 +113,5 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         serial=serial,
         size=store.size if store else device.memory,
         memory=want.memory,
+        consumer=want.client.consumer,
     )

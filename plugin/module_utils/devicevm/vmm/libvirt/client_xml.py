@@ -76,7 +76,7 @@ def _front_ends(spec: DomainSpec) -> list[tuple[Attachment, Frontend, int]]:
     counters: Counter[str] = Counter({"vd": 1} if spec.boot.image else {})
     found = []
     for attachment in spec.attachments:
-        frontend = _frontend(spec, attachment)
+        frontend = frontend_of(spec, attachment)
         number = frontend.first + counters[frontend.numbering]
         counters[frontend.numbering] += 1
         if number > frontend.last:
@@ -88,7 +88,8 @@ def _front_ends(spec: DomainSpec) -> list[tuple[Attachment, Frontend, int]]:
     return found
 
 
-def _frontend(spec: DomainSpec, attachment: Attachment) -> Frontend:
+def frontend_of(spec: DomainSpec, attachment: Attachment) -> Frontend:
+    """The front end of an attachment; DevicevmError when there is none that fits its channel."""
     frontend = frontend_named(attachment.frontend)
     channel_kind(attachment.channel.kind)
     check_address(attachment.channel.address)
