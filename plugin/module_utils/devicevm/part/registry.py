@@ -1,0 +1,16 @@
+"""The kinds of host parts. A new one is a file of its own and one line here."""
+
+from __future__ import annotations
+
+from ..errors import DevicevmError
+from . import tpm
+from .part import Kind
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (tpm.TPM,)}
+
+
+def kind_named(name: str) -> Kind:
+    """The kind of that name; DevicevmError names the known ones."""
+    if name not in KINDS:
+        raise DevicevmError(f"host part {name!r} is unknown", hint=f"known: {', '.join(sorted(KINDS))}")
+    return KINDS[name]
