@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .manifest.topology import Boot, Store
+from .manifest.topology import Boot, Consumer, Store
 
 
 class Role(str, Enum):
@@ -55,6 +55,8 @@ class Emulator:
     size: int = 0
     memory: int = 0
     """Bytes of the device VM's memory that this device accounts for."""
+    consumer: Consumer = Consumer.VM
+    """Who its client is: nothing but this tells of a client that is no domain."""
 
     @property
     def id(self) -> str:
@@ -74,6 +76,8 @@ class Attachment:
     index: int
     """Position among the client's devices: fixes target names and boot order."""
     read_only: bool = False
+    path: str = ""
+    """Where it appears on the host, for the host as its client."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,8 @@ class Firmware:
 class DomainSpec:
     """A domain that devicevm makes. `memory` in bytes; `name` is unique on the VMM.
 
-    A device VM has `emulators`, a client has `attachments`; the rest is the same for both.
+    A device VM has `emulators`, a client has `attachments`; the rest is the same for both. A client that is no VM of
+    devicevm's (`consumer`) has its `attachments` and a host, and takes nothing of that.
     """
 
     name: str
@@ -172,6 +177,9 @@ class DomainSpec:
     firmware: Firmware | None = None
     """What a device VM without operating system runs: it has no agent, so no `control`, `console`, `image` or `boot`.
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
+    consumer: Consumer = Consumer.VM
+    domain: str = ""
+    """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
 
 
 @dataclass(frozen=True)
@@ -196,3 +204,6 @@ class ObservedDomain:
     broken: str = ""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
+    consumer: Consumer = Consumer.VM
+    """For a client: `existing` when the domain is somebody else's, and only the devices in it are devicevm's; `name`
+    is the client's then, `uuid` the domain's."""

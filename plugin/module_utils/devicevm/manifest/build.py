@@ -19,6 +19,7 @@ from .topology import (
     ClassMemory,
     Client,
     ClientVM,
+    Consumer,
     Device,
     DeviceClass,
     DeviceVM,
@@ -62,7 +63,15 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
         channel=data.get("channel", ""),
         store=store,
         memory=in_memory,
+        path=absolute(data["path"], folder) if "path" in data else "",
     )
+
+
+def consumers_of(spec: dict[str, Any]) -> list[Consumer]:
+    """Who the client of this `spec` says it is: one, when it is right."""
+    found = [kind for kind in (Consumer.VM, Consumer.EXISTING, Consumer.VMM) if kind.value in spec]
+    # As text, `host` says on which host any client is.
+    return [*found, Consumer.HOST] if isinstance(spec.get("host"), dict) else found
 
 
 def build_program(data: dict[str, Any]) -> Program:
@@ -78,19 +87,22 @@ def build_program(data: dict[str, Any]) -> Program:
 
 def _client(document: Document, declared: Declared) -> Client:
     spec = document.spec
+    host = spec.get("host", "")
     return Client(
         name=document.name,
-        vm=_client_vm(spec["vm"], document.folder),
+        vm=_client_vm(spec["vm"], document.folder) if "vm" in spec else None,
         devices=tuple(
             build_device(device, declared.sound["DeviceClass"][device["class"]], document.folder)
             for device in spec.get("devices", ())
         ),
         labels=dict(document.data["metadata"].get("labels", {})),
         trust_domain=spec.get("trustDomain", DEFAULT_TRUST_DOMAIN),
-        host=spec.get("host", ""),
+        host=host.get("name", "") if isinstance(host, dict) else host,
         host_labels=_host_labels(spec),
         affinity=_match_labels(spec.get("placement", {}), "affinity"),
         anti_affinity=_match_labels(spec.get("placement", {}), "antiAffinity"),
+        consumer=consumers_of(spec)[0],
+        domain=spec.get("existing", {}).get("domain", ""),
     )
 
 

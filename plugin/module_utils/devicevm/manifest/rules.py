@@ -35,6 +35,7 @@ def rule_problems(declared: Declared) -> list[Problem]:
     for document in declared.of("Host"):
         problems += pool_problems(document)
     problems += _policy_problems(declared)
+    problems += _domain_problems(declared)
     problems += _store_problems(declared)
     return problems
 
@@ -59,6 +60,19 @@ def _device_vm_problems(document: Document, declared: Declared) -> Iterator[Prob
     clients = serves.get("clients", ())
     if isinstance(clients, list):
         yield from _unknown(document, ("serves", "clients"), clients, "Client", declared)
+
+
+def _domain_problems(declared: Declared) -> Iterator[Problem]:
+    """What is in an existing domain is told by one client."""
+    seen: dict[str, list[Document]] = {}
+    for document in declared.of("Client"):
+        name = document.spec.get("existing", {}).get("domain", "")
+        for other in seen.setdefault(name, []) if name else ():
+            if not _apart(document, other):
+                message = f"domain {name} is already client {other.name}'s, in {other.where(('spec', 'existing'))}"
+                yield document.problem(("spec", "existing", "domain"), message, "declare all of its devices there")
+                break
+        seen.setdefault(name, []).append(document)
 
 
 def _unknown(document: Document, key: Place, names: list[str], kind: str, declared: Declared) -> Iterator[Problem]:
@@ -92,5 +106,11 @@ def _store_problems(declared: Declared) -> Iterator[Problem]:
 
 def _apart(one: Document, other: Document) -> bool:
     """Whether two clients are certain to be on different hosts, where one path is two files."""
-    hosts = one.spec.get("host"), other.spec.get("host")
+    hosts = _host_of(one), _host_of(other)
     return bool(hosts[0] and hosts[1] and hosts[0] != hosts[1])
+
+
+def _host_of(document: Document) -> str:
+    host = document.spec.get("host", "")
+    name: str = host.get("name", "") if isinstance(host, dict) else host
+    return name

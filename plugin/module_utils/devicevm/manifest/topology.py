@@ -108,6 +108,19 @@ class Store:
     reclaim: str = "delete"
 
 
+class Consumer(str, Enum):
+    """Who uses a client's devices."""
+
+    VM = "vm"
+    """A VM that devicevm makes."""
+    EXISTING = "existing"
+    """A domain that somebody else has made."""
+    HOST = "host"
+    """The host's own operating system."""
+    VMM = "vmm"
+    """Any domain of the VMM's that is given the endpoint."""
+
+
 @dataclass(frozen=True)
 class Device:
     """One device that a client declares; `parameters` are checked and complete with defaults."""
@@ -120,6 +133,8 @@ class Device:
     store: Store | None = None
     memory: int = 0
     """Bytes of the device VM's memory that the device's own content takes (an ephemeral disk)."""
+    path: str = ""
+    """Where it appears on the host, for the host as its client."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +171,10 @@ class ClientVM:
 
 @dataclass(frozen=True)
 class Client:
-    """A consumer of devices. `labels` are what selectors match."""
+    """A consumer of devices. `labels` are what selectors match; `vm` is there for the consumer `vm` alone."""
 
     name: str
-    vm: ClientVM
+    vm: ClientVM | None = None
     devices: tuple[Device, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     trust_domain: str = DEFAULT_TRUST_DOMAIN
@@ -169,6 +184,29 @@ class Client:
     """Labels: it is on a host with another client that has all of them. Empty = no matter."""
     anti_affinity: dict[str, str] = field(default_factory=dict)
     """Labels: it is on no host with another client that has all of them. Empty = no matter."""
+    consumer: Consumer = Consumer.VM
+    domain: str = ""
+    """The name of an existing domain."""
+
+    @property
+    def vcpus(self) -> int:
+        """Virtual CPUs that are devicevm's to place: none of what is no VM of its own."""
+        return self.vm.vcpus if self.vm else 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the host's memory that are devicevm's to place."""
+        return self.vm.memory if self.vm else 0
+
+    @property
+    def cpus(self) -> ResourceRequest | None:
+        """The processors that it asks for."""
+        return self.vm.cpus if self.vm else None
+
+    @property
+    def boot(self) -> Boot:
+        """What devicevm boots it from."""
+        return self.vm.boot if self.vm else Boot()
 
 
 @dataclass(frozen=True)

@@ -115,13 +115,10 @@ def _problems(error: Violation, document: Document, place: Place, unknown: str) 
 
 def _unknown_keys(error: Violation, document: Document, place: Place, unknown: str) -> Iterator[Problem]:
     known = error.schema.get("properties", {})
-    later = error.schema.get("x-notSupportedYet", ())
     for key in error.instance:
         if key in known or not isinstance(key, str):
             continue
-        if key in later:
-            yield document.problem((*place, key), f"{key} is not supported yet", f"known: {', '.join(known)}", key=True)
-        elif not _matches_pattern(key, error.schema):
+        if not _matches_pattern(key, error.schema):
             yield document.problem((*place, key), f"{unknown} {shown(key)}", nearest(key, known), key=True)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ..domain import DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
-from ..manifest.topology import Store
+from ..manifest.topology import Consumer, Store
 from .difference import (
     compare_emulators,
     describe_cpus,
@@ -59,7 +59,8 @@ class Changes:
         back on top; then the rest goes, and data last: what fails on the way can still go back.
         """
         device_vms = [spec for spec in desired if spec.role is Role.DEVICE_VM]
-        clients = [spec for spec in desired if spec.role is Role.CLIENT]
+        # Nothing is done for the VMM and the host themselves: their device VMs and channels are there.
+        clients = [spec for spec in desired if spec.role is Role.CLIENT and spec.consumer is Consumer.VM]
         gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
         self.restarts = self._restarts(device_vms, clients)
         for domain in sorted(doomed, key=lambda one: one.name):
@@ -122,6 +123,11 @@ class Changes:
         domain = self.observed.get(name)
         return (domain.active_spec or domain.spec) if domain and domain.active else None
 
+    def _feels(self, emulator: Emulator) -> bool:
+        """Whether the client of an emulator feels what happens to that; who has an endpoint is not known."""
+        known = emulator.consumer in (Consumer.VM, Consumer.EXISTING)
+        return self._running(emulator.client) is not None if known else True
+
     def reconnects(self, client: str, device_vm: str) -> bool:
         """Whether all that a client has of a device VM comes back by itself when that does."""
         running = self._running(client)
@@ -160,7 +166,7 @@ class Changes:
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
         if domain is not None and domain.active:
-            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
+            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._feels(emulator)}))
             effect = (
                 Effect.NONE
                 if not felt

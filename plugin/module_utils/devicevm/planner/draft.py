@@ -11,6 +11,7 @@ from .affinity import Neighbours
 from .arrange import Known, arrange
 from .book import Book
 from .component import components_of
+from .consumers import located
 from .floating import Move, confined, moves
 from .freedom import freedom
 from .grouping import Unit, group
@@ -69,7 +70,8 @@ def settle(
     topology: Topology, view: View, moving: frozenset[str] = frozenset(), avoid: frozenset[str] = frozenset()
 ) -> Settled:
     """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
-    unplaced = _clashes(topology, view)
+    topology, unplaced = located(topology, view)
+    unplaced += _clashes(topology, view)
     known: Known = {}
     while True:
         draft = _draft(topology, view, frozenset(item.client for item in unplaced), moving, avoid, known)
@@ -94,16 +96,17 @@ def _draft(
     declared = topology.clients
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
     undeclared = view.undeclared(topology)
-    gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
-    kept = [view.specs[one.name] for one in undeclared if one not in gone and one.spec]
+    leaving = view.leaving(topology) - spared
+    gone = [one for one in undeclared if one.name in leaving]
+    kept = [view.specs[one.name] for one in undeclared if one.name not in leaving and one.spec]
+    served = frozenset(spec.name for spec in kept) | (view.undeclared_outside(topology) - leaving)
     wants = wants_of(topology)
-    units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
+    units = _units(topology, wants, view, served)
     policies = {policy.name: policy for policy in topology.hosts}
     components = components_of(topology.clients, units)
     free = freedom(components, moving, view.running, avoid)
-    places = {
-        one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT and one.name not in free.hosts
-    }
+    there = {one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT} | view.outside
+    places = {name: host for name, host in there.items() if name not in free.hosts}
     near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
     placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
     trusts = trusts_of(view.observed, units, topology.clients)
@@ -125,8 +128,7 @@ def _draft(
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
     draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
-    mine = frozenset(view.mine)
-    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.made)]
     crossed = _crossings(draft.desired, view, policies, trusts)
     draft.warnings += crossed
     draft.crossings = len(crossed)
@@ -177,9 +179,7 @@ def _units(topology: Topology, wants: tuple[Want, ...], view: View, kept: frozen
 def _clashes(topology: Topology, view: View) -> list[Unplaced]:
     """The clients whose names or stores are somebody else's."""
     result = [
-        Unplaced(client.name, "", (reason,))
-        for client in topology.clients
-        if (reason := view.why_no_client(client.name))
+        Unplaced(client.name, "", (reason,)) for client in topology.clients if (reason := view.why_no_client(client))
     ]
     theirs = stores_of_others(view.observed, view.intent.owner)
     for client in topology.clients:

@@ -97,8 +97,8 @@ class Load:
         self.component = component
         self.asked = [Asked(unit, unit_memory(unit), unit.resources) for unit in component.units]
         self.clients = component.clients
-        self.least_vcpus = sum(client.vm.vcpus for client in self.clients if not client.vm.cpus)
-        self.least_memory = sum(client.vm.memory for client in self.clients)
+        self.least_vcpus = sum(client.vcpus for client in self.clients if not client.cpus)
+        self.least_memory = sum(client.memory for client in self.clients)
         self.least_memory += sum(one.least_memory for one in self.asked)
         self.demands = component.demands
 
@@ -145,7 +145,7 @@ class _Laying:
     def all(self) -> bool:
         """Lay everything. Clients with processors of their own come first: device VMs may have to be near them."""
         mark = self.book.mark()
-        if all(self._client(client) for client in self.clients if client.vm.cpus) and self.lay(0):
+        if all(self._client(client) for client in self.clients if client.cpus) and self.lay(0):
             return True
         self.book.back_to(mark)
         return False
@@ -183,7 +183,7 @@ class _Laying:
                 break
             self._book(asked, number, footing)
         else:
-            fit = all(self._client(client) for client in self.clients if not client.vm.cpus)
+            fit = all(self._client(client) for client in self.clients if not client.cpus)
             if fit and not homeless(self.book):
                 return True
         self.book.back_to(mark)
@@ -224,13 +224,16 @@ class _Laying:
         if isinstance(answer, Misfit):
             return False
         self.places[client.name] = answer.placement
-        self.book.book(client.name, answer.placement, client.vm.vcpus, client.vm.memory)
+        if client.vm is not None:
+            self.book.book(client.name, answer.placement, client.vcpus, client.memory)
         return True
 
 
 def fit_client(client: Client, book: Book) -> Footing | Misfit:
     """Where a client can run on a host, or why it cannot."""
     vm = client.vm
+    if vm is None:
+        return Footing(0, CpuPlacement(), 0)
     if vm.cpus:
         alternative = (vm.cpus,)
         answer = fit_one(alternative, book, vm.memory)

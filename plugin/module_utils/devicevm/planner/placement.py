@@ -15,7 +15,7 @@ from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
-from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from ..manifest.topology import Client, Consumer, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book, cpus_of
 from .code import Code
@@ -70,7 +70,7 @@ class Placement:
         self.owner = owner
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
-        mine = frozenset(observed)
+        mine = frozenset(name for name, spec in observed.items() if spec.consumer is Consumer.VM)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
         self.stands: dict[str, CpuPlacement] = {}
@@ -111,7 +111,7 @@ class Placement:
         for spec in sorted(there, key=lambda spec: (spec.name not in fixed, spec.role is Role.DEVICE_VM)):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
-            if book is None or spec.name in self.free.cpus:
+            if book is None or spec.name in self.free.cpus or spec.consumer is not Consumer.VM:
                 continue
             if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
@@ -192,7 +192,7 @@ class Placement:
         host = self.hosts[name]
         return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and all(
             not boot.guest_image or GUESTS not in host.vmm.supports or image_named(host, boot.guest_image)
-            for boot in (client.vm.boot for client in component.clients)
+            for boot in (client.boot for client in component.clients)
         )
 
     def _fixed(self, component: Component) -> list[str]:
@@ -328,7 +328,7 @@ class Trial:
             greedy_first = [pick.unit for pick in self.picks]
         homes = {want.id: unit.name for unit in component.units for want in unit.wants}
 
-        pinned = [client for client in component.clients if client.vm.cpus]
+        pinned = [client for client in component.clients if client.cpus]
 
         def clients(some: list[Client]) -> list[str]:
             return [
@@ -338,7 +338,7 @@ class Trial:
         def rest(index: int) -> list[str]:
             if index < len(greedy_first):
                 return self._place_unit(greedy_first[index], lambda: rest(index + 1))
-            return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
+            return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
         return clients(pinned) or rest(0)
@@ -424,7 +424,7 @@ class Trial:
         self.placed.allocations = [one for one in self.placed.allocations if one.device_vm not in names]
 
     def _place_client(self, client: Client, wants: list[Want], homes: dict[str, str]) -> list[str]:
-        boot = client.vm.boot
+        boot = client.boot
         if boot.guest_image and GUESTS in self.host.vmm.supports and image_named(self.host, boot.guest_image) is None:
             return [
                 f"{client.name}: image {boot.guest_image} is not there: "
@@ -438,7 +438,8 @@ class Trial:
             if isinstance(answer, Misfit):
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
-            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+            if client.vm is not None:
+                self.book.book(client.name, placement, client.vcpus, client.memory)
         spec = specify_client(client, wants, homes, self.host, self.placement.owner, placement)
         there = self.placement.observed.get(client.name)
         self.placed.domains.append(there if there is not None and there == spec else spec)

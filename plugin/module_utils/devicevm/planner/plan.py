@@ -119,6 +119,14 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """A device (`client/device`) that any domain can be given, and the socket that this connects to."""
+
+    device: str
+    address: str
+
+
+@dataclass(frozen=True)
 class Allocation:
     """What runs a device VM's emulation code. `cpus` are the host's logical processors (empty: any);
     `memory` in bytes; `reasons` say why this alternative and why not the better ones."""
@@ -138,6 +146,7 @@ class Allocation:
     """The path of what it runs in place of an operating system."""
     blocks: tuple[str, ...] = ()
     """Addresses of the host's devices that it is given."""
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -81,4 +81,5 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         serial=serial,
         size=store.size if store else device.memory,
         memory=want.memory,
+        consumer=want.client.consumer,
     )
