@@ -17,7 +17,7 @@ MAX_SERIAL = 20
 class Frontend:
     """A kind of device as a client's guest sees it.
 
-    `protocol` is what it speaks over the channel: nbd, egd or bytes. `elements(attachment, number)` makes its
+    `protocol` is what it speaks over the channel: nbd, egd, bytes or tpm. `elements(attachment, number)` makes its
     libvirt devices; `number` counts, from `first`, the client's devices with the same `numbering`
     (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
     `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted. (A disk
@@ -36,6 +36,8 @@ class Frontend:
     controllers: tuple[tuple[str, str], ...] = ()
     ports: int = 0
     channels: tuple[str, ...] = ("stream",)
+    part: str = ""
+    """The kind of the host part that is between the channel and the client's VMM; empty = nothing is."""
 
 
 def alias(attachment: Attachment) -> Element:

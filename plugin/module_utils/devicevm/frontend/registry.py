@@ -7,8 +7,9 @@ from .disk import DISKS
 from .frontend import Frontend
 from .rng import RNGS
 from .serial import SERIALS
+from .tpm import TPMS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS)}
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS, *TPMS)}
 
 
 def frontend_named(name: str) -> Frontend:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+HOST_KINDS: dict[str, str] = {}
+"""For each protocol of device classes, the kind of part that shows such a device to the host itself."""
+
 
 @dataclass(frozen=True)
 class Part:

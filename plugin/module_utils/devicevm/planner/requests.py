@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..domain import Channel, Emulator
+from ..frontend.registry import FRONTENDS
 from ..manifest.template import expand, template_values
-from ..manifest.topology import Client, Device, DeviceClass, Topology
+from ..manifest.topology import Client, Consumer, Device, DeviceClass, Topology
+from ..part.part import HOST_KINDS, Part
 from . import naming
 from .code import Code
 
@@ -57,6 +59,24 @@ def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Chan
     return Channel(want.channel, address, want.id)
 
 
+def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | None:
+    """The host part between a device's channel and its client; None where they need none."""
+    on_host = want.client.consumer is Consumer.HOST
+    kind = HOST_KINDS.get(want.class_.protocol, "") if on_host else FRONTENDS[want.frontend].part
+    if not kind:
+        return None
+    name = naming.part_name(owner, device_vm, want.id)
+    address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
+    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address)
+
+
+def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+    """The channel as the client finds it: a host part has an address of its own."""
+    channel = channel_of(want, owner, device_vm, runtime_dir)
+    part = part_of(want, owner, device_vm, runtime_dir)
+    return replace(channel, address=part.address) if part else channel
+
+
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
     """What the device VM has to run for a device: the program of `code`, or the class's, with every blank filled in."""
     device, program = want.device, want.class_.program
@@ -82,4 +102,5 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         size=store.size if store else device.memory,
         memory=want.memory,
         consumer=want.client.consumer,
+        part=part_of(want, owner, device_vm, runtime_dir),
     )

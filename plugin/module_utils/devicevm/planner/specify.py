@@ -13,7 +13,7 @@ from ..record import digest, digest_of
 from . import naming
 from .consumers import domain_named
 from .grouping import MEMORY_STEP, Unit
-from .requests import Want, channel_of, emulator_of
+from .requests import Want, client_channel, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
 
@@ -92,7 +92,7 @@ def specify_client(
             name=want.device.name,
             class_=want.class_.name,
             frontend=want.frontend,
-            channel=channel_of(want, owner, homes[want.id], runtime),
+            channel=client_channel(want, owner, homes[want.id], runtime),
             device_vm=homes[want.id],
             index=want.index,
             read_only=bool(want.device.store and want.device.store.read_only),

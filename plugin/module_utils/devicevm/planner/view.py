@@ -83,7 +83,15 @@ class View:
         }
         for spec in draft.desired:
             mine[spec.name] = ObservedDomain(
-                spec.name, spec.uuid, spec.owner, spec.role, True, spec, spec, consumer=spec.consumer
+                spec.name,
+                spec.uuid,
+                spec.owner,
+                spec.role,
+                True,
+                spec,
+                spec,
+                parts=tuple(emulator.id for emulator in spec.emulators if emulator.part),
+                consumer=spec.consumer,
             )
         hosts = tuple(
             replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.made))

@@ -9,6 +9,7 @@ from pathlib import Path
 from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
+from ...part.keeper import Parts
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay
 from ..programming import Programmer
@@ -48,6 +49,11 @@ class QemuDriver(LibvirtDriver):
 
     def unload(self, uuid: str) -> None:
         self.programmer.unload(uuid)
+
+    @property
+    def parts(self) -> Parts:
+        user = self.qemu_user()
+        return Parts(self.places.state / "parts", (user[0],) if user else ())
 
     @property
     def programmer(self) -> Programmer:
