@@ -24,9 +24,9 @@ from devicevm.part import tpm as tpm_relay
 from devicevm.part.keeper import Parts
 from devicevm.part.pack import packed
 from devicevm.part.part import Part
-from devicevm.part.tpm import FAILURE
+from devicevm.part.tpm import CANCELED, FAILURE
 
-INIT, LOCALITY, STOP, STATE_BLOB, DATAFD, BUFFERSIZE = 2, 5, 14, 12, 16, 17
+CANCEL, INIT, LOCALITY, STOP, STATE_BLOB, DATAFD, BUFFERSIZE = 9, 2, 5, 14, 12, 16, 17
 STARTUP = bytes.fromhex("80010000000c000001440000")
 READ_PCR = bytes.fromhex("8001000000140000017e00000001000b03000001")
 EXTEND = bytes.fromhex("80020000004100000182000000100000000940000009000000000000000001000b") + b"\1" * 32
@@ -52,7 +52,7 @@ def parts(folder: Path, part: Part) -> Iterator[Parts]:
     yield made
     made.stop(part)
     assert not Path(part.address).exists()
-    assert not list(made.folder.glob("*"))
+    assert not made.folder.exists()
 
 
 def pid_of(parts: Parts, part: Part) -> int:
@@ -460,6 +460,26 @@ def test_a_real_tpm_goes_on_after_its_device_vm_has_died(parts: Parts, part: Par
     vmm.close()
     vmm = powered_on(part)
     assert vmm.tpm(READ_PCR)[-32:] == zero[-32:]
+    vmm.close()
+
+
+def test_what_is_cancelled_is_not_done_later(
+    part: Part, relay: HereStage, tpm: Tpm, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWAY_DATA", "SLOW_DATA", "SLOW_CONTROL"):
+        monkeypatch.setattr(tpm_relay, name, 20.0)
+    vmm = powered_on(part)
+    zero = vmm.tpm(READ_PCR)
+    (folder / "channel").rename(folder / "away")
+    tpm.kill()
+    deadline = time.monotonic() + 5
+    while not any("away" in line for line in relay.lines) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    vmm.data.sendall(EXTEND)
+    assert vmm.ask(CANCEL) == bytes(4)
+    assert vmm.data.recv(100) == CANCELED
+    (folder / "away").rename(folder / "channel")
+    assert vmm.tpm(READ_PCR) == zero
     vmm.close()
 
 

@@ -68,6 +68,7 @@ class Parts:
                 # With the last one goes the program: nothing stays on a host that needs no part.
                 for program in self.folder.glob("*.pyz"):
                     program.unlink(missing_ok=True)
+                self.folder.rmdir()
 
     def is_running(self, part: Part) -> bool:
         """Whether it runs, as it is to be."""
@@ -109,16 +110,19 @@ class Parts:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One at a time installs the program or removes it."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            if os.fstat(folder).st_uid != os.getuid():
-                raise DevicevmError(f"{self.folder} belongs to another user", hint="remove it")
-            fcntl.flock(folder, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(folder)
+        """One at a time installs the program or removes it, with the folder."""
+        while True:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(folder).st_uid != os.getuid():
+                    raise DevicevmError(f"{self.folder} belongs to another user", hint="remove it")
+                fcntl.flock(folder, fcntl.LOCK_EX)
+                if self.folder.is_dir() and os.path.samestat(os.fstat(folder), os.stat(self.folder)):
+                    yield
+                    return
+            finally:
+                os.close(folder)
 
     def _installed(self) -> Path:
         """The program, written where it is not there as it is to be."""

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-HOST_KINDS: dict[str, str] = {}
+HOST_KINDS = {"nbd": "file", "egd": "fifo", "bytes": "pty"}
 """For each protocol of device classes, the kind of part that shows such a device to the host itself."""
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from ..errors import DevicevmError
-from . import tpm
+from .fifo import FIFO
+from .file import FILE
 from .part import Kind
+from .terminal import PTY
+from .tpm import TPM
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (tpm.TPM,)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, PTY, TPM)}
 
 
 def kind_named(name: str) -> Kind:

@@ -44,12 +44,12 @@ _SIZE, _FILE = struct.Struct(">I"), struct.Struct("i")
 
 _HEAD = struct.Struct(">HII")
 MAX_TPM = 4096
-FAILURE = _HEAD.pack(0x8001, _HEAD.size, 0x101)
-"""TPM_RC_FAILURE, as a response."""
+FAILURE, CANCELED = (_HEAD.pack(0x8001, _HEAD.size, code) for code in (0x101, 0x909))
+"""TPM_RC_FAILURE and TPM_RC_CANCELED, as responses."""
 
 AWAY_CONTROL = 5.0
 """Seconds that a control command waits for a device VM: the client stands still meanwhile."""
-AWAY_DATA = 15.0
+AWAY_DATA = 30.0
 """Seconds that a TPM command waits for one: the client's driver has its own limits, and goes on."""
 SLOW_CONTROL, SLOW_DATA = 10.0, 300.0
 """Seconds that a device VM which is there may take: keys take their time."""
@@ -65,6 +65,8 @@ class Question:
     since: float
     number: int = 0
     """Of a TPM command; of a control command, -1 when it is our own and nobody waits for the answer."""
+
+    sent: bool = False
 
     @property
     def command(self) -> int:
@@ -103,9 +105,10 @@ class Relay:
     def run(self) -> None:
         """Serve until the stage says stop."""
         while True:
+            # Commands before what is said of them: a cancellation means one that was there before it.
             watched = {
                 one.fileno(): one
-                for one in (self.listener, self.control, self.data, self.link.socket if self.link else None)
+                for one in (self.listener, self.data, self.control, self.link.socket if self.link else None)
                 if one
             }
             ready = select.select([self.stage.stop, *watched], [], [], self._pause())[0]
@@ -192,6 +195,8 @@ class Relay:
         if command == CAPABILITY:
             self._answer_control(_CAPABILITIES)
         elif command in (CANCEL, DATAFD):
+            if command == CANCEL:
+                self._cancel()
             self._answer_control(_DONE)
         elif command not in _ASKED:
             self._answer_control(_FAILED)
@@ -200,6 +205,12 @@ class Relay:
             self._answer_control(_DONE)
         else:
             self.waiting.append(Question(CONTROL, content, time.monotonic()))
+
+    def _cancel(self) -> None:
+        """A TPM command that the device VM has never been asked is not done later, when nobody waits for it."""
+        for question in [one for one in self.waiting if one.kind == DATA and not one.sent]:
+            self.waiting.remove(question)
+            _send(self.data, CANCELED)
 
     def _answer_control(self, content: bytes) -> None:
         _send(self.control, content)
@@ -255,7 +266,7 @@ class Relay:
         if self.link is None:
             return
         question.since = time.monotonic()
-        self.asked = question
+        self.asked, question.sent = question, True
         try:
             self.link.send(question.frame)
         except LinkError as error:

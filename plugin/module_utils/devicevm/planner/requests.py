@@ -67,7 +67,8 @@ def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | 
         return None
     name = naming.part_name(owner, device_vm, want.id)
     address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
-    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address)
+    options = {"readOnly": "yes"} if on_host and want.device.store and want.device.store.read_only else {}
+    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address, options)
 
 
 def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
