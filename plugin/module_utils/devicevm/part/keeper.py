@@ -49,11 +49,12 @@ class Parts:
                 done = subprocess.run(
                     command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_START, check=False, cwd="/"
                 )
+                said = done.stderr.decode(errors="replace").strip()[-2000:] or "it ended" if done.returncode else ""
             except (OSError, subprocess.TimeoutExpired) as error:
-                raise DevicevmError(f"host part {part.name} ({part.kind}) did not start: {error}") from error
-        if done.returncode:
-            said = done.stderr.decode(errors="replace").strip()[-2000:]
-            raise DevicevmError(f"host part {part.name} ({part.kind}) did not start: {said or 'it ended'}")
+                said = str(error)
+        if said:
+            self._end(part)
+            raise DevicevmError(f"host part {part.name} ({part.kind}) did not start: {said}")
 
     def stop(self, part: Part) -> None:
         """Stop a part and remove all of it. Idempotent."""

@@ -20,6 +20,7 @@ _GRACE = 3.0
 _PAUSES = (0.2, 1.0, 5.0)
 """Seconds before it is started again: longer each time that it has ended at once."""
 _LONG = 10.0
+_OUTPUT = 4096
 
 
 def keep_running(command: Sequence[str], stage: Stage, *, ready: Callable[[], bool], clear: Callable[[], None]) -> None:
@@ -36,7 +37,7 @@ def keep_running(command: Sequence[str], stage: Stage, *, ready: Callable[[], bo
                     _wait(process, ready)
                     stage.ready()
                 first = False
-                if _watch(process, stage.stop):
+                if _watch(process, stage):
                     return
             finally:
                 _end(process)
@@ -57,7 +58,13 @@ def _started(command: Sequence[str]) -> subprocess.Popen[bytes]:
 
     try:
         # There are no threads here, which a function before exec could meet in the middle.
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=with_us)  # noqa: PLW1509
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            preexec_fn=with_us,  # noqa: PLW1509
+        )
     except OSError as error:
         raise DevicevmError(f"cannot run {command[0]}: {error.strerror}", hint="is it installed?") from error
 
@@ -66,19 +73,31 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
     end = time.monotonic() + _READY
     while not ready():
         if process.poll() is not None:
-            raise DevicevmError(f"{process.args[0]!s} has ended with {process.returncode}")  # type: ignore[index]
+            raise DevicevmError(f"{_said(process) or 'it'} (ended with {process.returncode})")
         if time.monotonic() > end:
-            raise DevicevmError(f"{process.args[0]!s} does not get to work within {_READY:g} s")  # type: ignore[index]
+            raise DevicevmError(f"it does not get to work within {_READY:g} s")
         time.sleep(_LOOK)
 
 
-def _watch(process: subprocess.Popen[bytes], stop: int) -> bool:
-    """Wait until it ends; True when the part is to end instead."""
-    file = os.pidfd_open(process.pid)
-    try:
-        return stop in select.select([stop, file], [], [])[0]
-    finally:
-        os.close(file)
+def _watch(process: subprocess.Popen[bytes], stage: Stage) -> bool:
+    """Wait until it ends, and log what it says; True when the part is to end instead."""
+    output = process.stdout.fileno() if process.stdout else -1
+    while True:
+        ready = select.select([stage.stop, output], [], [])[0]
+        if stage.stop in ready:
+            return True
+        said = _said(process)
+        if not said:
+            # It has closed its output, as whoever ends does.
+            return False
+        for line in said.splitlines():
+            stage.log(line)
+
+
+def _said(process: subprocess.Popen[bytes]) -> str:
+    """What it says next, or has said before it ended."""
+    data = os.read(process.stdout.fileno(), _OUTPUT) if process.stdout else b""
+    return data.decode(errors="replace").strip("\n") or " " * bool(data)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

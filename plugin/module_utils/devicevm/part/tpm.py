@@ -49,7 +49,7 @@ FAILURE, CANCELED = (_HEAD.pack(0x8001, _HEAD.size, code) for code in (0x101, 0x
 
 AWAY_CONTROL = 5.0
 """Seconds that a control command waits for a device VM: the client stands still meanwhile."""
-AWAY_DATA = 30.0
+AWAY_DATA = 60.0
 """Seconds that a TPM command waits for one: the client's driver has its own limits, and goes on."""
 SLOW_CONTROL, SLOW_DATA = 10.0, 300.0
 """Seconds that a device VM which is there may take: keys take their time."""
