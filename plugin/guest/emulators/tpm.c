@@ -237,28 +237,28 @@ static void open_backing(const char *path)
 static void start_swtpm(void)
 {
 	char state[PATH_MAX + 8], control[64], data[16];
-	int controls[2], datas[2];
+	int controls[2], commands[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM, 0, controls) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, datas) < 0)
+	if (socketpair(AF_UNIX, SOCK_STREAM, 0, controls) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, commands) < 0)
 		die("tpm: socketpair");
 	snprintf(state, sizeof state, "dir=%s", tpm.folder);
 	snprintf(control, sizeof control, "type=unixio,clientfd=%d", controls[1]);
-	snprintf(data, sizeof data, "%d", datas[1]);
+	snprintf(data, sizeof data, "%d", commands[1]);
 	if (fork() == 0) {
 		/* Standard input and output are the peer's. */
 		int nowhere = open("/dev/null", O_RDWR);
 
 		close(controls[0]);
-		close(datas[0]);
+		close(commands[0]);
 		dup2(nowhere, 0);
 		dup2(2, 1);
 		execlp("swtpm", "swtpm", "socket", "--tpm2", "--tpmstate", state, "--ctrl", control, "--fd", data, NULL);
 		die("tpm: swtpm");
 	}
 	close(controls[1]);
-	close(datas[1]);
+	close(commands[1]);
 	tpm.control = controls[0];
-	tpm.data = datas[0];
+	tpm.data = commands[0];
 }
 
 static size_t ask_swtpm(int fd, const void *question, size_t size, unsigned char *answer, size_t room)
