@@ -90,6 +90,14 @@ def test_a_device_vm_that_has_died_is_not_met_by_the_part_of_before() -> None:
     assert [key for key in found if key in order] == order
 
 
+def test_a_device_vm_that_somebody_has_started_keeps_its_parts() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(web()))
+    vmm.domains["web-dvm"] = replace(vmm.domains["web-dvm"], ready=False)
+    assert ids(vmm.apply(topology(web()))) == ["start/device-vm/web-dvm"]
+    assert len(vmm.parts) == 1
+
+
 def test_another_client_of_a_shared_device_vm_disturbs_no_part() -> None:
     vmm = ModelVmm()
     vmm.apply(topology(web(), device_vms=(SHARED,)))

@@ -47,12 +47,15 @@ class _Parts:
         before = {one.id: one for one in known.emulators if one.part} if known else {}
         after = {one.id: one for one in wanted.emulators if one.part} if wanted else {}
         changes = [key for action in _CHANGES if (key := _id(action, Subject.DEVICE_VM, name)) in self.steps]
-        anew = any(self.steps[key].action is not Action.UPDATE for key in changes)
+        # One that runs already is only asked whether it answers: whoever is connected stays.
+        active = domain is not None and domain.active
+        kept = (Action.UPDATE, Action.START) if active else (Action.UPDATE,)
+        anew = any(self.steps[key].action not in kept for key in changes)
         running = set(domain.parts) if domain else set()
         for key, emulator in before.items():
             if key in running and (anew or after.get(key) != emulator):
                 self._stop(emulator, changes, gone=key not in after)
-        for key, emulator in after.items() if changes or (domain and domain.active) else ():
+        for key, emulator in after.items() if changes or active else ():
             if anew or key not in running or before.get(key) != emulator:
                 self._start(emulator, changes, name)
 
