@@ -7,6 +7,7 @@ import shutil
 import signal
 import struct
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from devicevm import part as package
 from devicevm.errors import DevicevmError
 from devicevm.part import lock, log
 from devicevm.part import tpm as tpm_relay
@@ -165,6 +167,16 @@ def test_the_program_is_the_same_wherever_it_is_packed(parts: Parts, part: Part,
     assert program.read_bytes() == packed()
     # The archive has no version of devicevm, which is no matter to parts.
     assert again == packed()
+
+
+def test_all_of_the_program_is_imported_by_who_packs_it() -> None:
+    """What is not, Ansible does not send."""
+    code = (
+        "import sys, devicevm.part.keeper; print(*(name for name in sys.modules if name.startswith('devicevm.part.')))"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    files = Path(package.__file__ or "").parent.glob("*.py")
+    assert {name.rpartition(".")[2] for name in said.split()} == {path.stem for path in files} - {"__init__"}
 
 
 def test_logs_are_bounded(tmp_path: Path) -> None:

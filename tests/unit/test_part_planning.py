@@ -11,6 +11,7 @@ from devicevm.errors import DevicevmError
 from devicevm.manifest.topology import Client, Consumer, Device, DeviceVM, Serves, ShareScope, Store
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent
+from devicevm.vmm.swtpm import check_swtpm
 from world import GIB, MIB, ModelVmm, client, disk, topology
 
 GONE = Intent("default", prune=True)
@@ -130,6 +131,19 @@ def test_a_step_that_names_no_part_is_refused() -> None:
     broken = replace(plan, steps=tuple(replace(step, part=None) for step in plan.steps))
     with pytest.raises(DevicevmError, match="start/part/web/web: it does not say which process"):
         check_plan(broken)
+
+
+def test_what_libvirt_wants_for_a_tpm_is_told_before_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(web(), client("db", disk())))
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}" if name == "swtpm" else None)
+    specs = {name: domain.spec for name, domain in vmm.domains.items() if domain.spec}
+    check_swtpm(specs["db"])
+    with pytest.raises(DevicevmError, match="swtpm_setup, swtpm_ioctl") as caught:
+        check_swtpm(specs["web"])
+    assert "swtpm-tools" in caught.value.hint
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    check_swtpm(specs["web"])
 
 
 def on_host(*devices: Device) -> Client:

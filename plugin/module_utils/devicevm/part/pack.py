@@ -16,8 +16,10 @@ from typing import Any
 from .. import errors
 from .. import part as package
 from ..errors import DevicevmError
+from . import run
 
-_MAIN = "import sys\nfrom devicevm.part.run import main\nsys.exit(main(sys.argv[1:]))\n"
+# `run` is imported although nothing here calls it: Ansible sends to a target what is imported, and no more.
+_MAIN = f"import sys\nfrom devicevm.part.{run.__name__.rpartition('.')[2]} import main\nsys.exit(main(sys.argv[1:]))\n"
 # Of the time before which zip knows none.
 _DATE = (1980, 1, 1, 0, 0, 0)
 

@@ -13,6 +13,7 @@ from ...part.keeper import Parts
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay
 from ..programming import Programmer
+from ..swtpm import check_swtpm
 from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words
@@ -41,7 +42,9 @@ class QemuDriver(LibvirtDriver):
             elif not spec.boot.kernel:
                 raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
             self.programmer.check(spec)
-        elif spec.boot.image:
+            return
+        check_swtpm(spec)
+        if spec.boot.image:
             ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
 
     def load(self, spec: DomainSpec) -> None:
