@@ -14,6 +14,7 @@ from devicevm.manifest.topology import (
     ClassStorage,
     Client,
     ClientVM,
+    Consumer,
     Device,
     DeviceClass,
     Program,
@@ -160,7 +161,9 @@ class ModelVmm:
                 one,
                 holdings=one.holdings
                 + tuple(
-                    _holding(domain.spec) for domain in self.observe() if domain.spec and domain.spec.host == one.name
+                    _holding(domain.spec)
+                    for domain in self.observe()
+                    if domain.spec and domain.spec.host == one.name and domain.consumer is Consumer.VM
                 ),
             )
             for one in self.hosts
@@ -218,6 +221,10 @@ class ModelVmm:
         assert part.name not in self.parts, f"{step.id} runs already"
         self.parts[part.name] = part
 
+    @property
+    def _awake(self) -> set[str]:
+        return {one.uuid for host in self.hosts for one in host.holdings if one.active}
+
     def _do(self, action: Action, name: str, plan: Plan) -> None:
         spec = next((spec for spec in plan.domains if spec.name == name), None)
         old = self.domains.get(name)
@@ -226,6 +233,14 @@ class ModelVmm:
             active = old.active if old else False
             live = spec if action is Action.UPDATE else (old.active_spec if old else None)
             self.domains[name] = ObservedDomain(name, spec.uuid, spec.owner, spec.role, active, spec, live)
+        elif action is Action.ATTACH:
+            assert spec is not None and spec.consumer is Consumer.EXISTING
+            active = spec.uuid in self._awake
+            seen = ObservedDomain(name, spec.uuid, spec.owner, spec.role, active, spec, spec if active else None)
+            self.domains[name] = replace(seen, consumer=Consumer.EXISTING)
+        elif action is Action.DETACH:
+            assert old is not None, f"{name} has no devices to take out"
+            del self.domains[name]
         elif action is Action.START:
             assert old is not None and not (old.active and old.ready), f"{name} is started, but runs or is not there"
             addresses = {part.address for part in self.parts.values()}

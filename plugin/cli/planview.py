@@ -105,6 +105,8 @@ def describe_resource(allocation: Allocation) -> str:
 def _show_allocation(allocation: Allocation) -> None:
     output.line(f"  {allocation.device_vm} on {allocation.host}: {describe_resource(allocation)}")
     output.line(f"      serves {', '.join(allocation.serves)}")
+    for endpoint in allocation.endpoints:
+        output.line(f"      endpoint of {endpoint.device}: {endpoint.address}")
     for reason in allocation.reasons:
         output.line(f"      {reason}", "dim")
 

@@ -13,6 +13,7 @@ from .errors import DevicevmError
 from .guest.channel_socket import has_peer
 from .guest.control import Control, DeviceState
 from .inventory.supports import GUESTS
+from .manifest.topology import Consumer
 from .vmm.driver import Driver
 
 _SECONDS = 3.0
@@ -37,11 +38,14 @@ class DeviceHealth:
     state: str
     detail: str = ""
     restarts: int = 0
+    consumer: Consumer = Consumer.VM
+    """Who the client is: of the VMM's, `address` is where any domain can have the device."""
 
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`; `drift` is what differs from what was asked for."""
+    """One domain of devicevm's: `running`, `stopped`; `drift` is what differs from what was asked for. Of a client that
+    is an existing `domain`, only its devices are devicevm's."""
 
     name: str
     role: str
@@ -50,6 +54,7 @@ class DomainHealth:
     cpus: tuple[int, ...]
     memory: int
     drift: tuple[str, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,8 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
     state = "running" if domain.active else "stopped"
-    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
+    memory, name = (spec.memory, spec.domain) if spec else (0, "")
+    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, name)
 
 
 def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
@@ -109,6 +115,7 @@ def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> li
                 state=state,
                 detail=words.get("", ("", "", 0))[1] or detail,
                 restarts=restarts,
+                consumer=emulator.consumer,
             )
         )
     return result

@@ -181,6 +181,31 @@ def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpe
             control.add(device_config(emulator))
 
 
+def _attach(context: Context, step: Step) -> None:
+    context.driver.attach_client(context.wanted(step))
+
+
+def _undo_attach(context: Context, step: Step) -> None:
+    wanted, before = context.wanted(step), context.before(step)
+    if before is None or before.uuid != wanted.uuid:
+        context.driver.detach_client(wanted.name, wanted.owner, wanted.uuid)
+    if before:
+        context.driver.attach_client(before)
+
+
+def _detach(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before is None:
+        raise DevicevmError(f"{step.id}: the plan does not say what {step.name} was", hint="make the plan anew")
+    context.driver.detach_client(before.name, before.owner, before.uuid)
+
+
+def _undo_detach(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before:
+        context.driver.attach_client(before)
+
+
 def _create_store(context: Context, step: Step) -> None:
     if step.store and context.driver.ensure_store(step.store):
         context.created.add(step.id)
@@ -235,6 +260,8 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,
     (Action.UNDEFINE, Subject.CLIENT): _undefine,
+    (Action.ATTACH, Subject.CLIENT): _attach,
+    (Action.DETACH, Subject.CLIENT): _detach,
 }
 
 POSSIBLE = frozenset(_DO)
@@ -255,4 +282,6 @@ _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.STOP, Subject.CLIENT): _undo_stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undo_undefine,
     (Action.UNDEFINE, Subject.CLIENT): _undo_undefine,
+    (Action.ATTACH, Subject.CLIENT): _undo_attach,
+    (Action.DETACH, Subject.CLIENT): _undo_detach,
 }

@@ -74,7 +74,8 @@ def _leaves(error: Violation) -> Iterator[Violation]:
         return
     branches: dict[Any, list[Violation]] = {}
     for below in error.context:
-        branches.setdefault(below.schema_path[0], []).append(below)
+        # An alternative that is `false` has no path.
+        branches.setdefault(next(iter(below.schema_path), None), []).append(below)
     best = min(branches.values(), key=_distance)
     if _distance(best)[0]:
         yield error  # no alternative is of this type: say which types there are

@@ -7,10 +7,10 @@ differ is one in the middle of a change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from ..domain import DomainSpec, Emulator, ObservedDomain, Role
+from ..domain import Attachment, DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Consumer, Store
 from .difference import (
@@ -22,11 +22,13 @@ from .difference import (
     same_but_for_emulators,
     served,
 )
+from .holders import Holders, in_order_of_release
 from .parts import with_parts, without_part
 from .plan import Action, Effect, Phase, Step, Subject
 from .storage import Identity, identity
 
-_NOBODY: frozenset[str] = frozenset()
+_LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
+"""How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
 _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 
 
@@ -41,12 +43,16 @@ class Changes:
     live: bool
     others: dict[Identity, str] = field(default_factory=dict)
     delete_data: bool = False
+    awake: frozenset[str] = frozenset()
+    """UUIDs of the domains that run, anybody's."""
     steps: dict[str, Step] = field(default_factory=dict)
     domains: dict[str, DomainSpec] = field(default_factory=dict)
     previous: dict[str, DomainSpec] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     restarts: dict[str, str] = field(default_factory=dict)
     """The running clients that must be restarted, and why."""
+    replugs: dict[str, str] = field(default_factory=dict)
+    """The running existing domains whose devices must be taken out and put in again, and why."""
 
     @cached_property
     def holders(self) -> Holders:
@@ -62,10 +68,13 @@ class Changes:
         device_vms = [spec for spec in desired if spec.role is Role.DEVICE_VM]
         # Nothing is done for the VMM and the host themselves: their device VMs and channels are there.
         clients = [spec for spec in desired if spec.role is Role.CLIENT and spec.consumer is Consumer.VM]
+        existing = [spec for spec in desired if spec.consumer is Consumer.EXISTING]
         gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
         self.restarts = self._restarts(device_vms, clients)
+        self.replugs = self._cut_off(device_vms, _plugged(existing)) if self.live else {}
+        self._take_out(existing, doomed)
         for domain in sorted(doomed, key=lambda one: one.name):
-            if domain.role is Role.CLIENT:
+            if domain.role is Role.CLIENT and domain.consumer is Consumer.VM:
                 self._forget(
                     domain, "it is no longer declared", self._stop_gone(domain, "it is no longer declared", ())
                 )
@@ -82,6 +91,8 @@ class Changes:
                 self._device_vm(spec)
         for spec in clients:
             self._client(spec)
+        for spec in existing:
+            self._attach(spec)
         begun = tuple(key for key, step in self.steps.items() if step.action in (Action.START, Action.UPDATE))
         for domain in gone:
             stopped = self._known(Action.STOP, Subject.DEVICE_VM, domain.name)
@@ -97,6 +108,11 @@ class Changes:
             running = self._running(spec.name)
             if running is not None and running is not spec and repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
+        return self._cut_off(device_vms, clients) | reasons
+
+    def _cut_off(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
+        """The running ones of these clients that lose a device that does not come back by itself, and why."""
+        reasons: dict[str, str] = {}
         attached = _attached(clients)
         for spec in device_vms:
             emulators, reason = self._interrupted(spec)
@@ -127,8 +143,9 @@ class Changes:
 
     def _feels(self, emulator: Emulator) -> bool:
         """Whether the client of an emulator feels what happens to that; who has an endpoint is not known."""
-        known = emulator.consumer in (Consumer.VM, Consumer.EXISTING)
-        return self._running(emulator.client) is not None if known else True
+        if emulator.consumer in (Consumer.HOST, Consumer.VMM):
+            return True
+        return self._running(emulator.client) is not None and emulator.client not in self.replugs
 
     def reconnects(self, client: str, device_vm: str) -> bool:
         """Whether all that a client has of a device VM comes back by itself when that does."""
@@ -194,7 +211,7 @@ class Changes:
         reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec))))
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
         clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
-        felt = tuple(sorted(clients - self.restarts.keys()))
+        felt = tuple(sorted(clients - self.restarts.keys() - self.replugs.keys()))
         effect = Effect.RECONNECT if felt else Effect.LIVE
         self._step(Action.UPDATE, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
 
@@ -213,7 +230,7 @@ class Changes:
         served_now = self.observed[spec.name].spec if spec.name in self.observed else None
         clients = {emulator.client for emulator in (*spec.emulators, *(served_now.emulators if served_now else ()))}
         for name in sorted(clients):
-            steps += self._known(Action.STOP, Subject.CLIENT, name) + self._known(Action.UNDEFINE, Subject.CLIENT, name)
+            steps += [key for action in _LETTING_GO for key in self._known(action, Subject.CLIENT, name)]
         for name in sorted(self.holders.before(spec)):
             for action in (Action.STOP, Action.UPDATE):
                 steps += self._known(action, Subject.DEVICE_VM, name)
@@ -222,8 +239,9 @@ class Changes:
     def _let_go(self, domain: ObservedDomain) -> tuple[str, ...]:
         """The steps by which the clients of a device VM that goes let go of it."""
         clients = sorted({emulator.client for emulator in domain.spec.emulators}) if domain.spec else []
-        actions = (Action.STOP, Action.UNDEFINE)
-        return tuple(key for name in clients for action in actions for key in self._known(action, Subject.CLIENT, name))
+        return tuple(
+            key for name in clients for action in _LETTING_GO for key in self._known(action, Subject.CLIENT, name)
+        )
 
     def _heirs(self, domain: ObservedDomain, device_vms: list[DomainSpec]) -> bool:
         """Whether another device VM takes over something of one that goes; also tells what is lost thereby."""
@@ -259,6 +277,77 @@ class Changes:
             after += tuple(key for key in made if key in self.steps) + stopped
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
+
+    def _take_out(self, existing: list[DomainSpec], doomed: list[ObservedDomain]) -> None:
+        """Take devices out of existing domains: for good, and where they are put in again later."""
+        for domain in sorted(doomed, key=lambda one: one.name):
+            if domain.consumer is Consumer.EXISTING and domain.spec:
+                effect = self._plugging(domain.spec, domain.spec.attachments)
+                self._on_existing(Action.DETACH, domain.spec, Phase.RELEASE, "it is no longer declared", effect)
+        for spec in existing:
+            observed = self.observed.get(spec.name)
+            there = observed.spec if observed else None
+            if there is None:
+                continue
+            if there.uuid != spec.uuid:
+                reason = f"its devices go to domain {spec.domain}"
+                effect = self._plugging(there, there.attachments)
+                self._on_existing(Action.DETACH, there, Phase.CONNECT, reason, effect)
+            elif spec.name in self.replugs:
+                self._on_existing(Action.DETACH, there, Phase.CONNECT, self.replugs[spec.name], Effect.RECONNECT)
+                self.warnings.append(
+                    f"the devices of {spec.name} are taken out of domain {there.domain} while it runs, and put in "
+                    "again: what is mounted from its disks has to be unmounted before"
+                )
+            elif set(spec.attachments) < set(there.attachments):
+                self._attach(spec)  # now: its device VMs let go of what it loses only then
+
+    def _attach(self, spec: DomainSpec) -> None:
+        """Existing domains are never stopped: what cannot be plugged in waits until their users start them again."""
+        domain = self.observed.get(spec.name)
+        out = self._known(Action.DETACH, Subject.CLIENT, spec.name)
+        there = domain.spec if domain and domain.spec and domain.spec.uuid == spec.uuid else None
+        running = self._running(spec.name) if there and self.live else None
+        wrong = _wrong(domain) if domain else ()
+        if self._known(Action.ATTACH, Subject.CLIENT, spec.name) or (
+            there == spec and running in (spec, None) and not (wrong or out)
+        ):
+            return
+        has = {one.name: one for one in (running or there).attachments} if there else {}
+        again = {one.name for one in spec.attachments if out and FRONTENDS[one.frontend].live}
+        new = tuple(one for one in spec.attachments if has.pop(one.name, None) != one or one.name in again)
+        uses = sorted({attachment.device_vm for attachment in spec.attachments})
+        made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+        after = (*(key for key in made if key in self.steps), *out)
+        reasons = [f"domain {spec.domain} gets {', '.join(one.name for one in new)}"] if new else []
+        reasons += [f"domain {spec.domain} loses {', '.join(has)}"] if has else []
+        reason = "; ".join([*wrong, *reasons]) or "what is said of it is an older one"
+        effect = self._plugging(spec, (*new, *has.values()))
+        self._on_existing(Action.ATTACH, spec, Phase.CONNECT, reason, effect, after)
+
+    def _plugging(self, spec: DomainSpec, attachments: tuple[Attachment, ...]) -> Effect:
+        """What an existing domain feels when these devices are put in or taken out; tells of those that cannot be."""
+        if spec.uuid not in self.awake:
+            return Effect.NONE
+        waiting = [one.name for one in attachments if not (self.live and FRONTENDS[one.frontend].live)]
+        if waiting:
+            self.warnings.append(
+                f"domain {spec.domain} runs, and has {', '.join(waiting)} of {spec.name} as it is now until it is shut "
+                "down and started again: that is for its user to do"
+            )
+        return Effect.RESTART if waiting else Effect.LIVE
+
+    def _on_existing(
+        self, action: Action, spec: DomainSpec, phase: Phase, reason: str, effect: Effect, after: tuple[str, ...] = ()
+    ) -> None:
+        key = _id(action, Subject.CLIENT, spec.name)
+        affects = () if effect is Effect.NONE else (spec.name,)
+        self.steps[key] = Step(key, action, Subject.CLIENT, spec.name, phase, effect, reason, after, affects)
+        if action is Action.ATTACH:
+            self.domains[spec.name] = spec
+        domain = self.observed.get(spec.name)
+        if domain and domain.spec:
+            self.previous[spec.name] = domain.spec
 
     def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
         """The step that defines a domain, when its definition is not what it is to be."""
@@ -338,55 +427,6 @@ class Changes:
         return key
 
 
-class Holders:
-    """Which device VMs hold which emulators, stores and devices of the host now."""
-
-    def __init__(self, observed: dict[str, ObservedDomain]) -> None:
-        self._by_id: dict[str, set[str]] = {}
-        self._by_store: dict[Identity, set[str]] = {}
-        self._by_device: dict[tuple[str, str], set[str]] = {}
-        for name, domain in observed.items():
-            if domain.spec is None:
-                continue
-            for device in domain.spec.host_devices:
-                self._by_device.setdefault((domain.spec.host, device.address), set()).add(name)
-            for emulator in domain.spec.emulators:
-                self._by_id.setdefault(emulator.id, set()).add(name)
-                if emulator.store:
-                    self._by_store.setdefault(identity(emulator.store), set()).add(name)
-
-    def before(self, spec: DomainSpec) -> set[str]:
-        """The other device VMs that now hold an emulator, the storage of one, or a device of the host, that `spec` is
-        to have."""
-        found: set[str] = set()
-        for device in spec.host_devices:
-            found |= self._by_device.get((spec.host, device.address), _NOBODY)
-        for emulator in spec.emulators:
-            found |= self._by_id.get(emulator.id, _NOBODY)
-            if emulator.store and not emulator.store.read_only:
-                found |= self._by_store.get(identity(emulator.store), _NOBODY)
-        return found - {spec.name}
-
-
-def in_order_of_release(device_vms: list[DomainSpec], holders: Holders) -> list[DomainSpec]:
-    """Device VMs so that each comes after those that it takes over from; in a circle, by name."""
-    by_name = {spec.name: spec for spec in device_vms}
-    order: list[DomainSpec] = []
-    seen: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in seen or name not in by_name:
-            return
-        seen.add(name)
-        for before in sorted(holders.before(by_name[name])):
-            visit(before)
-        order.append(by_name[name])
-
-    for name in sorted(by_name):
-        visit(name)
-    return order
-
-
 def _id(action: Action, kind: Subject, name: str) -> str:
     return f"{action.value}/{kind.value}/{name}"
 
@@ -399,6 +439,14 @@ def _may_delete(store: Store) -> bool:
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:
     """What is wrong with a definition though its specification may be right."""
     return domain.drift or ((domain.broken,) if domain.broken else ())
+
+
+def _plugged(existing: list[DomainSpec]) -> list[DomainSpec]:
+    """Existing domains with those of their devices that can be taken out while they run."""
+    return [
+        replace(spec, attachments=tuple(one for one in spec.attachments if FRONTENDS[one.frontend].live))
+        for spec in existing
+    ]
 
 
 def _attached(clients: list[DomainSpec]) -> dict[str, str]:

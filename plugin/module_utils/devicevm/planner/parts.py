@@ -69,16 +69,16 @@ class _Parts:
     def _stop(self, emulator: Emulator, changes: list[str], *, gone: bool) -> None:
         reason = "nothing needs it any more" if gone else "its device VM changes"
         phase = Phase.RELEASE if gone else Phase.CONFIGURE
-        key = self._step(Action.STOP, emulator, phase, reason, self._client_steps(emulator, Action.STOP))
+        key = self._step(Action.STOP, emulator, phase, reason, self._client_steps(emulator, Action.STOP, Action.DETACH))
         for other in changes:
             self.waiting.setdefault(other, []).append(key)
 
     def _start(self, emulator: Emulator, changes: list[str], device_vm: str) -> None:
         stopped = [key for key in (_id(Action.STOP, Subject.PART, _name(emulator)),) if key in self.found]
         reason = f"it relays what {device_vm} emulates; devicevm's program for that is installed on the host"
-        after = [*changes, *self._client_steps(emulator, Action.STOP), *stopped]
+        after = [*changes, *self._client_steps(emulator, Action.STOP, Action.DETACH), *stopped]
         key = self._step(Action.START, emulator, Phase.CONNECT, reason, after)
-        for other in self._client_steps(emulator, Action.START, Action.UPDATE):
+        for other in self._client_steps(emulator, Action.START, Action.UPDATE, Action.ATTACH):
             self.waiting.setdefault(other, []).append(key)
 
     def _step(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: list[str]) -> str:

@@ -144,8 +144,7 @@ class Placement:
         placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
         if not placed.refusals:
             return placed
-        homes = sorted({spec.host for spec in self._there(component)})
-        return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component, homes)))
+        return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component)))
 
     def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
         """Place one component on the best host that takes all of it, and book it there; None when none does."""
@@ -173,7 +172,8 @@ class Placement:
         mark = book.mark()
         trial = Trial(self, self.hosts[name], book, picks=picks)
         together = merged(components)
-        if not all(self.suits(one, name) for one in components) or trial.place(together, wants):
+        suits = all(self.suits(one, name) for one in components)
+        if not suits or self.neighbours.objections(together.clients, name) or trial.place(together, wants):
             book.back_to(mark)
             return None
         trial.warn_of_floating()
@@ -182,11 +182,19 @@ class Placement:
         return trial.placed
 
     def is_there(self, component: Component) -> bool:
-        """Whether some of it is on a host already."""
-        return bool(self._there(component))
+        """Whether some of it is on a host already, and is not to be placed as if it were not."""
+        return any(spec.name not in self.free.cpus for spec in self._there(component))
+
+    def runs(self, component: Component) -> bool:
+        """Whether any of its clients is there, wherever it goes."""
+        return any(client.name in self.observed for client in component.clients)
+
+    def homes(self, component: Component) -> tuple[str, ...]:
+        """The hosts on which some of it is, and stays."""
+        return tuple(sorted({spec.host for spec in self._there(component)}))
 
     def suits(self, component: Component, name: str) -> bool:
-        """Whether a component may be on a host, whatever room that has; its images included."""
+        """Whether a component may be on a host, whatever room that has and whoever is there; its images included."""
         if name in self.free.avoid or self._unsuitable(component, name):
             return False
         host = self.hosts[name]
@@ -196,25 +204,7 @@ class Placement:
         )
 
     def _fixed(self, component: Component) -> list[str]:
-        homes = {spec.host for spec in self._there(component)}
-        return sorted(homes) or [host for name, host in component.told]
-
-    def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
-        """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
-        whole = merged(group)
-        placed = self.place(whole, wants)
-        if len(group) == 1 or not placed.refusals:
-            return [(whole, placed)]
-        found = []
-        for component in self.neighbours.apart(group):
-            alone = self.place(component, wants)
-            if alone.refusals:
-                # Why it is alone at all: those that it wants near may have found no place with it.
-                reasons = {name: (*alone.refusals.get(name, ()), *why) for name, why in placed.refusals.items()}
-                unique = {name: tuple(dict.fromkeys(why)) for name, why in reasons.items()}
-                alone = replace(alone, refusals={**alone.refusals, **unique})
-            found.append((component, alone))
-        return found
+        return list(self.homes(component)) or [host for name, host in component.told]
 
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
@@ -228,7 +218,11 @@ class Placement:
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
         """For each unit that no host has room for alone, what would fit instead."""
-        books = [self.books[name] for name in sorted(self.books) if not self._unsuitable(component, name)]
+        books = [
+            self.books[name]
+            for name in sorted(self.books)
+            if not self._unsuitable(component, name) and not self.neighbours.objections(component.clients, name)
+        ]
         found = []
         for unit in component.units:
             if any(_has_room(book, unit) for book in books):
@@ -252,7 +246,7 @@ class Placement:
     def _try(self, component: Component, wants: dict[str, list[Want]], name: str, *, telling: bool = True) -> Placed:
         if name not in self.hosts:
             return Placed(refusals={name: ("there is no such host",)})
-        if reasons := self._unsuitable(component, name):
+        if reasons := (*self._unsuitable(component, name), *self.neighbours.objections(component.clients, name)):
             return Placed(refusals={name: reasons})
         book = self.books[name]
         mark = book.mark()
@@ -266,7 +260,7 @@ class Placement:
         return trial.placed
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
-        """Why a host is not for the component, whatever room it has."""
+        """Why a host is not for the component, whatever room it has and whoever is there."""
         policy = self.books[name].policy
         there = {spec.name: spec.host for spec in self._there(component)}
         reasons = [f"{what} is to be on {host}" for what, host in component.told if host != name]
@@ -281,13 +275,12 @@ class Placement:
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
-        reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
-    def _ways_out(self, component: Component, homes: list[str]) -> tuple[str, ...]:
+    def _ways_out(self, component: Component) -> tuple[str, ...]:
         """What would have to be declared for what runs on a host that is no longer for it."""
         ways = []
-        for name in homes:
+        for name in self.homes(component):
             policy = self.books[name].policy if name in self.books else HostPolicy(name)
             there = ", ".join(sorted({spec.name for spec in self._there(component) if spec.host == name}))
             wrong = [f"label {key}={value}" for key, value in component.host_labels if policy.labels.get(key) != value]
@@ -335,13 +328,18 @@ class Trial:
                 reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
             ]
 
-        def rest(index: int) -> list[str]:
-            if index < len(greedy_first):
-                return self._place_unit(greedy_first[index], lambda: rest(index + 1))
+        def last() -> list[str]:
             return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
-        return clients(pinned) or rest(0)
+        return clients(pinned) or self._place_units(greedy_first, 0, last)
+
+    def _place_units(self, units: list[Unit], index: int, last: Callable[[], list[str]]) -> list[str]:
+        """Place the units from there on, one after the other, and then what comes last."""
+        # No function in `place` that calls itself: it would be a circle, which nobody collects (planner.py).
+        if index == len(units):
+            return last()
+        return self._place_unit(units[index], lambda: self._place_units(units, index + 1, last))
 
     def _beside(self, unit: Unit) -> Beside:
         """Where the clients of a unit that is to be near them are, or are going to be."""

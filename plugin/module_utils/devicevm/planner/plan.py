@@ -23,6 +23,9 @@ class Action(str, Enum):
     CREATE = "create"
     DELETE = "delete"
     REPIN = "repin"
+    ATTACH = "attach"
+    """Existing domains get a client's devices, and lose others of that client's."""
+    DETACH = "detach"
 
 
 class Subject(str, Enum):

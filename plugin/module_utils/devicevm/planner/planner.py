@@ -72,11 +72,12 @@ def make_plan(
 
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
-    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data)
+    others = stores_of_others(view.observed, intent.owner)
+    changes = Changes(view.mine, view.live, others, intent.delete_data, view.awake)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 
 
 def _steps(changes: Changes, draft: Draft) -> tuple[Step, ...]:
     steps = add_steps(changes.steps, draft.moves, draft.desired)
-    return with_felt(steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
+    return with_felt(steps, changes.domains, frozenset((*changes.restarts, *changes.replugs)), changes.reconnects)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ..domain import Channel, Emulator
+from ..domain import Attachment, Channel, Emulator
 from ..frontend.registry import FRONTENDS
 from ..manifest.template import expand, template_values
 from ..manifest.topology import Client, Consumer, Device, DeviceClass, Topology
@@ -76,6 +76,20 @@ def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> 
     channel = channel_of(want, owner, device_vm, runtime_dir)
     part = part_of(want, owner, device_vm, runtime_dir)
     return replace(channel, address=part.address) if part else channel
+
+
+def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
+    """A device as its client has it, once it is known which device VM emulates it."""
+    return Attachment(
+        name=want.device.name,
+        class_=want.class_.name,
+        frontend=want.frontend,
+        channel=client_channel(want, owner, device_vm, runtime_dir),
+        device_vm=device_vm,
+        index=want.index,
+        read_only=bool(want.device.store and want.device.store.read_only),
+        path=want.device.path,
+    )
 
 
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:

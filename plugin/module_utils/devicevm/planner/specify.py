@@ -13,7 +13,7 @@ from ..record import digest, digest_of
 from . import naming
 from .consumers import domain_named
 from .grouping import MEMORY_STEP, Unit
-from .requests import Want, client_channel, emulator_of
+from .requests import Want, attachment_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
 
@@ -87,19 +87,7 @@ def specify_client(
 ) -> DomainSpec:
     """A client; `homes` tells the device VM of each of its devices by `client.device`."""
     runtime = host.vmm.runtime_dir
-    attachments = tuple(
-        Attachment(
-            name=want.device.name,
-            class_=want.class_.name,
-            frontend=want.frontend,
-            channel=client_channel(want, owner, homes[want.id], runtime),
-            device_vm=homes[want.id],
-            index=want.index,
-            read_only=bool(want.device.store and want.device.store.read_only),
-            path=want.device.path,
-        )
-        for want in wants
-    )
+    attachments = tuple(attachment_of(want, owner, homes[want.id], runtime) for want in wants)
     vm = client.vm
     if vm is None:
         return _specify_outsider(client, attachments, host, owner)

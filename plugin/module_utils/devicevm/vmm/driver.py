@@ -32,7 +32,8 @@ class Driver(ABC):
 
     @abstractmethod
     def observe(self) -> tuple[ObservedDomain, ...]:
-        """Every domain that carries devicevm's metadata, of any owner, sorted by name."""
+        """Every domain that carries devicevm's metadata, of any owner, sorted by name; and for every client that has
+        devices in an existing domain one more, by the client's name."""
 
     @abstractmethod
     def domain_names(self) -> frozenset[str]:
@@ -40,7 +41,7 @@ class Driver(ABC):
 
     @abstractmethod
     def render(self, spec: DomainSpec) -> str:
-        """The domain's definition in the VMM's own language. Pure."""
+        """The domain's definition in the VMM's own language; of an existing one, the devices it is given. Pure."""
 
     @abstractmethod
     def define(self, spec: DomainSpec) -> None:
@@ -83,6 +84,17 @@ class Driver(ABC):
         """Keep the floating threads of a domain that is not devicevm's to `cpus`, now and at its next start; with none,
         let them run anywhere again. What else it has pinned stays, and what was done is kept in it, for `owner`.
         Idempotent; a domain that is gone is no error."""
+
+    @abstractmethod
+    def attach_client(self, spec: DomainSpec) -> None:
+        """Make an existing domain have the devices of its client `spec`, and no others of that client's: in its
+        definition and, while it runs, as far as they can be plugged in. What was asked for is kept in it. Idempotent;
+        nothing else of the domain changes, and nothing at all when a running one has no room."""
+
+    @abstractmethod
+    def detach_client(self, client: str, owner: str, uuid: str) -> None:
+        """Take a client's devices out of the existing domain of that UUID, with what is kept of them. Idempotent; a
+        domain that is gone is no error."""
 
     @abstractmethod
     def ensure_store(self, store: Store) -> bool:

@@ -38,7 +38,7 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
 
 def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
     """Controllers, console, the image's disk, and a front end for each attachment."""
-    chosen = [(attachment, _frontend(spec, attachment)) for attachment in spec.attachments]
+    chosen = [(attachment, frontend_of(spec, attachment)) for attachment in spec.attachments]
     _add_controllers(devices, spec, [frontend for attachment, frontend in chosen])
     add_console(devices, spec)
     counters: Counter[str] = Counter()
@@ -69,7 +69,8 @@ def overlay_path(spec: DomainSpec, overlays: str) -> str:
     return f"{overlays}/{spec.name}.qcow2"
 
 
-def _frontend(spec: DomainSpec, attachment: Attachment) -> Frontend:
+def frontend_of(spec: DomainSpec, attachment: Attachment) -> Frontend:
+    """The front end of an attachment; DevicevmError when there is none that fits its channel."""
     frontend = frontend_named(attachment.frontend)
     channel_kind(attachment.channel.kind)
     check_address(attachment.channel.address)
