@@ -248,6 +248,9 @@ class ModelVmm:
             needed = {one.channel.address for one in attached if FRONTENDS[one.frontend].part}
             assert needed <= addresses, f"{name} is started before its host parts"
             self.domains[name] = replace(old, active=True, active_spec=old.spec, ready=True)
+        elif action is Action.RESUME:
+            assert old is not None and old.stalled, f"{name} is let go on, but nothing keeps it"
+            self.domains[name] = replace(old, stalled=False)
         elif action is Action.STOP:
             assert old is not None and old.active, f"{name} is stopped, but does not run"
             left = [one.id for one in parts_of(old) if one.part in self.parts.values()]

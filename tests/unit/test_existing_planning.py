@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from devicevm.domain import ObservedDomain
+from devicevm.apply.actions import Context, perform
+from devicevm.domain import DomainSpec, ObservedDomain
 from devicevm.inventory.host import Holding, Host
 from devicevm.inventory.supports import GUESTS, STORES
-from devicevm.manifest.topology import Client, Consumer, Device, DeviceVM, Serves, Topology
-from devicevm.planner.plan import Plan
+from devicevm.manifest.topology import Client, Consumer, Device, DeviceVM, Serves, Store, Topology
+from devicevm.planner.plan import Plan, Subject
 from devicevm.planner.planner import Intent
 from world import DISK, GIB, MIB, RNG, SERIAL, ModelVmm, client, disk, host, topology
 
@@ -220,3 +221,53 @@ def test_another_owners_clients_are_in_no_step() -> None:
     vmm.apply(declared(ledger()), Intent("theirs"))
     plan = vmm.plan(declared(), Intent("default", prune=True))
     assert not plan.steps
+
+
+def test_a_disk_on_a_store_comes_back_by_itself_and_is_left_in() -> None:
+    shared = DeviceVM("shared", Serves(), memory=512 * MIB)
+    vmm = world()
+    kept = replace(disk("log"), memory=0, store=Store("file", MIB, path="/srv/log.img"))
+    vmm.apply(declared(ledger(kept), device_vms=(shared,)))
+    plan = vmm.plan(declared(ledger(kept), device_vms=(replace(shared, memory=GIB),)))
+    assert felt(plan)["stop/device-vm/shared"] == "reconnect"
+    assert not any(step.kind is Subject.CLIENT for step in plan.steps)
+
+
+def test_a_domain_that_its_vmm_has_paused_goes_on_once_its_disks_answer() -> None:
+    vmm = world()
+    vmm.apply(declared(ledger()))
+    seen_without(vmm, stalled=True)
+    plan = vmm.plan(declared(ledger()))
+    assert felt(plan) == {"resume/client/ledger": "live"}
+
+
+class Recorder:
+    """A driver that only remembers whom it was to let go on."""
+
+    def __init__(self, observed: tuple[ObservedDomain, ...]) -> None:
+        self.observed = observed
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
+
+    def start(self, name: str) -> None:
+        self.started = name
+
+    def mark(self, spec: DomainSpec) -> None:
+        self.marked = spec.name
+
+    def observe(self) -> tuple[ObservedDomain, ...]:
+        return self.observed
+
+    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
+        self.calls.append((name, addresses))
+
+
+def test_who_goes_on_is_the_domain_whatever_its_client_is_called() -> None:
+    """Domains of others may be called like a client that is an existing domain, or the VMM: they are left alone."""
+    vmm = world()
+    lab = client("lab", disk(), vm=None, consumer=Consumer.VMM)
+    plan = vmm.apply(declared(ledger(), lab, client("web", disk()), device_vms=(DeviceVM("shared", Serves()),)))
+    recorder = Recorder(vmm.observe())
+    step = next(step for step in plan.steps if step.id == "start/device-vm/shared")
+    perform(Context(plan, recorder, guests=False, timeout=1), step)  # type: ignore[arg-type]
+    addresses = {one.client: one.channel.address for spec in plan.domains for one in spec.emulators}
+    assert recorder.calls == [("legacy", (addresses["ledger"],)), ("web", (addresses["web"],))]

@@ -205,6 +205,8 @@ class ObservedDomain:
     live_drift: tuple[str, ...] = ()
     """What differs from `active_spec` in the running domain: only a restart would put it right."""
     broken: str = ""
+    stalled: bool = False
+    """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
     parts: tuple[str, ...] = ()

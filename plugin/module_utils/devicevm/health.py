@@ -44,8 +44,10 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`; `drift` is what differs from what was asked for. Of a client that
-    is an existing `domain`, only its devices are devicevm's."""
+    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer).
+
+    `drift` is what differs from what was asked for. Of a client that is an existing `domain`, only its devices are
+    devicevm's."""
 
     name: str
     role: str
@@ -88,7 +90,7 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})) if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
-    state = "running" if domain.active else "stopped"
+    state = ("stalled" if domain.stalled else "running") if domain.active else "stopped"
     memory, name = (spec.memory, spec.domain) if spec else (0, "")
     return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, name)
 

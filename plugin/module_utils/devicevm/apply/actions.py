@@ -12,6 +12,7 @@ from ..errors import DevicevmError
 from ..guest.boot_config import device_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
+from ..manifest.topology import Consumer
 from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
@@ -118,6 +119,32 @@ def _start_device_vm(context: Context, step: Step) -> None:
     if context.guests:
         wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
+    _rejoin(context, spec)
+
+
+def _rejoin(context: Context, device_vm: DomainSpec) -> None:
+    """Let those clients go on that a device VM was away from, and that do not come back by themselves."""
+    disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd"]
+    existing: dict[str, str] = {}
+    if any(emulator.consumer is Consumer.EXISTING for emulator in disks):
+        seen = [one for one in context.driver.observe() if one.owner == device_vm.owner and one.spec]
+        existing = {one.name: one.spec.domain for one in seen if one.spec and one.consumer is Consumer.EXISTING}
+    addresses: dict[str, list[str]] = {}
+    for emulator in disks:
+        # Who has an endpoint, or the host's own devices, is not known by a name.
+        name = {Consumer.VM: emulator.client, Consumer.EXISTING: existing.get(emulator.client, "")}.get(
+            emulator.consumer
+        )
+        if name:
+            addresses.setdefault(name, []).append(emulator.channel.address)
+    for name in sorted(addresses):
+        context.driver.rejoin(name, tuple(addresses[name]))
+
+
+def _resume(context: Context, step: Step) -> None:
+    wanted = context.wanted(step)
+    addresses = tuple(attachment.channel.address for attachment in wanted.attachments)
+    context.driver.rejoin(wanted.domain or wanted.name, addresses)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -126,6 +153,12 @@ def _stop(context: Context, step: Step) -> None:
 
 def _undo_stop(context: Context, step: Step) -> None:
     context.driver.start(step.name)
+    before = context.before(step)
+    if step.kind is Subject.DEVICE_VM and before:
+        if context.guests:
+            wait_ready(context.driver, before, time.monotonic() + context.timeout)
+        context.driver.mark(before)
+        _rejoin(context, before)
 
 
 def _undefine(context: Context, step: Step) -> None:
@@ -168,6 +201,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
+    _rejoin(context, new)
 
 
 def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
@@ -256,6 +290,7 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.START, Subject.CLIENT): _start_client,
     (Action.UPDATE, Subject.DEVICE_VM): _update,
     (Action.UPDATE, Subject.CLIENT): _update,
+    (Action.RESUME, Subject.CLIENT): _resume,
     (Action.STOP, Subject.DEVICE_VM): _stop,
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,

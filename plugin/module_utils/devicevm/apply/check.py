@@ -25,6 +25,7 @@ _NEEDS_SPEC = {
     (Action.UPDATE, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.CLIENT),
     (Action.ATTACH, Subject.CLIENT),
+    (Action.RESUME, Subject.CLIENT),
 }
 
 

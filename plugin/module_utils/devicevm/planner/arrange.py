@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from .component import Component, merged
 from .layout import LOOK, Load, Work, lay_out
-from .placement import Placed, Placement
+from .placed import Placed
+from .placement import Placement
 from .requests import Want
 from .search import Arrangement, Item, Rooms, improve
 
@@ -62,7 +63,7 @@ def arrange(
     # Now that all is booked: so the reasons are those of the plan, not of a moment on the way to it.
     for component, why in left:
         placed = placement.place(component, wants)
-        if placed.refusals or not placed.domains:
+        if placed.refusals or not placed.seats:
             hosts = {**placed.refusals, **why}
             both = {host: (*placed.refusals.get(host, ()), *why.get(host, ())) for host in hosts}
             unique = {host: tuple(dict.fromkeys(reasons)) for host, reasons in both.items()}

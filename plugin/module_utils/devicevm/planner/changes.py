@@ -15,6 +15,7 @@ from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Consumer, Store
 from .difference import (
     compare_emulators,
+    content_stays,
     describe_cpus,
     describe_pins,
     difference,
@@ -113,14 +114,24 @@ class Changes:
     def _cut_off(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         """The running ones of these clients that lose a device that does not come back by itself, and why."""
         reasons: dict[str, str] = {}
-        attached = _attached(clients)
+        frontends = {
+            f"{spec.name}.{attachment.name}": attachment.frontend for spec in clients for attachment in spec.attachments
+        }
         for spec in device_vms:
             emulators, reason = self._interrupted(spec)
+            before = self._emulators(spec.name)
             for emulator in emulators:
-                client = attached.get(emulator.id, "")
-                if client and self._running(client) is not None:
-                    reasons.setdefault(client, reason)
+                frontend = frontends.get(emulator.id, "")
+                stays = not frontend or survives(frontend, before.get(emulator.id, emulator), emulator)
+                if not stays and self._running(emulator.client) is not None:
+                    reasons.setdefault(emulator.client, reason)
         return reasons
+
+    def _emulators(self, device_vm: str) -> dict[str, Emulator]:
+        """What a device VM emulates, or did when it last ran, by id."""
+        domain = self.observed.get(device_vm)
+        spec = (domain.active_spec or domain.spec) if domain else None
+        return {emulator.id: emulator for emulator in spec.emulators} if spec else {}
 
     def _interrupted(self, spec: DomainSpec) -> tuple[tuple[Emulator, ...], str]:
         """The emulators that are away for a while when a device VM becomes `spec`, and why."""
@@ -150,10 +161,11 @@ class Changes:
     def reconnects(self, client: str, device_vm: str) -> bool:
         """Whether all that a client has of a device VM comes back by itself when that does."""
         running = self._running(client)
+        emulators = self._emulators(device_vm)
         return running is not None and all(
-            FRONTENDS[attachment.frontend].reconnects
+            survives(attachment.frontend, emulator, emulator)
             for attachment in running.attachments
-            if attachment.device_vm == device_vm
+            if attachment.device_vm == device_vm and (emulator := emulators.get(f"{client}.{attachment.name}"))
         )
 
     def _moves(self, spec: DomainSpec) -> bool:
@@ -184,19 +196,24 @@ class Changes:
         released = self._released_for(spec)
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
+        felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._feels(emulator)}))
         if domain is not None and domain.active:
-            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._feels(emulator)}))
-            effect = (
-                Effect.NONE
-                if not felt
-                else Effect.RECONNECT
-                if all(self.reconnects(name, spec.name) for name in felt)
-                else Effect.RESTART
-            )
+            effect = self._outage(spec, felt)
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
             self._warn_of_loss(spec.emulators, running)
+            felt = ()
         after += self._definition(spec, Phase.REQUEST, reason, after)
-        self._step(Action.START, spec, Phase.CONFIGURE, f"it runs the emulation code of {served(spec)}", after=after)
+        # Of one that has died by itself, its clients feel the end of the outage, but for those that are restarted.
+        felt = tuple(name for name in felt if name not in self.restarts and self._running(name))
+        reason = f"it runs the emulation code of {served(spec)}"
+        effect = self._outage(spec, felt)
+        self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
+
+    def _outage(self, spec: DomainSpec, clients: tuple[str, ...]) -> Effect:
+        """What these clients feel of a device VM that is away for a while."""
+        if not clients:
+            return Effect.NONE
+        return Effect.RECONNECT if all(self.reconnects(name, spec.name) for name in clients) else Effect.RESTART
 
     def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
         if running is spec or running == spec:
@@ -260,7 +277,8 @@ class Changes:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
         stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
-        if domain is not None and domain.spec is spec and running is spec and not (stopped or _wrong(domain)):
+        same = domain is not None and domain.spec is spec and running is spec
+        if domain is not None and same and not (stopped or domain.stalled or _wrong(domain)):
             return
         if domain is None:
             reason = f"it is declared, on CPU {described}" if (described := describe_cpus(spec)) else "it is declared"
@@ -269,12 +287,22 @@ class Changes:
         if running is not None and running != spec and not stopped:
             pins = describe_pins(running, spec)
             self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
+        elif domain is not None and domain.stalled and not stopped:
+            reason = "a disk of its did not answer"
+            self._step(
+                Action.RESUME,
+                spec,
+                Phase.CONNECT,
+                reason,
+                after=self._made(spec),
+                effect=Effect.LIVE,
+                affects=(spec.name,),
+            )
+        if running is not None and running != spec and not stopped:
             return
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
         if stopped or running is None:
-            uses = sorted({attachment.device_vm for attachment in spec.attachments})
-            made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
-            after += tuple(key for key in made if key in self.steps) + stopped
+            after += self._made(spec) + stopped
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
 
@@ -309,6 +337,11 @@ class Changes:
         there = domain.spec if domain and domain.spec and domain.spec.uuid == spec.uuid else None
         running = self._running(spec.name) if there and self.live else None
         wrong = _wrong(domain) if domain else ()
+        if domain and domain.stalled and not out:
+            reason = "a disk of its did not answer"
+            after = self._made(spec)
+            affects = (spec.name,)
+            self._step(Action.RESUME, spec, Phase.CONNECT, reason, after=after, effect=Effect.LIVE, affects=affects)
         if self._known(Action.ATTACH, Subject.CLIENT, spec.name) or (
             there == spec and running in (spec, None) and not (wrong or out)
         ):
@@ -316,9 +349,7 @@ class Changes:
         has = {one.name: one for one in (running or there).attachments} if there else {}
         again = {one.name for one in spec.attachments if out and FRONTENDS[one.frontend].live}
         new = tuple(one for one in spec.attachments if has.pop(one.name, None) != one or one.name in again)
-        uses = sorted({attachment.device_vm for attachment in spec.attachments})
-        made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
-        after = (*(key for key in made if key in self.steps), *out)
+        after = (*self._made(spec), *out)
         reasons = [f"domain {spec.domain} gets {', '.join(one.name for one in new)}"] if new else []
         reasons += [f"domain {spec.domain} loses {', '.join(has)}"] if has else []
         reason = "; ".join([*wrong, *reasons]) or "what is said of it is an older one"
@@ -348,6 +379,12 @@ class Changes:
         domain = self.observed.get(spec.name)
         if domain and domain.spec:
             self.previous[spec.name] = domain.spec
+
+    def _made(self, client: DomainSpec) -> tuple[str, ...]:
+        """The steps after which all device VMs of a client run as they are to."""
+        uses = sorted({attachment.device_vm for attachment in client.attachments})
+        made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+        return tuple(key for key in made if key in self.steps)
 
     def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
         """The step that defines a domain, when its definition is not what it is to be."""
@@ -449,11 +486,6 @@ def _plugged(existing: list[DomainSpec]) -> list[DomainSpec]:
     ]
 
 
-def _attached(clients: list[DomainSpec]) -> dict[str, str]:
-    """The client of each device whose front end does not survive its emulator's absence, by emulator id."""
-    return {
-        f"{spec.name}.{attachment.name}": spec.name
-        for spec in clients
-        for attachment in spec.attachments
-        if not FRONTENDS[attachment.frontend].reconnects
-    }
+def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
+    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
+    return FRONTENDS[frontend].reconnects and content_stays(before, after)

@@ -9,26 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from ..domain import CpuPlacement, DomainSpec, Role
-from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, Consumer, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
-from .book import Book, cpus_of
+from .book import Book
 from .code import Code
-from .component import Component, client_demand, merged, unit_demand
-from .floating import homeless, told
+from .component import Component, merged
+from .floating import homeless
 from .freedom import Freedom
-from .given import allocation_of, describe_given, footing_of
+from .given import describe_given, footing_of
 from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
-from .plan import Allocation
+from .placed import Placed, Seat, passing
 from .requests import Want
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources import Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
@@ -40,18 +39,6 @@ ATTEMPTS = 256
 
 
 _UNTOLD = "it does not fit"
-
-
-@dataclass
-class Placed:
-    """What came of placing a component: its domains, or for each host why not."""
-
-    domains: list[DomainSpec] = field(default_factory=list)
-    allocations: list[Allocation] = field(default_factory=list)
-    refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    nearest: tuple[str, ...] = ()
-    host: str = ""
 
 
 class Placement:
@@ -176,10 +163,9 @@ class Placement:
         if not suits or self.neighbours.objections(together.clients, name) or trial.place(together, wants):
             book.back_to(mark)
             return None
-        trial.warn_of_floating()
         self.neighbours.settle(together.clients, name)
         self.order.booked(name)
-        return trial.placed
+        return trial.done()
 
     def is_there(self, component: Component) -> bool:
         """Whether some of it is on a host already, and is not to be placed as if it were not."""
@@ -209,12 +195,13 @@ class Placement:
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
         book = self.books[name]
-        for unit in component.units:
+        demands = iter(component.demands[1:])
+        for unit, demand in zip(component.units, demands, strict=False):
             if not _has_room(book, unit):
-                self.order.refused(unit_demand(unit), name)
-        for client in component.clients:
+                self.order.refused(demand, name)
+        for client, demand in zip(component.clients, demands, strict=True):
             if isinstance(fit_client(client, book), Misfit):
-                self.order.refused(client_demand(client), name)
+                self.order.refused(demand, name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
         """For each unit that no host has room for alone, what would fit instead."""
@@ -254,10 +241,9 @@ class Placement:
         if found := trial.place(component, wants):
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
-        trial.warn_of_floating()
         trial.placed.host = name
         self.neighbours.settle(component.clients, name)
-        return trial.placed
+        return trial.done()
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
         """Why a host is not for the component, whatever room it has and whoever is there."""
@@ -295,6 +281,8 @@ class Placement:
         return tuple(ways)
 
     def _there(self, component: Component) -> list[DomainSpec]:
+        if not self.observed:
+            return []
         found = [unit.observed for unit in component.units if unit.observed]
         found += [self.observed[client.name] for client in component.clients if client.name in self.observed]
         return [spec for spec in found if spec.name not in self.free.hosts]
@@ -316,17 +304,11 @@ class Trial:
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
-        greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
-        if self.picks:
-            greedy_first = [pick.unit for pick in self.picks]
-        homes = {want.id: unit.name for unit in component.units for want in unit.wants}
-
+        greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
         pinned = [client for client in component.clients if client.cpus]
 
         def clients(some: list[Client]) -> list[str]:
-            return [
-                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return [reason for client in some for reason in self._place_client(client, component, wants)]
 
         def last() -> list[str]:
             return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
@@ -345,7 +327,7 @@ class Trial:
         """Where the clients of a unit that is to be near them are, or are going to be."""
         if not any("near" in request.options for alternative in unit.resources for request in alternative):
             return ()
-        there = {spec.name: spec.placement for spec in self.placed.domains}
+        there = {seat.name: seat.placement for seat in self.placed.seats}
         roaming = self.book.roaming(1)
         return tuple(
             (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
@@ -360,7 +342,9 @@ class Trial:
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
             code = self.placement.codes.get(unit.name, Code())
-            self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
+            self._accept(
+                unit, footing_of(unit.observed, memory, code), lambda: ("it runs there already and still fits",)
+            )
             return rest()
         self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
@@ -376,15 +360,15 @@ class Trial:
             if missing := self._lacks_image(unit, answer):
                 reasons.append(_said(missing))
                 continue
-            mark, before = self.book.mark(), len(self.placed.domains)
+            mark, before = self.book.mark(), len(self.placed.seats)
             if number < picked:
                 reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
                 continue
-            told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
+            refused = tuple(why() for why in reasons)  # of the book as it is now
             self.book.book(
                 unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
             )
-            self._accept(unit, answer, tuple(told))
+            self._accept(unit, answer, partial(_why_taken, refused, alternative, answer))
             failed = rest()
             if not failed:
                 return []
@@ -392,7 +376,7 @@ class Trial:
             if len(unit.resources) == 1 or self.attempts <= 0:
                 return failed
             self.book.back_to(mark)
-            self._take_back(before)
+            del self.placed.seats[before:]
             self.book.parting.asks(unit.name)  # the next alternative is looked for on its behalf again
             reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
         if not self.telling:
@@ -411,17 +395,11 @@ class Trial:
         built = f"image {name} for {arch}" if arch else f"image {name}"
         return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
 
-    def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
-        spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
-        self.placed.domains.append(spec)
-        self.placed.allocations.append(allocation_of(spec, reasons))
+    def _accept(self, unit: Unit, footing: Footing, reasons: Callable[[], tuple[str, ...]]) -> None:
+        specify = partial(specify_device_vm, unit, self.host, self.placement.owner, footing)
+        self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
 
-    def _take_back(self, before: int) -> None:
-        names = {spec.name for spec in self.placed.domains[before:]}
-        del self.placed.domains[before:]
-        self.placed.allocations = [one for one in self.placed.allocations if one.device_vm not in names]
-
-    def _place_client(self, client: Client, wants: list[Want], homes: dict[str, str]) -> list[str]:
+    def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         boot = client.boot
         if boot.guest_image and GUESTS in self.host.vmm.supports and image_named(self.host, boot.guest_image) is None:
             return [
@@ -438,27 +416,21 @@ class Trial:
             placement = answer.placement
             if client.vm is not None:
                 self.book.book(client.name, placement, client.vcpus, client.memory)
-        spec = specify_client(client, wants, homes, self.host, self.placement.owner, placement)
-        there = self.placement.observed.get(client.name)
-        self.placed.domains.append(there if there is not None and there == spec else spec)
+        owner, there = self.placement.owner, self.placement.observed.get(client.name)
+        # Not of `self`: a place that knew its trial would be a circle, which nobody collects (planner.py).
+        specify = partial(
+            _specify_client, client, wants.get(client.name, []), component, self.host, owner, placement, there
+        )
+        self.placed.seats.append(Seat(client.name, placement, specify))
         return []
 
-    def warn_of_floating(self) -> None:
-        """Tell which domains may run on processors that are dedicated now."""
-        alone = [
-            spec
-            for spec in self.placed.domains
-            if spec.placement.dedicated and self.placement.staying.get(spec.name) != ""
-        ]
-        floating = told(self.book, self.placement.owner) if alone else ()
-        if not floating:
-            return
-        for spec in alone:
-            cpus = format_cpuset(cpus_of(spec.placement))
-            self.placed.warnings.append(
-                f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                f"there too: {', '.join(floating)}"
-            )
+    def done(self) -> Placed:
+        """What came of it. Which domains may run on processors that are dedicated now is as it is now."""
+        staying = self.placement.staying
+        alone = [seat for seat in self.placed.seats if seat.placement.dedicated and staying.get(seat.name) != ""]
+        if alone and self.book.floating:
+            self.placed.passing = partial(passing, alone, tuple(self.book.floating), self.book, self.placement.owner)
+        return self.placed
 
 
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
@@ -473,17 +445,26 @@ def _has_room(book: Book, unit: Unit) -> bool:
     return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
 
 
+def _specify_client(
+    client: Client,
+    wants: list[Want],
+    component: Component,
+    host: Host,
+    owner: str,
+    placement: CpuPlacement,
+    there: DomainSpec | None,
+) -> DomainSpec:
+    spec = specify_client(client, wants, component.homes, host, owner, placement)
+    return there if there is not None and there == spec else spec
+
+
+def _why_taken(refused: tuple[str, ...], alternative: Alternative, footing: Footing) -> tuple[str, ...]:
+    return (*refused, f"{describe(alternative)}: {'; '.join(footing.reasons)}")
+
+
 def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
     return lambda: f"{describe(alternative)}: {why()}"
 
 
 def _said(text: str) -> Callable[[], str]:
     return lambda: text
-
-
-def _asks_alone(unit: Unit) -> bool:
-    return any(
-        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
-        for alternative in unit.resources
-        for request in alternative
-    )

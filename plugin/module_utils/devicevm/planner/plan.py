@@ -26,6 +26,7 @@ class Action(str, Enum):
     ATTACH = "attach"
     """Existing domains get a client's devices, and lose others of that client's."""
     DETACH = "detach"
+    RESUME = "resume"
 
 
 class Subject(str, Enum):
