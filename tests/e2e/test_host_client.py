@@ -13,7 +13,6 @@ from stage import Stage
 
 pytestmark = pytest.mark.e2e
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "host.yaml"
-MIB = 2**20
 
 
 def run(*command: str | Path, timeout: float = 60) -> str:
@@ -38,8 +37,8 @@ def test_the_host_has_a_disk_a_serial_port_and_randomness(stage: Stage) -> None:
     assert "steps" not in stage.json("plan", path)
     disk, copy = stage.folder / "lab.disk", stage.folder / "copy"
     source = stage.folder / "source"
-    source.write_bytes(os.urandom(4 * MIB))
-    run("mkfs.ext4", "-q", "-F", disk)
+    source.write_bytes(os.urandom(256 * 1024))
+    run("mkfs.ext4", "-q", "-F", "-b", "4096", disk)
     run("debugfs", "-w", "-R", f"write {source} kept", disk)
     assert sentence(stage).startswith("$GP")
     with open(stage.folder / "lab.random", "rb", buffering=0) as random:

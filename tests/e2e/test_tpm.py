@@ -93,51 +93,82 @@ def event_without_device_vm(stage: Stage, shell: Shell) -> None:
     assert state_of(stage) == "connected"
 
 
-def start_part_again(stage: Stage, path: Path) -> None:
-    """Without its host part the client has no TPM. Who applies again has both started anew."""
+def kill_part(stage: Stage, path: Path) -> None:
+    """Without its host part the client has no TPM. Who applied again would have both started anew."""
     (pid,) = stage.parts()
     os.kill(pid, signal.SIGKILL)
     assert state_of(stage) == "part stopped"
     steps = [step["id"] for step in stage.json("plan", path)["steps"]]
-    # Somebody else has started the device VM, so that is asked as well.
-    assert steps == ["stop/client/web", "start/device-vm/web-dvm", "start/part/web/tpm", "start/client/web"]
-    stage.devicevm("apply", path)
+    assert [key for key in steps if "client" in key or "part" in key] == [
+        "stop/client/web",
+        "start/part/web/tpm",
+        "start/client/web",
+    ]
 
 
-def test_a_tpm_keeps_what_it_was_given(stage: Stage) -> None:
-    """Over the death of its device VM and of the host part, a restart of its client, and destroy and apply."""
-    path = write(stage, "tpm-crb")
+def give(shell: Shell) -> str:
+    """Have the TPM keep a key and a secret; the key's public part."""
+    shell.run("tpm2 createprimary -Q -G ecc -c key.ctx && tpm2 evictcontrol -Q -c key.ctx 0x81000001")
+    shell.run(f"tpm2 nvdefine -Q -s {len(SECRET)} 0x1500016 && echo -n '{SECRET}' | tpm2 nvwrite -Q -i- 0x1500016")
+    return key_of(shell)
+
+
+def key_of(shell: Shell) -> str:
+    """The public part of the key that was given."""
+    return shell.run("tpm2 readpublic -c 0x81000001 -o key.pub >/dev/null; md5sum <key.pub")
+
+
+def secret_of(shell: Shell) -> str:
+    """The secret that was given."""
+    return shell.run(f"tpm2 nvread -s {len(SECRET)} 0x1500016").strip()
+
+
+def applied(stage: Stage, frontend: str) -> tuple[Path, Shell]:
+    """The manifest, applied, and the client's shell; its kernel has found the TPM by that front end."""
+    path = write(stage, frontend)
     stage.devicevm("image", "build", "tpm", path, timeout=600)
     stage.devicevm("apply", path)
     shell = shell_of(stage)
-    assert "tpm_crb" in shell.run("dmesg")
+    assert frontend.replace("-", "_") in shell.run("dmesg")
     assert register(shell) == ZERO
-    once = extend(shell)
-    shell.run("tpm2 createprimary -Q -G ecc -c key.ctx && tpm2 evictcontrol -Q -c key.ctx 0x81000001")
-    key = shell.run("tpm2 readpublic -c 0x81000001 -o key.pub >/dev/null; md5sum <key.pub")
-    shell.run(f"tpm2 nvdefine -Q -s {len(SECRET)} 0x1500016 && echo -n '{SECRET}' | tpm2 nvwrite -Q -i- 0x1500016")
+    return path, shell
+
+
+def test_a_tpm_keeps_what_it_was_given(stage: Stage) -> None:
+    """Over the death of its device VM and of the host part, and destroy and apply."""
+    path, shell = applied(stage, "tpm-crb")
+    once, key = extend(shell), give(shell)
     event_without_device_vm(stage, shell)
     twice = register(shell)
     shell.close()
+    kill_part(stage, path)
+    stage.devicevm("destroy", "--yes", path)
 
-    start_part_again(stage, path)
-    shell = shell_of(stage)
-    assert register(shell) == ZERO
+    path, shell = applied(stage, "tpm-tis")
+    assert (key_of(shell), secret_of(shell)) == (key, SECRET)
     assert extend(shell) == once
     # Measured again it is what it was: the command in flight was done, and done once.
     shell.run(command(EVENT))
     assert register(shell) == twice
-    assert shell.run(f"tpm2 nvread -s {len(SECRET)} 0x1500016").strip() == SECRET
-    shell.close()
-
-    stage.devicevm("destroy", "--yes", path)
-    assert not stage.parts()
-    write(stage, "tpm-tis")
-    stage.devicevm("apply", path)
-    shell = shell_of(stage)
-    assert "tpm_tis" in shell.run("dmesg")
-    assert shell.run("tpm2 readpublic -c 0x81000001 -o key.pub >/dev/null; md5sum <key.pub") == key
-    assert shell.run(f"tpm2 nvread -s {len(SECRET)} 0x1500016").strip() == SECRET
     shell.close()
     stage.devicevm("destroy", "--yes", "--delete-data", path)
     assert not (stage.folder / "web.tpm").exists()
+
+
+@pytest.mark.long
+def test_a_client_that_restarts_has_its_tpm_again(stage: Stage) -> None:
+    """Reset by its user, and restarted by apply, since its host part had died."""
+    path, shell = applied(stage, "tpm-crb")
+    extend(shell)
+    key = give(shell)
+    shell.close()
+    stage.virsh("reset", "web")
+    shell = shell_of(stage)
+    assert (register(shell), key_of(shell), secret_of(shell)) == (ZERO, key, SECRET)
+    shell.close()
+    kill_part(stage, path)
+    stage.devicevm("apply", path)
+    shell = shell_of(stage)
+    assert (register(shell), key_of(shell), secret_of(shell)) == (ZERO, key, SECRET)
+    shell.close()
+    stage.devicevm("destroy", "--yes", "--delete-data", path)
