@@ -82,6 +82,20 @@ def test_who_has_an_endpoint_is_not_known_so_it_is_told_with_the_worst() -> None
     assert (stop.effect.value, stop.affects) == ("restart", ("lab",))
 
 
+@pytest.mark.parametrize("active", [True, False], ids=["awake", "asleep"])
+@pytest.mark.parametrize("consumer", [Consumer.EXISTING, Consumer.HOST, Consumer.VMM])
+def test_a_device_vm_that_has_stopped_is_started_whoever_its_clients_are(consumer: Consumer, active: bool) -> None:
+    vmm = ModelVmm(host(holdings=(replace(LEGACY, active=active),)))
+    wanted = topology(outsider("lab", consumer, domain="legacy" if consumer is Consumer.EXISTING else ""))
+    vmm.apply(wanted)
+    vmm.domains["lab-dvm"] = replace(vmm.domains["lab-dvm"], active=False, active_spec=None)
+    assert "start/device-vm/lab-dvm" in [step.id for step in vmm.plan(wanted).steps]
+    # As an apply that died has left it: nothing was put into the domain yet.
+    vmm.domains.pop("lab", None)
+    assert "start/device-vm/lab-dvm" in [step.id for step in vmm.apply(wanted).steps]
+    assert not vmm.plan(wanted).steps
+
+
 def test_an_existing_domain_fixes_the_host() -> None:
     vmm = ModelVmm(*hosts("h1", "h2", h2=(LEGACY,)))
     plan = vmm.plan(topology(existing()))

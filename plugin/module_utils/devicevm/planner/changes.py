@@ -7,21 +7,22 @@ differ is one in the middle of a change.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..domain import Attachment, DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Consumer, Store
+from .consumers import plugged
 from .difference import (
     compare_emulators,
-    content_stays,
     describe_cpus,
     describe_pins,
     difference,
     repinned,
     same_but_for_emulators,
     served,
+    survives,
 )
 from .holders import Holders, in_order_of_release
 from .parts import with_parts, without_part
@@ -37,13 +38,15 @@ _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 class Changes:
     """The steps so far, by id, and what they need: the new specifications and the old ones.
 
-    `others` are the stores that other owners' devices write: they are in use, whatever goes here.
+    `others` are the stores that other owners' devices write: they are in use, whatever goes here. `kept` are the
+    clients that stay as they are: what does not run of them is not started.
     """
 
     observed: dict[str, ObservedDomain]
     live: bool
     others: dict[Identity, str] = field(default_factory=dict)
     delete_data: bool = False
+    kept: frozenset[str] = frozenset()
     awake: frozenset[str] = frozenset()
     """UUIDs of the domains that run, anybody's."""
     steps: dict[str, Step] = field(default_factory=dict)
@@ -72,7 +75,7 @@ class Changes:
         existing = [spec for spec in desired if spec.consumer is Consumer.EXISTING]
         gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
         self.restarts = self._restarts(device_vms, clients)
-        self.replugs = self._cut_off(device_vms, _plugged(existing)) if self.live else {}
+        self.replugs = self._cut_off(device_vms, plugged(existing)) if self.live else {}
         self._take_out(existing, doomed)
         for domain in sorted(doomed, key=lambda one: one.name):
             if domain.role is Role.CLIENT and domain.consumer is Consumer.VM:
@@ -86,9 +89,11 @@ class Changes:
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=effect, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
-        names = {spec.name for spec in clients}
+        names = {spec.name for spec in desired if spec.role is Role.CLIENT} - self.kept
         for spec in in_order_of_release(device_vms, self.holders):
-            if not self._rests(spec, names):
+            if self._rests(spec, names):
+                self._put_right(spec, Phase.REQUEST)
+            else:
                 self._device_vm(spec)
         for spec in clients:
             self._client(spec)
@@ -187,6 +192,14 @@ class Changes:
         served_by_it = {emulator.client for emulator in spec.emulators}
         return bool(served_by_it) and not any(name in wanted or self._running(name) for name in served_by_it)
 
+    def _put_right(self, spec: DomainSpec, phase: Phase) -> None:
+        """The step that gives what does not run, and is not to, a definition with other processors, if it needs one."""
+        old = self.observed[spec.name].spec
+        if old is not None and old.placement != spec.placement:
+            pins = describe_pins(old, spec)
+            reason = f"it does not run, and is to take nobody's processors: when it is started, {pins}"
+            self._step(Action.DEFINE, spec, phase, reason)
+
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
@@ -276,6 +289,9 @@ class Changes:
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
+        if spec.name in self.kept and running is None:
+            self._put_right(spec, Phase.CONNECT)
+            return
         stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
         same = domain is not None and domain.spec is spec and running is spec
         if domain is not None and same and not (stopped or domain.stalled or _wrong(domain)):
@@ -476,16 +492,3 @@ def _may_delete(store: Store) -> bool:
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:
     """What is wrong with a definition though its specification may be right."""
     return domain.drift or ((domain.broken,) if domain.broken else ())
-
-
-def _plugged(existing: list[DomainSpec]) -> list[DomainSpec]:
-    """Existing domains with those of their devices that can be taken out while they run."""
-    return [
-        replace(spec, attachments=tuple(one for one in spec.attachments if FRONTENDS[one.frontend].live))
-        for spec in existing
-    ]
-
-
-def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
-    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
-    return FRONTENDS[frontend].reconnects and content_stays(before, after)

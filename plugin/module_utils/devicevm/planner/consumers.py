@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..domain import DomainSpec
+from ..frontend.registry import FRONTENDS
 from ..inventory.host import Holding, Host
 from ..manifest.topology import Client, Consumer, Topology
 from .plan import Unplaced
@@ -53,3 +55,11 @@ def _home_of_domain(client: Client, view: View) -> tuple[str, str]:
     now = view.uuids.get(there.uuid) if there and there.consumer is Consumer.EXISTING else None
     renamed = f"; its devices are in {now}: was it renamed? Then declare that name" if now else ""
     return client.host, f"{where} {client.domain}{renamed}"
+
+
+def plugged(existing: list[DomainSpec]) -> list[DomainSpec]:
+    """Existing domains with those of their devices that can be taken out while they run."""
+    return [
+        replace(spec, attachments=tuple(one for one in spec.attachments if FRONTENDS[one.frontend].live))
+        for spec in existing
+    ]

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import dataclass, replace
 
 from ..domain import DomainSpec, Emulator
+from ..frontend.registry import FRONTENDS
 from ..inventory.cpuset import format_cpuset
 
 # Two values are worth showing while they fit a line of a plan.
@@ -60,6 +61,11 @@ def content_stays(before: Emulator, after: Emulator) -> bool:
     return kept == after.store
 
 
+def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
+    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
+    return FRONTENDS[frontend].reconnects and content_stays(before, after)
+
+
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
     """Whether nothing but the emulators differs: then a running device VM can be changed live, if it has an agent."""
     return new.firmware is None and replace(old, emulators=new.emulators) == new
@@ -71,7 +77,7 @@ def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
 
 
 def describe_pins(old: DomainSpec, new: DomainSpec) -> str:
-    """`CPU 0-3 instead of any`; empty when both run on the same ones."""
+    """`it runs on CPU 0-3 instead of any`; empty when both run on the same ones."""
     if old.placement == new.placement:
         return ""
     before, after = (describe_cpus(spec) or "any" for spec in (old, new))

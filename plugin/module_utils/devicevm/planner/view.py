@@ -88,18 +88,13 @@ class View:
             for name, one in self.mine.items()
             if name not in gone and (one.role is Role.CLIENT or not one.spec)
         }
+        resting = {spec.name for spec in draft.kept if spec.name not in self.running}
         for spec in draft.desired:
-            mine[spec.name] = ObservedDomain(
-                spec.name,
-                spec.uuid,
-                spec.owner,
-                spec.role,
-                True,
-                spec,
-                spec,
-                parts=tuple(emulator.id for emulator in spec.emulators if emulator.part),
-                consumer=spec.consumer,
-            )
+            runs = spec.name not in resting
+            live = spec if runs else None
+            seen = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, runs, spec, live, consumer=spec.consumer)
+            parts = tuple(emulator.id for emulator in spec.emulators if emulator.part)
+            mine[spec.name] = replace(seen, parts=parts) if parts and runs else seen
         hosts = tuple(
             replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.made))
             for host in self.hosts

@@ -168,9 +168,12 @@ class LibvirtDriver(Driver):
             return
         if domain.UUIDString() != uuid:
             raise VmmError(f"domain {name} is another one than when the plan was made", hint="make the plan anew")
-        tree = self.xml_of(domain, live=False)
         with vmm_words(f"cannot move {name}"):
-            pinning.repin(self, domain, tree, cpus, owner)
+            pinning.repin(self, domain, cpus, owner)
+
+    def live_xml(self, domain: libvirt.virDomain) -> str:
+        """The XML of a running domain as it is now."""
+        return str(domain.XMLDesc(0))
 
     def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
         """Pin one virtual CPU of a running domain, or of a definition."""
@@ -347,7 +350,8 @@ class LibvirtDriver(Driver):
             )
 
     def xml_of(self, domain: libvirt.virDomain, *, live: bool, flags: int = 0) -> Element:
-        """A running domain's XML, or its definition; `flags` are libvirt's."""
+        """A domain's XML: its definition's, or its running self's; `flags` are libvirt's, of a definition."""
         with vmm_words(f"cannot read domain {domain.name()}"):
-            text = domain.XMLDesc(flags if live else flags | self.libvirt.VIR_DOMAIN_XML_INACTIVE)
+            inactive = flags | self.libvirt.VIR_DOMAIN_XML_INACTIVE
+            text = self.live_xml(domain) if live else domain.XMLDesc(inactive)
         return parse(text, f"the XML of domain {domain.name()}")
