@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -69,7 +69,9 @@ class Parts:
                 # With the last one goes the program: nothing stays on a host that needs no part.
                 for program in self.folder.glob("*.pyz"):
                     program.unlink(missing_ok=True)
-                self.folder.rmdir()
+                # Of others that have just ended, the logs are still there: who stops the last of them removes it.
+                with suppress(OSError):
+                    self.folder.rmdir()
 
     def is_running(self, part: Part) -> bool:
         """Whether it runs, as it is to be."""
