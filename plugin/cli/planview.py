@@ -20,6 +20,7 @@ _SUBJECTS = {
     Subject.DEVICE_VM: "device VM",
     Subject.CLIENT: "client",
     Subject.STORE: "storage",
+    Subject.PART: "host part",
     Subject.DOMAIN: "domain",
 }
 _EFFECTS = {

@@ -31,7 +31,8 @@ def hosts(*names: str, **holdings: tuple[Holding, ...]) -> tuple[Host, ...]:
 def test_the_device_vm_of_who_is_no_vm_is_there_and_nothing_else(consumer: Consumer) -> None:
     vmm = ModelVmm()
     plan = vmm.apply(topology(outsider("lab", consumer)))
-    assert [step.id for step in plan.steps] == ["define/device-vm/lab-dvm", "start/device-vm/lab-dvm"]
+    part = ["start/part/lab/data"] if consumer is Consumer.HOST else []
+    assert [step.id for step in plan.steps] == ["define/device-vm/lab-dvm", "start/device-vm/lab-dvm", *part]
     (spec,) = plan.domains
     assert [emulator.consumer for emulator in spec.emulators] == [consumer]
     (allocation,) = plan.allocations

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .manifest.topology import Boot, Consumer, Store, Uplink
+from .part.part import Part
 
 
 class Role(str, Enum):
@@ -58,6 +59,8 @@ class Emulator:
     """Bytes of the device VM's memory that this device accounts for."""
     consumer: Consumer = Consumer.VM
     """Who its client is: nothing but this tells of a client that is no domain."""
+    part: Part | None = None
+    """The process on the host that stands between its channel and its client, where there is one."""
 
     @property
     def id(self) -> str:
@@ -228,6 +231,8 @@ class ObservedDomain:
     """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
+    parts: tuple[str, ...] = ()
+    """Of a device VM: the ids of the emulators whose host parts run."""
     consumer: Consumer = Consumer.VM
     """For a client: `existing` when the domain is somebody else's, and only the devices in it are devicevm's; `name`
     is the client's then, `uuid` the domain's."""

@@ -24,8 +24,9 @@ class DeviceHealth:
     """One device: who has it, who emulates it, and how it is.
 
     `state`: connected (its client uses it), ready (nobody does), starting, failed, stopped (its device VM
-    does not run), running (firmware: nobody uses it, and nobody in the machine can be asked how it is), unknown (the
-    device VM does not answer, or the VMM runs no guests).
+    does not run), part stopped (the process on the host between the two does not run), running (firmware: nobody uses
+    it, and nobody in the machine can be asked how it is), unknown (the device VM does not answer, or the VMM runs no
+    guests).
     """
 
     client: str
@@ -103,6 +104,8 @@ def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> li
         state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
         if not domain.active:
             state = "stopped"
+        elif emulator.part and emulator.id not in domain.parts:
+            state = "part stopped"
         result.append(
             DeviceHealth(
                 client=emulator.client,

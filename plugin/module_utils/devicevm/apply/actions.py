@@ -261,6 +261,16 @@ def _delete_store(context: Context, step: Step) -> None:
         context.driver.delete_store(step.store)
 
 
+def _start_part(context: Context, step: Step) -> None:
+    if step.part:
+        context.driver.parts.start(step.part)
+
+
+def _stop_part(context: Context, step: Step) -> None:
+    if step.part:
+        context.driver.parts.stop(step.part)
+
+
 def _repin(context: Context, step: Step) -> None:
     if step.repin:
         context.driver.repin(step.name, step.repin.uuid, step.repin.cpus, context.plan.owner)
@@ -276,6 +286,8 @@ Function = Callable[[Context, Step], None]
 _DO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _create_store,
     (Action.DELETE, Subject.STORE): _delete_store,
+    (Action.START, Subject.PART): _start_part,
+    (Action.STOP, Subject.PART): _stop_part,
     (Action.REPIN, Subject.DOMAIN): _repin,
     (Action.DEFINE, Subject.DEVICE_VM): _define,
     (Action.DEFINE, Subject.CLIENT): _define,
@@ -297,6 +309,8 @@ POSSIBLE = frozenset(_DO)
 
 _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _undo_create_store,
+    (Action.START, Subject.PART): _stop_part,
+    (Action.STOP, Subject.PART): _start_part,
     (Action.REPIN, Subject.DOMAIN): _undo_repin,
     (Action.DEFINE, Subject.DEVICE_VM): _undo_define,
     (Action.DEFINE, Subject.CLIENT): _undo_define,

@@ -75,6 +75,9 @@ def _steps(plan: Plan, observed: tuple[ObservedDomain, ...]) -> Iterator[str]:
         elif step.kind is Subject.STORE:
             if step.store is None:
                 yield f"{step.id}: it does not say which store"
+        elif step.kind is Subject.PART:
+            if step.part is None:
+                yield f"{step.id}: it does not say which process"
         elif step.kind is Subject.DOMAIN:
             if step.repin is None:
                 yield f"{step.id}: it does not say where {step.name} is to run"

@@ -8,8 +8,9 @@ from .frontend import Frontend
 from .net import NICS
 from .rng import RNGS
 from .serial import SERIALS
+from .tpm import TPMS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *NICS, *RNGS, *SERIALS)}
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *NICS, *RNGS, *SERIALS, *TPMS)}
 
 
 def frontend_named(name: str) -> Frontend:

@@ -10,6 +10,7 @@ from ..channel.registry import CHANNELS
 from ..errors import DevicevmError, Problem
 from ..frontend.registry import FRONTENDS
 from ..inventory.document import parse_document
+from ..part.part import HOST_KINDS
 from ..quantity import format_bytes, parse_bytes
 from .build import build_device, build_program, consumers_of
 from .declared import Declared
@@ -48,6 +49,8 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
             yield document.problem((*place, "name"), message, "a device's name is unique in its client")
         yield from _device_problems(document, place, device, declared)
         yield from _path_problems(document, place, device, on_host=kinds == [Consumer.HOST])
+        if kinds == [Consumer.HOST]:
+            yield from _host_problems(document, place, device, declared)
     yield from _port_problems(document, declared)
 
 
@@ -62,6 +65,14 @@ def _path_problems(document: Document, place: Place, device: dict[str, Any], *, 
     elif "path" in device:
         for finding in relative_finding((*place, "path"), device["path"], document.folder):
             yield document.problem(*finding)
+
+
+def _host_problems(document: Document, place: Place, device: dict[str, Any], declared: Declared) -> Iterator[Problem]:
+    """Not every protocol is one that the host can be shown as a file."""
+    class_ = declared.find("DeviceClass", device["class"])
+    if class_ and class_.spec["protocol"] not in HOST_KINDS:
+        message = f"the host cannot have a device of class {class_.name}, which speaks {class_.spec['protocol']}"
+        yield document.problem((*place, "class"), message, f"it can have those that speak {', '.join(HOST_KINDS)}")
 
 
 def sound_device_problems(document: Document, known: list[Problem], declared: Declared) -> Iterator[Problem]:

@@ -26,6 +26,7 @@ from .difference import (
     survives,
 )
 from .holders import Holders, in_order_of_release
+from .parts import with_parts, without_part
 from .plan import Action, Effect, Phase, Step, Subject
 from .storage import Identity, identity
 
@@ -106,6 +107,7 @@ class Changes:
             heirs = begun if self._heirs(domain, device_vms) else ()
             self._forget(domain, "nothing needs it any more", (*stopped, *self._let_go(domain), *heirs))
         self._delete_stores(device_vms)
+        self.steps = with_parts(self.steps, device_vms, self.observed)
 
     def _restarts(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         reasons: dict[str, str] = {}
@@ -145,7 +147,7 @@ class Changes:
         if running is None:
             return spec.emulators, f"its device VM {spec.name} does not run"
         if running is spec or running == spec:
-            return (), ""
+            return without_part(spec, self.observed[spec.name]), "the process on the host that relays it does not run"
         if not self._can_change_live(running, spec):
             return spec.emulators, f"its device VM {spec.name} is restarted"
         changes = compare_emulators(running, spec)

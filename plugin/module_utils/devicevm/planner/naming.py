@@ -32,6 +32,11 @@ def channel_address(runtime_dir: str, owner: str, device_vm: str, device: str) -
     return f"{runtime_dir}/{digest([owner, device_vm], 8)}-{digest(device, 8)}.sock"
 
 
+def part_name(owner: str, device_vm: str, device: str) -> str:
+    """What a device's host part is called: unique on the VMM, and short as the socket that it makes."""
+    return f"{digest([owner, device_vm], 8)}-{digest(device, 8)}-part"
+
+
 def control_address(runtime_dir: str, owner: str, device_vm: str) -> str:
     """The path of a device VM's control socket."""
     return f"{runtime_dir}/{digest([owner, device_vm], 8)}-control.sock"

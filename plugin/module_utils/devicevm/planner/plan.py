@@ -8,6 +8,7 @@ from enum import Enum
 from .. import API_VERSION
 from ..domain import DomainSpec
 from ..manifest.topology import Store
+from ..part.part import Part
 from ..record import ALWAYS, digest
 
 
@@ -34,6 +35,8 @@ class Subject(str, Enum):
     DEVICE_VM = "device-vm"
     CLIENT = "client"
     STORE = "store"
+    PART = "part"
+    """A process on the host between a device VM and its client."""
     DOMAIN = "domain"
     """A domain that is not devicevm's."""
 
@@ -120,6 +123,7 @@ class Step:
     felt: tuple[Felt, ...] = ()
     """For how long; a client that several steps affect is told with the one that it feels."""
     repin: Repin | None = None
+    part: Part | None = None
 
 
 @dataclass(frozen=True)

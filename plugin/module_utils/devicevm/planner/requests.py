@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..channel.registry import channel_kind
 from ..domain import Attachment, Channel, Emulator
+from ..frontend.registry import FRONTENDS
 from ..manifest.template import expand, template_values
-from ..manifest.topology import Client, Device, DeviceClass, Topology
+from ..manifest.topology import Client, Consumer, Device, DeviceClass, Topology
+from ..part.part import HOST_KINDS, Part
 from ..record import digest
 from . import naming
 from .code import Code
@@ -74,13 +76,32 @@ def link_of(want: Want, owner: str) -> dict[str, str]:
     }
 
 
+def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | None:
+    """The host part between a device's channel and its client; None where they need none."""
+    on_host = want.client.consumer is Consumer.HOST
+    kind = HOST_KINDS.get(want.class_.protocol, "") if on_host else FRONTENDS[want.frontend].part
+    if not kind:
+        return None
+    name = naming.part_name(owner, device_vm, want.id)
+    address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
+    options = {"readOnly": "yes"} if on_host and want.device.store and want.device.store.read_only else {}
+    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address, options)
+
+
+def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+    """The channel as the client finds it: a host part has an address of its own."""
+    channel = channel_of(want, owner, device_vm, runtime_dir)
+    part = part_of(want, owner, device_vm, runtime_dir)
+    return replace(channel, address=part.address) if part else channel
+
+
 def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
     """A device as its client has it, once it is known which device VM emulates it."""
     return Attachment(
         name=want.device.name,
         class_=want.class_.name,
         frontend=want.frontend,
-        channel=channel_of(want, owner, device_vm, runtime_dir),
+        channel=client_channel(want, owner, device_vm, runtime_dir),
         device_vm=device_vm,
         index=want.index,
         read_only=bool(want.device.store and want.device.store.read_only),
@@ -114,4 +135,5 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         size=store.size if store else device.memory,
         memory=want.memory,
         consumer=want.client.consumer,
+        part=part_of(want, owner, device_vm, runtime_dir),
     )

@@ -92,9 +92,9 @@ class View:
         for spec in draft.desired:
             runs = spec.name not in resting
             live = spec if runs else None
-            mine[spec.name] = ObservedDomain(
-                spec.name, spec.uuid, spec.owner, spec.role, runs, spec, live, consumer=spec.consumer
-            )
+            seen = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, runs, spec, live, consumer=spec.consumer)
+            parts = tuple(emulator.id for emulator in spec.emulators if emulator.part)
+            mine[spec.name] = replace(seen, parts=parts) if parts and runs else seen
         hosts = tuple(
             replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.made))
             for host in self.hosts

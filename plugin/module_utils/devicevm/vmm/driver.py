@@ -9,12 +9,14 @@ is idempotent where it says so, and raises VmmError with the VMM's own words.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 
 from ..domain import DomainSpec, Emulator, ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..manifest.topology import Store
+from ..part.keeper import NoParts, Parts
 
 
 class VmmError(DevicevmError):
@@ -111,6 +113,11 @@ class Driver(ABC):
     @abstractmethod
     def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
         """The last lines the guest wrote to its console; bounded, control characters removed."""
+
+    @property
+    def parts(self) -> Parts:
+        """The processes on the host beside its device VMs. Where nothing runs, none of them is needed."""
+        return NoParts(Path())
 
     @abstractmethod
     def close(self) -> None:

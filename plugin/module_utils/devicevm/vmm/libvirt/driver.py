@@ -6,6 +6,7 @@ reads whose it is from its metadata.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
@@ -49,7 +50,8 @@ class LibvirtDriver(Driver):
 
     def observe(self) -> tuple[ObservedDomain, ...]:
         with vmm_words("cannot list domains"):
-            return observation.observe(self.connection, str(self.places.state))
+            found = observation.observe(self.connection, str(self.places.state))
+        return tuple(self._with_parts(domain) for domain in found)
 
     def domain_names(self) -> frozenset[str]:
         with vmm_words("cannot list domains"):
@@ -261,6 +263,15 @@ class LibvirtDriver(Driver):
     def qemu_user(self) -> tuple[int, int] | None:
         """Whom the VMM's processes run as; None for the caller."""
         return None
+
+    def _with_parts(self, domain: ObservedDomain) -> ObservedDomain:
+        """Which of a device VM's host parts run, that has any."""
+        spec = domain.active_spec or domain.spec
+        parts = [(one.id, one.part) for one in spec.emulators if one.part] if spec else []
+        if not parts:
+            return domain
+        keeper = self.parts
+        return replace(domain, parts=tuple(name for name, part in parts if keeper.is_running(part)))
 
     def _lookup(self, name: str) -> libvirt.virDomain | None:
         with vmm_words(f"cannot look up {name}"):
