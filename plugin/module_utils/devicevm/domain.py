@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from .manifest.template import base_serial
-from .manifest.topology import Boot, Store
+from .manifest.topology import Boot, Consumer, Store, Uplink
+from .part.part import Part
 
 
 class Role(str, Enum):
@@ -24,7 +25,8 @@ class Role(str, Enum):
 class Channel:
     """How one device reaches its front end, named the same at both ends.
 
-    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM.
+    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM; of a link, the
+    hardware address of the device VM's NIC.
     """
 
     kind: str
@@ -68,6 +70,10 @@ class Emulator:
     size: int = 0
     memory: int = 0
     """Bytes of the device VM's memory that this device accounts for."""
+    consumer: Consumer = Consumer.VM
+    """Who its client is: nothing but this tells of a client that is no domain."""
+    part: Part | None = None
+    """The process on the host that stands between its channel and its client, where there is one."""
     base: Store | None = None
     """What the content is a copy of: a second disk, which nobody writes."""
     secrets: tuple[Secret, ...] = ()
@@ -87,6 +93,14 @@ class Emulator:
 
 
 @dataclass(frozen=True)
+class Service:
+    """A program that runs once in a device VM, for all devices of the class `name`. `command` is complete."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Attachment:
     """One device as its client sees it: a front end on a channel, and the device VM behind it."""
 
@@ -98,6 +112,10 @@ class Attachment:
     index: int
     """Position among the client's devices: fixes target names and boot order."""
     read_only: bool = False
+    mac: str = ""
+    """The hardware address of a NIC."""
+    path: str = ""
+    """Where it appears on the host, for the host as its client."""
     faulty: bool = False
     """What it answers goes to the guest, errors as well."""
 
@@ -134,6 +152,13 @@ class CpuPlacement:
     floats: bool = False
     """It may run anywhere, and the pins on threads that nobody asked to pin only keep it off dedicated CPUs."""
 
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Every host CPU that it has, ascending: its virtual CPUs', and that of the VMM's own threads where they have
+        one of their own."""
+        own = self.emulator if self.emulator_on == "own" else ()
+        return tuple(sorted({cpu for pin in (*self.vcpus, own) for cpu in pin})) if self.vcpus or own else ()
+
 
 class FirmwareKind(str, Enum):
     """What a firmware image is, and so how a machine gets at it."""
@@ -162,7 +187,8 @@ class Firmware:
 class DomainSpec:
     """A domain that devicevm makes. `memory` in bytes; `name` is unique on the VMM.
 
-    A device VM has `emulators`, a client has `attachments`; the rest is the same for both.
+    A device VM has `emulators`, a client has `attachments`; the rest is the same for both. A client that is no VM of
+    devicevm's (`consumer`) has its `attachments` and a host, and takes nothing of that.
     """
 
     name: str
@@ -198,6 +224,13 @@ class DomainSpec:
     firmware: Firmware | None = None
     """What a device VM without operating system runs: it has no agent, so no `control`, `console`, `image` or `boot`.
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
+    services: tuple[Service, ...] = ()
+    """What a device VM runs once for all devices of a class, by name."""
+    uplink: Uplink | None = None
+    """A device VM's NIC on the host's network; its `mac` is set."""
+    consumer: Consumer = Consumer.VM
+    domain: str = ""
+    """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
 
 
 @dataclass(frozen=True)
@@ -224,3 +257,8 @@ class ObservedDomain:
     """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
+    parts: tuple[str, ...] = ()
+    """Of a device VM: the ids of the emulators whose host parts run."""
+    consumer: Consumer = Consumer.VM
+    """For a client: `existing` when the domain is somebody else's, and only the devices in it are devicevm's; `name`
+    is the client's then, `uuid` the domain's."""

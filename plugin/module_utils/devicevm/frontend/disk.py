@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from functools import partial
-from typing import Any
 from xml.etree.ElementTree import Element, SubElement
 
 from ..domain import Attachment
-from .frontend import Frontend, alias, serial_number
+from .frontend import Frontend, alias, nothing, serial_number
 
 NVME_PATIENCE = 60
 """Seconds that a request to an NVMe disk waits for its device VM to come back, before the guest hears of it."""
@@ -41,12 +41,7 @@ def _disk(bus: str, prefix: str, attachment: Attachment, number: int, *, device:
     return [disk]
 
 
-def _nothing(attachment: Attachment, number: int) -> list[Element]:
-    """libvirt has no words for it."""
-    return []
-
-
-def _nvme(attachment: Attachment, number: int, boots: bool) -> list[tuple[str, dict[str, Any]]]:
+def _nvme(attachment: Attachment, number: int, bus: str) -> tuple[str, ...]:
     """libvirt's own NVMe disks are the host's, given whole. QEMU's emulated one has no policy for errors, so that its
     NBD client waits instead."""
     node = f"nvme-{number}"
@@ -59,8 +54,8 @@ def _nvme(attachment: Attachment, number: int, boots: bool) -> list[tuple[str, d
         "reconnect-delay": 0 if attachment.faulty else NVME_PATIENCE,
         "discard": "unmap",
     }
-    device = {"driver": "nvme", "id": f"ua-{attachment.name}", "drive": node, "serial": serial_number(attachment.name)}
-    return [("-blockdev", backend), ("-device", {**device, "bootindex": 1} if boots else device)]
+    device = f"nvme,id=ua-{attachment.name},drive={node},serial={serial_number(attachment.name)},bus={bus}"
+    return "-blockdev", json.dumps(backend, separators=(",", ":")), "-device", device
 
 
 SCSI = (("scsi", "virtio-scsi"),)
@@ -100,7 +95,7 @@ DISKS = (
         protocol="nbd",
         live=False,
         reconnects=False,
-        elements=_nothing,
+        elements=nothing,
         arguments=_nvme,
         numbering="nvme",
     ),

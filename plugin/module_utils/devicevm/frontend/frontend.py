@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from ..domain import Attachment
@@ -18,14 +17,13 @@ MAX_SERIAL = 20
 class Frontend:
     """A kind of device as a client's guest sees it.
 
-    `protocol` is what it speaks over the channel: nbd, egd or bytes. `elements(attachment, number)` makes its
-    libvirt devices; `number` counts, from `first`, the client's devices with the same `numbering`
-    (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
+    `protocol` is what it speaks over the channel: nbd, egd, bytes, ethernet or tpm. `elements(attachment, number)`
+    makes its libvirt devices, `arguments(attachment, number, bus)` what libvirt has no words for: arguments of QEMU,
+    for a device on the PCI bus of that name. `number` counts, from `first`, the client's devices with the same
+    `numbering` (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
     `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted, as long as
     what was on the device is still there.
-    `arguments(attachment, number, boots)` are options of QEMU's for what libvirt has no words for, each with its value;
-    `boots`: the client boots from it. `machine`: it is only in this kind of machine (registry.MACHINES); `read_only`:
-    no guest can write to it.
+    `machine`: it is only in this kind of machine (registry.MACHINES); `read_only`: no guest can write to it.
     `controllers` are (type, model) pairs that the client needs once; `ports` is how many PCIe ports each takes.
     """
 
@@ -40,7 +38,9 @@ class Frontend:
     controllers: tuple[tuple[str, str], ...] = ()
     ports: int = 0
     channels: tuple[str, ...] = ("stream",)
-    arguments: Callable[[Attachment, int, bool], list[tuple[str, dict[str, Any]]]] | None = None
+    arguments: Callable[[Attachment, int, str], tuple[str, ...]] | None = None
+    part: str = ""
+    """The kind of the host part that is between the channel and the client's VMM; empty = nothing is."""
     machine: str = ""
     read_only: bool = False
 
@@ -48,6 +48,11 @@ class Frontend:
 def alias(attachment: Attachment) -> Element:
     """`<alias>`: the device's name in the VMM's own words; libvirt keeps those that start with `ua-`."""
     return Element("alias", {"name": f"ua-{attachment.name}"})
+
+
+def nothing(attachment: Attachment, number: int) -> list[Element]:
+    """The devices of a front end that libvirt has no words for."""
+    return []
 
 
 def serial_number(name: str) -> str:

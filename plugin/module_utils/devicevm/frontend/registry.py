@@ -7,10 +7,12 @@ import re
 from ..errors import DevicevmError
 from .disk import DISKS
 from .frontend import Frontend
+from .net import NICS
 from .rng import RNGS
 from .serial import SERIALS
+from .tpm import TPMS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS)}
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *NICS, *RNGS, *SERIALS, *TPMS)}
 
 MACHINES = {"pc": re.compile(r"pc|pc-i440fx-.*")}
 """Kinds of machines, and which are of one, in QEMU's words."""

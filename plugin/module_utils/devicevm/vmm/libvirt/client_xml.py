@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from typing import Any
 from xml.etree.ElementTree import Element
 
 from ...channel.registry import channel_kind, check_address
@@ -12,7 +10,7 @@ from ...domain import Attachment, DomainSpec
 from ...errors import DevicevmError
 from ...frontend.frontend import Frontend
 from ...frontend.registry import frontend_named
-from .device_vm_xml import QEMU_NAMESPACE, add_console, add_kernel
+from .device_vm_xml import add_console, add_kernel, pci_bus
 from .element import add
 from .firmware_xml import X86
 
@@ -38,47 +36,36 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
         add(domain, event, action)
 
 
-def add_devices(domain: Element, spec: DomainSpec, overlays: str) -> None:
+def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
     """Controllers, console, the image's disk, and a front end for each attachment."""
-    devices = add(domain, "devices")
-    chosen = [(attachment, _frontend(spec, attachment)) for attachment in spec.attachments]
-    _add_controllers(devices, spec, [frontend for attachment, frontend in chosen])
+    chosen = _front_ends(spec)
+    _add_controllers(devices, spec, [frontend for attachment, frontend, number in chosen])
     add_console(devices, spec)
-    counters: Counter[str] = Counter()
     if spec.boot.image:
         _add_image_disk(devices, overlay_path(spec, overlays))
-        counters["vd"] = 1
     booted = False
-    for attachment, frontend in chosen:
-        number = frontend.first + counters[frontend.numbering]
-        counters[frontend.numbering] += 1
-        if number > frontend.last:
-            room = frontend.last - frontend.first + 1
-            raise DevicevmError(
-                f"{spec.name}: {attachment.name} is {frontend.name} number {room + 1}, a machine has room for {room}"
-            )
+    for attachment, frontend, number in chosen:
         boots = attachment.name == spec.boot.device and frontend.protocol == "nbd"
         booted = booted or boots
         for item in frontend.elements(attachment, number):
             if boots:
                 add(item, "boot", order="1")
             devices.append(item)
-        if frontend.arguments:
-            add_arguments(domain, frontend.arguments(attachment, number, boots))
     if spec.boot.device and not booted:
         raise DevicevmError(f"{spec.name} boots from {spec.boot.device!r}, which is no disk of its")
     add(devices, "memballoon", model="none")
 
 
-def add_arguments(domain: Element, options: list[tuple[str, dict[str, Any]]]) -> None:
-    """Options of QEMU's own, each with its value as JSON."""
-    tag = f"{{{QEMU_NAMESPACE}}}commandline"
-    line = domain.find(tag)
-    if line is None:
-        line = add(domain, tag)
-    for option, value in options:
-        for word in (option, json.dumps(value, separators=(",", ":"))):
-            add(line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
+def arguments(spec: DomainSpec) -> list[str]:
+    """What of a client's devices libvirt has no words for, as QEMU's arguments."""
+    bus = pci_bus(spec.machine)
+    words: list[str] = []
+    for attachment, frontend, number in _front_ends(spec):
+        if frontend.arguments:
+            words += frontend.arguments(attachment, number, bus)
+            if attachment.name == spec.boot.device:
+                words += ("-set", f"device.ua-{attachment.name}.bootindex=1")
+    return words
 
 
 def overlay_path(spec: DomainSpec, overlays: str) -> str:
@@ -86,7 +73,25 @@ def overlay_path(spec: DomainSpec, overlays: str) -> str:
     return f"{overlays}/{spec.name}.qcow2"
 
 
-def _frontend(spec: DomainSpec, attachment: Attachment) -> Frontend:
+def _front_ends(spec: DomainSpec) -> list[tuple[Attachment, Frontend, int]]:
+    """Each attachment, its front end, and its number among those that are numbered together."""
+    counters: Counter[str] = Counter({"vd": 1} if spec.boot.image else {})
+    found = []
+    for attachment in spec.attachments:
+        frontend = frontend_of(spec, attachment)
+        number = frontend.first + counters[frontend.numbering]
+        counters[frontend.numbering] += 1
+        if number > frontend.last:
+            room = frontend.last - frontend.first + 1
+            raise DevicevmError(
+                f"{spec.name}: {attachment.name} is {frontend.name} number {room + 1}, a machine has room for {room}"
+            )
+        found.append((attachment, frontend, number))
+    return found
+
+
+def frontend_of(spec: DomainSpec, attachment: Attachment) -> Frontend:
+    """The front end of an attachment; DevicevmError when there is none that fits its channel."""
     frontend = frontend_named(attachment.frontend)
     channel_kind(attachment.channel.kind)
     check_address(attachment.channel.address)
