@@ -21,7 +21,7 @@ def disks_by_size(shell: Shell) -> dict[str, str]:
     return {fields[2]: f"/dev/{fields[3]}" for fields in lines if len(fields) == 4}
 
 
-SIZES = {"virtio-blk": 8, "virtio-scsi": 9, "sata": 10, "usb": 11}
+SIZES = {"virtio-blk": 8, "virtio-scsi": 9, "sata": 10, "usb": 11, "nvme": 12}
 """MiB of a disk behind each front end, by which the guest's disks are told apart."""
 BOOK, NOTES, RAW = 1, 2, 4
 """MiB of the disks with stores."""
@@ -82,6 +82,7 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
     with loop_device(block) as device:
         devices = [disk(name, f"{size}MiB", name) for name, size in SIZES.items()]
         devices.append(disk("book", f"{BOOK}MiB", readOnly=True, store={"file": str(handbook)}))
+        devices.append(disk("media", f"size: {BOOK}MiB, readOnly: true, store: {{file: {handbook}}}", "scsi-cdrom"))
         devices.append(disk("notes", f"{NOTES}MiB", store={"volume": {"pool": "p", "name": "notes.img"}}))
         if device:
             devices.append(disk("raw", store={"block": device}))
@@ -89,7 +90,7 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
         stage.devicevm("apply", path)
         shell = Shell(stage.folder / "a.shell")
         # USB storage is looked for in its own time.
-        count = len(SIZES) + 2 + bool(device)
+        count = len(SIZES) + 3 + bool(device)
         shell.run(
             f"for i in $(seq 100); do [ $(tail -n +3 /proc/partitions | wc -l) -ge {count} ] && break; sleep 0.2; done"
         )
@@ -101,6 +102,7 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
         wanted = hashlib.md5(handbook.read_bytes(), usedforsecurity=False).hexdigest()
         assert shell.run(f"md5sum <{book}").split()[0] == wanted
         assert shell.run(f"cat /sys/block/{Path(book).name}/ro").strip() == "1"
+        assert shell.run("md5sum </dev/sr0").split()[0] == wanted
         shell.run(f"echo kept | dd of={notes} bs=512 conv=sync,fsync 2>/dev/null")
         assert (pool / "notes.img").read_bytes().startswith(b"kept\n")
         if device:

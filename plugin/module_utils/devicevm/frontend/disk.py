@@ -41,7 +41,7 @@ def _disk(bus: str, prefix: str, attachment: Attachment, number: int, *, device:
     return [disk]
 
 
-def _nvme(attachment: Attachment, number: int, bus: str) -> tuple[str, ...]:
+def _nvme(attachment: Attachment, number: int, bus: str, boots: bool) -> tuple[str, ...]:
     """libvirt's own NVMe disks are the host's, given whole. QEMU's emulated one has no policy for errors, so that its
     NBD client waits instead."""
     node = f"nvme-{number}"
@@ -54,8 +54,16 @@ def _nvme(attachment: Attachment, number: int, bus: str) -> tuple[str, ...]:
         "reconnect-delay": 0 if attachment.faulty else NVME_PATIENCE,
         "discard": "unmap",
     }
-    device = f"nvme,id=ua-{attachment.name},drive={node},serial={serial_number(attachment.name)},bus={bus}"
-    return "-blockdev", json.dumps(backend, separators=(",", ":")), "-device", device
+    # As JSON, like libvirt's own: QEMU makes all that is not before those, in PCI slots that libvirt has given them.
+    device = {
+        "driver": "nvme",
+        "id": f"ua-{attachment.name}",
+        "drive": node,
+        "serial": serial_number(attachment.name),
+        "bus": bus,
+        **({"bootindex": 1} if boots else {}),
+    }
+    return "-blockdev", json.dumps(backend), "-device", json.dumps(device)
 
 
 SCSI = (("scsi", "virtio-scsi"),)

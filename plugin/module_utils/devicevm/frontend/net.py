@@ -14,7 +14,7 @@ upwards, and from 0x1f downwards what a machine has by itself. So the n-th NIC i
 NICS_OF_A_CLIENT = 8
 
 
-def _nic(model: str, attachment: Attachment, number: int, bus: str) -> tuple[str, ...]:
+def _nic(model: str, attachment: Attachment, number: int, bus: str, boots: bool) -> tuple[str, ...]:
     name = f"link-{attachment.name}"
     # No ROM: firmware would try to boot from the network.
     device = f"{model},id=nic-{attachment.name},netdev={name},mac={attachment.mac},bus={bus},addr={number:#x},romfile="

@@ -62,9 +62,7 @@ def arguments(spec: DomainSpec) -> list[str]:
     words: list[str] = []
     for attachment, frontend, number in _front_ends(spec):
         if frontend.arguments:
-            words += frontend.arguments(attachment, number, bus)
-            if attachment.name == spec.boot.device:
-                words += ("-set", f"device.ua-{attachment.name}.bootindex=1")
+            words += frontend.arguments(attachment, number, bus, attachment.name == spec.boot.device)
     return words
 
 
