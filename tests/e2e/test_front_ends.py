@@ -82,7 +82,7 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
     with loop_device(block) as device:
         devices = [disk(name, f"{size}MiB", name) for name, size in SIZES.items()]
         devices.append(disk("book", f"{BOOK}MiB", readOnly=True, store={"file": str(handbook)}))
-        devices.append(disk("media", f"size: {BOOK}MiB, readOnly: true, store: {{file: {handbook}}}", "scsi-cdrom"))
+        devices.append(disk("media", f"{BOOK}MiB", "scsi-cdrom", readOnly=True, store={"file": str(handbook)}))
         devices.append(disk("notes", f"{NOTES}MiB", store={"volume": {"pool": "p", "name": "notes.img"}}))
         if device:
             devices.append(disk("raw", store={"block": device}))

@@ -165,7 +165,7 @@ def _device_problems(document: Document, place: Place, device: dict[str, Any], d
             findings += storage_findings(storage, parameters, document.folder)
         problems = [document.problem((*below, *at), message, hint) for at, message, hint in findings]
     yield from problems or [
-        *_frontend_problems(document, place, device, class_),
+        *_writer_problems(document, place, device, class_),
         *_command_problems(document, below, device, class_),
     ]
 
@@ -183,21 +183,13 @@ def _choice_problems(document: Document, place: Place, device: dict[str, Any], c
             yield document.problem((*place, key), message, f"it offers {', '.join(offered)}")
 
 
-def _frontend_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
-    """What a front end asks of its machine and of its device."""
+def _writer_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
+    """Nobody can write to some front ends."""
     frontend = FRONTENDS.get(frontend_of(device, class_.spec))
-    if frontend is None:
-        return
-    here = (*place, "frontend") if "frontend" in device else place
-    machine = document.spec.get("vm", {}).get("machine", ClientVM.machine)
-    # What machine a domain of others is, its VMM knows.
-    if "vm" in document.spec and frontend.machine and not MACHINES[frontend.machine].fullmatch(machine):
-        message = f"machine {machine} has no {frontend.name}"
-        yield document.problem(here, message, f"set spec.vm.machine to {frontend.machine}, or take another front end")
     store = build_device(device, class_, document.folder).store
-    if frontend.read_only and not (store and store.read_only):
-        message = f"nobody can write to {frontend.name}"
-        yield document.problem(here, message, "set readOnly, or take another front end")
+    if frontend and frontend.read_only and not (store and store.read_only):
+        here = (*place, "frontend") if "frontend" in device else place
+        yield document.problem(here, f"nobody can write to {frontend.name}", "set readOnly, or take another front end")
 
 
 def _command_problems(document: Document, place: Place, device: dict[str, Any], class_: Document) -> Iterator[Problem]:
@@ -216,7 +208,9 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
 
 
 def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
-    """Some front ends come in small numbers: a PC has four ISA serial ports."""
+    """Some front ends come in small numbers (a PC has four ISA serial ports), or in some machines only."""
+    # What machine a domain of others is, its VMM knows.
+    machine = document.spec["vm"].get("machine", ClientVM.machine) if "vm" in document.spec else ""
     taken: dict[str, int] = {}
     for index, device in enumerate(document.spec.get("devices", ())):
         class_ = declared.find("DeviceClass", device["class"])
@@ -226,6 +220,10 @@ def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         if frontend.arguments and consumers_of(document.spec) != [Consumer.VM]:
             message = f"front end {frontend.name} is for client VMs that devicevm makes: the VMM has no other way to it"
             yield document.problem(("spec", "devices", index), message, "give it to a client with `vm`")
+        if machine and frontend.machine and not MACHINES[frontend.machine].fullmatch(machine):
+            message = f"machine {machine} has no {frontend.name}"
+            hint = f"set spec.vm.machine to {frontend.machine}, or take another front end"
+            yield document.problem(("spec", "devices", index), message, hint)
         taken[frontend.numbering] = taken.get(frontend.numbering, 0) + 1
         if taken[frontend.numbering] > frontend.last - frontend.first + 1:
             message = (
