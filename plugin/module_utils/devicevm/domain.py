@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .manifest.topology import Boot, Store
+from .manifest.topology import Boot, Start, Store
 
 
 class Role(str, Enum):
@@ -172,6 +172,8 @@ class DomainSpec:
     firmware: Firmware | None = None
     """What a device VM without operating system runs: it has no agent, so no `control`, `console`, `image` or `boot`.
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
+    start: Start = Start.APPLY
+    """Who starts it. A device VM is started on request when all its clients are."""
 
 
 @dataclass(frozen=True)
@@ -194,5 +196,7 @@ class ObservedDomain:
     live_drift: tuple[str, ...] = ()
     """What differs from `active_spec` in the running domain: only a restart would put it right."""
     broken: str = ""
+    failure: str = ""
+    """Why a device VM that died is not restarted any more (manager/keeper.py)."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ..domain import DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
-from ..manifest.topology import Store
+from ..manifest.topology import Start, Store
 from .difference import (
     compare_emulators,
     describe_cpus,
@@ -171,7 +171,13 @@ class Changes:
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
             self._warn_of_loss(spec.emulators, running)
         after += self._definition(spec, Phase.REQUEST, reason, after)
+        if self._waits(spec):
+            return
         self._step(Action.START, spec, Phase.CONFIGURE, f"it runs the emulation code of {served(spec)}", after=after)
+
+    def _waits(self, spec: DomainSpec) -> bool:
+        """Whether a device VM is not to be started now: it comes up with its clients, and none of them runs."""
+        return spec.start is Start.REQUEST and not any(self._running(one.client) for one in spec.emulators)
 
     def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
         if running is spec or running == spec:
@@ -183,7 +189,7 @@ class Changes:
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
-        reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec))))
+        reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec)))) or difference(running, spec)
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
         clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
         felt = tuple(sorted(clients - self.restarts.keys()))
@@ -241,11 +247,11 @@ class Changes:
         else:
             reason = difference(domain.spec, spec)
         if running is not None and running != spec and not stopped:
-            pins = describe_pins(running, spec)
-            self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
+            reason = describe_pins(running, spec) or difference(running, spec)
+            self._step(Action.UPDATE, spec, Phase.CONNECT, reason, effect=Effect.LIVE, affects=(spec.name,))
             return
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
-        if stopped or running is None:
+        if stopped or (running is None and spec.start is Start.APPLY):
             uses = sorted({attachment.device_vm for attachment in spec.attachments})
             made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
             after += tuple(key for key in made if key in self.steps) + stopped

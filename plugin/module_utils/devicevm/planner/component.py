@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
-from ..manifest.topology import Client
+from ..manifest.topology import Client, Start
 from .grouping import Unit
 
 
@@ -36,6 +36,11 @@ class Component:
         return sorted({label for labels in found for label in labels.items()})
 
     @property
+    def on_request(self) -> str:
+        """The first client whose device VMs come up with it; empty when there is none."""
+        return next((client.name for client in self.clients if client.vm.start is Start.REQUEST), "")
+
+    @property
     def trust_domains(self) -> set[str]:
         """The trust domains of its clients."""
         return {client.trust_domain for client in self.clients}
@@ -45,7 +50,13 @@ class Component:
         """Equal for components that a host takes or refuses alike, all else being equal."""
         units = tuple((unit_demand(unit), id(unit.declared)) for unit in self.units)
         clients = tuple(
-            (client_demand(client), client.trust_domain, client.host, tuple(client.host_labels.items()))
+            (
+                client_demand(client),
+                client.trust_domain,
+                client.host,
+                tuple(client.host_labels.items()),
+                client.vm.start,
+            )
             for client in self.clients
         )
         return units, clients

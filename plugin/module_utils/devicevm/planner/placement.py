@@ -14,7 +14,7 @@ from functools import cached_property
 from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
-from ..inventory.supports import GUESTS
+from ..inventory.supports import GUESTS, INSTALL, ON_REQUEST
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book, cpus_of
@@ -281,6 +281,8 @@ class Placement:
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
+        if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
+            reasons.append(f"nothing starts the device VMs of {component.on_request} on request there: {INSTALL}")
         reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
