@@ -37,7 +37,7 @@ def host(driver: LibvirtDriver) -> Host:
             name=connection.getHostname(),
             domain_capabilities=_domain_capabilities(connection, found.arch, offered),
             node_devices=_node_devices(connection),
-            domains=_domains(connection),
+            domains=domain_documents(connection),
             images=images,
             vmm=_vmm(driver),
             accelerator=_accelerator(driver, offered, tuple(image for image in images if image.arch == found.arch)),
@@ -132,7 +132,7 @@ def _node_devices(connection: libvirt.virConnect) -> list[str]:
         return []
 
 
-def _domains(connection: libvirt.virConnect) -> list[tuple[str, bool]]:
+def domain_documents(connection: libvirt.virConnect) -> list[tuple[str, bool]]:
     """(inactive XML, active) of every domain."""
     libvirt = binding()
     found = []
