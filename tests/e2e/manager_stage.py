@@ -33,6 +33,7 @@ class ManagedStage(Stage):
     """`inside`: what runs a command where its libvirtd sees /etc/libvirt and the host's devices."""
 
     manager: subprocess.Popen[str] | None = None
+    daemon: subprocess.Popen[bytes] | None = None
 
     def inside(self, *command: str) -> list[str]:
         return ["nsenter", "--mount", "--target", str(self._daemon), *command]
@@ -55,7 +56,7 @@ class ManagedStage(Stage):
         )
         log.close()
         socket = Path(f"{places_of(self.uri).runtime}.manager")
-        until(socket.exists, 30, lambda: (self.folder / "manager.log").read_text())
+        until(socket.exists, 30, (self.folder / "manager.log").read_text)
 
     def stop_manager(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the manager by a signal."""
@@ -63,6 +64,26 @@ class ManagedStage(Stage):
         self.manager.send_signal(number)
         self.manager.wait(30)
         Path(f"{places_of(self.uri).runtime}.manager").unlink(missing_ok=True)
+
+    def restart_libvirtd(self) -> None:
+        """End libvirtd and start it anew, as if the host had booted: it then starts what is to start by itself."""
+        namespace = (self.folder / "virtlogd.pid").read_text().strip()
+        os.kill(self._daemon, signal.SIGTERM)
+        socket = self.folder / "libvirt-sock"
+        until(lambda: not socket.exists(), 30)
+        Path(f"/proc/{namespace}/root/run/libvirt/qemu/autostarted").unlink()
+        command = ["nsenter", "--mount", "--target", namespace, "libvirtd", "-f", str(self.folder / "libvirtd.conf")]
+        command += ["-p", str(self.folder / "libvirtd.pid")]
+        with (self.folder / "daemon-2.log").open("wb") as log:
+            self.daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        until(socket.exists, 30)
+
+    def end_daemons(self) -> None:
+        """End what `restart_libvirtd` has started, and what the first libvirtd has left."""
+        if self.daemon is not None:
+            self.daemon.terminate()
+            self.daemon.wait(30)
+            os.kill(int((self.folder / "virtlogd.pid").read_text()), signal.SIGTERM)
 
     @property
     def root(self) -> Path:
@@ -120,7 +141,15 @@ def managed_stage(*options: str) -> Iterator[ManagedStage]:
         finally:
             if made.manager is not None and made.manager.poll() is None:
                 made.stop_manager()
-            for pid in made.device_vms().values():
+            for pid in (*made.device_vms().values(), *made.processes()):
                 os.kill(pid, signal.SIGKILL)
             places = places_of(made.uri)
             shutil.rmtree(places.state, ignore_errors=True)
+            made.end_daemons()
+
+
+def roomy_host() -> str:
+    """A document that lets this host take more virtual CPUs than tests of many clients ask."""
+    return (
+        f"apiVersion: devicevm/v1\nkind: Host\nmetadata: {{name: {os.uname().nodename}}}\nspec: {{cpuOvercommit: 64}}\n"
+    )

@@ -17,16 +17,11 @@ from ...vmm.lock import lock
 from ...vmm.places import places_of
 from ...vmm.registry import SYSTEM
 from .. import output
-from ..options import CONTEXT, Seconds, command, compose, lock_option
-
-connect_option = click.option(
-    "--connect", metavar="URI", default=SYSTEM, help="The clients' VMM: the system's libvirt."
-)
-
+from ..options import CONTEXT, Seconds, command, compose, connect_option, lock_option
 
 @click.group("manager", context_settings=CONTEXT)
 def manager() -> None:
-    """Have device VMs come up with their clients, whoever starts those; see docs/manager.md."""
+    """Device VMs that come up with their clients (docs/manager.md)."""
 
 
 @command(
@@ -35,15 +30,16 @@ def manager() -> None:
     ("And have systemd run it", "devicevm manager install && devicevm manager unit > devicevm-manager.service"),
 )
 @compose(connect_option, lock_option)
-def install(*, connect: str, lock_timeout: float) -> int:
+def install(*, connect: str | None, lock_timeout: float) -> int:
     """Give device VMs to the manager, and install libvirt's hook.
 
     From then on device VMs are no longer on the VMM itself, so none may be there. The hook asks the manager for a
     client's device VMs before libvirt starts the client. Clients of others start as before. A second time it changes
     nothing.
     """
-    with lock(connect, lock_timeout):
-        _tell(make_managed(places_of(connect)))
+    uri = _clients_vmm(connect)
+    with lock(uri, lock_timeout):
+        _tell(make_managed(places_of(uri)))
     return 0
 
 
@@ -56,10 +52,11 @@ def install(*, connect: str, lock_timeout: float) -> int:
     ),
 )
 @compose(connect_option, lock_option)
-def uninstall(*, connect: str, lock_timeout: float) -> int:
+def uninstall(*, connect: str | None, lock_timeout: float) -> int:
     """Undo what install did. Refused while the manager runs or has device VMs."""
-    with lock(connect, lock_timeout):
-        _tell(make_unmanaged(places_of(connect)))
+    uri = _clients_vmm(connect)
+    with lock(uri, lock_timeout):
+        _tell(make_unmanaged(places_of(uri)))
     return 0
 
 
@@ -93,13 +90,13 @@ def uninstall(*, connect: str, lock_timeout: float) -> int:
     ),
     connect_option,
 )
-def run(*, grace: float, timeout: float, boots: int, connect: str) -> int:
+def run(*, grace: float, timeout: float, boots: int, connect: str | None) -> int:
     """Run the manager, until it is told to end.
 
     Device VMs go on without it, and the next one takes them over; clients that are started meanwhile fail, and say
     why. Device VMs that die are restarted.
     """
-    places = places_of(connect)
+    places = places_of(_clients_vmm(connect))
     if not is_current(places):
         output.warning("libvirt's hook is not there, or another version's: devicevm manager install")
     made = Manager(places, boots=boots, times=Times(ready=timeout, grace=grace))
@@ -114,10 +111,15 @@ def run(*, grace: float, timeout: float, boots: int, connect: str) -> int:
     ("Look at it", "devicevm manager unit"),
 )
 @compose(connect_option)
-def unit(*, connect: str) -> int:
+def unit(*, connect: str | None) -> int:
     """Print a systemd unit that runs the manager of this installation of devicevm."""
-    output.line(unit_text(connect).rstrip("\n"))
+    output.line(unit_text(_clients_vmm(connect)).rstrip("\n"))
     return 0
+
+
+def _clients_vmm(connect: str | None) -> str:
+    """The VMM that the manager is for. Not the one that answers: the manager may be there before it."""
+    return connect or os.environ.get("LIBVIRT_DEFAULT_URI", "") or SYSTEM
 
 
 def _tell(done: list[str]) -> None:

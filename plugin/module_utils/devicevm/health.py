@@ -40,7 +40,8 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`; `drift` is what differs from what was asked for."""
+    """One domain of devicevm's: `running`, `stopped`, or `failed` (the manager has given it up, and `detail` says why);
+    `drift` is what differs from what was asked for."""
 
     name: str
     role: str
@@ -49,6 +50,7 @@ class DomainHealth:
     cpus: tuple[int, ...]
     memory: int
     drift: tuple[str, ...] = ()
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,9 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})) if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
-    state = "running" if domain.active else "stopped"
-    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
+    state = "running" if domain.active else "failed" if domain.failure else "stopped"
+    memory = spec.memory if spec else 0
+    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, domain.failure)
 
 
 def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:

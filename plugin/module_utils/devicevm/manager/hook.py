@@ -19,7 +19,7 @@ MAX_XML = 16 * 1024 * 1024
 MAX_ANSWER = 64 * 1024
 MAX_WORDS = 3000
 """Characters of a reason: libvirt puts them into one line of its error."""
-STARTING = 300.0
+STARTING = 600.0
 """Seconds for all device VMs of a client. Many clients may start at once, and guests boot no more at once than there
 are cores."""
 TELLING = 5.0

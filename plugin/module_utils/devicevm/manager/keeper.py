@@ -256,9 +256,7 @@ class Keeper:
             kept.deaths.popleft()
         count = len(kept.deaths)
         if count > MAX_DEATHS:
-            kept.failure = (
-                f"it died {count} times within {WINDOW:g} s, and is left so; at last: {reason}"
-            )
+            kept.failure = f"it died {count} times within {WINDOW:g} s, and is left so; at last: {reason}"
             kept.wanted = False
             return False
         if count > 1 and self._closing.wait(self.times.pause * 2 ** (count - 2)):

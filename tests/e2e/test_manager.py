@@ -1,0 +1,155 @@
+"""Device VMs that come up with their client, whoever starts it, and come back when they die: seen with virsh alone."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conformance.guests import tiny_kernel
+from manager_stage import CLIENT, DISK, ECHO, ManagedStage, managed_stage, until
+from private_libvirtd import why_not
+from stage import Shell, shell_port
+
+pytestmark = pytest.mark.e2e
+
+GRACE = 2.0
+STORAGE = """\
+apiVersion: devicevm/v1
+kind: DeviceVM
+metadata: {name: storage}
+spec: {serves: {clients: [a, b]}}
+"""
+REAL = """\
+apiVersion: devicevm/v1
+kind: Client
+metadata: {name: real}
+spec:
+  vm:
+    memory: 192MiB
+    start: request
+    boot: {guestImage: client}
+    domainXML: "%s"
+  devices: [%s]
+"""
+SECONDS = 120.0
+
+
+@pytest.fixture(scope="module")
+def managed(images: None) -> Iterator[ManagedStage]:
+    if reason := why_not():
+        pytest.skip(reason)
+    with managed_stage("--grace", str(GRACE), "--timeout", "200") as made:
+        kernel = made.folder / "kernel"
+        kernel.write_bytes(tiny_kernel())
+        kernel.chmod(0o644)
+        yield made
+        assert (made.domains(), made.device_vms(), made.sockets()) == ([], {}, [])
+        made.stop_manager()
+        assert "on it again" in made.manage("uninstall")
+
+
+@pytest.fixture
+def pair(managed: ManagedStage) -> Iterator[Path]:
+    """Two clients that halt at once, on one device VM."""
+    kernel = managed.folder / "kernel"
+    path = managed.declare("pair", CLIENT % ("a", kernel, DISK), CLIENT % ("b", kernel, ECHO), STORAGE)
+    managed.devicevm("apply", path)
+    yield path
+    managed.devicevm("destroy", "--yes", path)
+
+
+def states(managed: ManagedStage) -> dict[str, str]:
+    return {domain["name"]: domain["state"] for domain in managed.json("status")["domains"]}
+
+
+def test_device_vms_come_up_with_the_first_client_and_go_after_the_last(managed: ManagedStage, pair: Path) -> None:
+    assert states(managed) == {"a": "stopped", "b": "stopped", "storage": "stopped"}
+    assert managed.domains() == ["a", "b"], "device VMs are the manager's"
+    starting = threading.Thread(target=managed.virsh, args=("start", "a"))
+    begun = time.monotonic()
+    starting.start()
+    # Others look on: libvirt has them wait for the client that starts, and nobody for ever.
+    time.sleep(0.3)
+    managed.virsh("domstate", "a")
+    managed.virsh("list", "--all")
+    starting.join(SECONDS)
+    assert time.monotonic() - begun < SECONDS and managed.virsh("domstate", "a").strip() == "running"
+    first = managed.device_vms()
+    assert set(first) == {"storage"}
+    managed.virsh("start", "b")
+    devices = managed.json("status")["devices"]
+    assert {(item["client"], item["state"]) for item in devices} == {("a", "connected"), ("b", "connected")}
+    assert "No changes" in managed.devicevm("plan", pair).stdout
+
+    managed.virsh("destroy", "a")
+    time.sleep(2 * GRACE)
+    assert managed.device_vms() == first
+    managed.virsh("destroy", "b")
+    until(lambda: not managed.device_vms(), 30)
+    assert "No changes" in managed.devicevm("plan", pair).stdout
+
+
+def test_libvirt_starts_clients_as_it_starts(managed: ManagedStage, pair: Path) -> None:
+    managed.virsh("autostart", "b")
+    managed.restart_libvirtd()
+    until(lambda: "running" in managed.try_virsh("domstate", "b")[1], SECONDS)
+    assert set(managed.device_vms()) == {"storage"}
+    managed.virsh("autostart", "--disable", "b")
+    managed.virsh("destroy", "b")
+    until(lambda: not managed.device_vms(), 30)
+
+
+def test_libvirt_s_error_tells_why_a_client_does_not_start(managed: ManagedStage) -> None:
+    broken = "{name: x, class: serial, parameters: {command: [/bin/false]}}"
+    path = managed.declare("broken", CLIENT % ("broken", managed.folder / "kernel", broken))
+    managed.devicevm("apply", path)
+    status, words = managed.try_virsh("start", "broken")
+    assert status and "broken cannot start" in words and "broken.x does not stay up" in words
+    until(lambda: not managed.device_vms(), 30)
+    assert managed.virsh("domstate", "broken").strip() == "shut off"
+    managed.devicevm("destroy", "--yes", path)
+
+
+def connected(managed: ManagedStage) -> bool:
+    """Whether the real client has its device back."""
+    return [item["state"] for item in managed.json("status")["devices"] if item["client"] == "real"] == ["connected"]
+
+
+def test_a_client_goes_on_when_its_device_vm_or_the_manager_dies(managed: ManagedStage) -> None:
+    port = managed.folder / "real.shell"
+    documents = REAL % (shell_port(port), ECHO), CLIENT % ("other", managed.folder / "kernel", DISK)
+    path = managed.declare("real", *documents)
+    managed.devicevm("apply", path)
+    managed.virsh("start", "real")
+    shell = Shell(port)
+    assert shell.ask(b"before", 6) == b"before"
+    boot = shell.run("cat /proc/sys/kernel/random/boot_id")
+
+    killed = managed.device_vms()["real-dvm"]
+    os.kill(killed, signal.SIGKILL)
+    until(lambda: managed.device_vms().get("real-dvm", killed) != killed and connected(managed), SECONDS)
+    assert shell.ask(b"again", 5) == b"again"
+
+    managed.stop_manager(signal.SIGKILL)
+    assert shell.ask(b"alone", 5) == b"alone"
+    begun = time.monotonic()
+    status, words = managed.try_virsh("start", "other")
+    assert status and "devicevm's manager does not run: systemctl start devicevm-manager" in words
+    assert time.monotonic() - begun < 30
+    refused = managed.devicevm("status", ok=False)
+    assert refused.returncode == 1 and "manager does not run" in refused.stderr
+    # One that dies while nobody looks is back with the next manager; the others are as they were.
+    os.kill(managed.device_vms()["real-dvm"], signal.SIGKILL)
+    managed.start_manager("--grace", str(GRACE), "--timeout", "200")
+    until(lambda: connected(managed), SECONDS)
+    assert shell.ask(b"later", 5) == b"later"
+    assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
+    shell.close()
+    managed.virsh("destroy", "real")
+    until(lambda: not managed.device_vms(), 30)
+    managed.devicevm("destroy", "--yes", path)
