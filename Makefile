@@ -9,7 +9,7 @@ SYSTEM_PYTHON = /usr/bin/python3
 # More arguments for pytest: make unit ARGS='-x -k planner'
 ARGS =
 
-.PHONY: help deps venv lint types unit test e2e demo bench collection sanity clean
+.PHONY: help deps venv lint types unit test e2e test-long demo bench collection sanity clean
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z0-9]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -33,13 +33,16 @@ types: venv ## check types
 	@$(BIN)/pytest tests/test_house.py -k types $(ARGS)
 
 unit: venv ## run the tests that take seconds and boot nothing
-	@$(BIN)/pytest -m 'not e2e and not slow' $(ARGS)
+	@$(BIN)/pytest -m 'not e2e and not slow and not long' $(ARGS)
 
 e2e: deps venv ## run the tests that boot virtual machines
-	@$(BIN)/pytest -m e2e $(ARGS)
+	@$(BIN)/pytest -m 'e2e and not long' $(ARGS)
 
 test: deps venv ## run everything: linters, types, unit tests, virtual machines, the collection
 	@$(BIN)/pytest $(ARGS)
+
+test-long: deps venv ## run the tests that take minutes: many clients at once
+	@$(BIN)/pytest -m long $(ARGS)
 
 demo: deps venv ## run the quickstart: a client VM that reads its disk from a device VM
 	@$(BIN)/devicevm demo

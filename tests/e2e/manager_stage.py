@@ -109,7 +109,7 @@ class ManagedStage(Stage):
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=900,
             check=False,
         )
         return done.returncode, done.stdout + done.stderr

@@ -7,11 +7,12 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from conformance.guests import tiny_kernel
-from manager_stage import CLIENT, DISK, ECHO, ManagedStage, managed_stage, until
+from manager_stage import CLIENT, DISK, ECHO, ManagedStage, managed_stage, roomy_host, until
 from private_libvirtd import why_not
 from stage import Shell, shell_port
 
@@ -152,4 +153,21 @@ def test_a_client_goes_on_when_its_device_vm_or_the_manager_dies(managed: Manage
     shell.close()
     managed.virsh("destroy", "real")
     until(lambda: not managed.device_vms(), 30)
+    managed.devicevm("destroy", "--yes", path)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1500)
+def test_twenty_clients_at_once_each_with_a_device_vm_of_its_own(managed: ManagedStage) -> None:
+    names = [f"c{number}" for number in range(20)]
+    kernel = managed.folder / "kernel"
+    path = managed.declare("many", roomy_host(), *(CLIENT % (name, kernel, DISK) for name in names))
+    managed.devicevm("apply", path)
+    with ThreadPoolExecutor(max_workers=len(names)) as pool:
+        starting = [pool.submit(managed.try_virsh, "start", name) for name in names]
+        time.sleep(2)
+        managed.try_virsh("list", "--all")
+        managed.try_virsh("domstate", names[7])
+        assert [one.result()[1] for one in starting if one.result()[0]] == []
+    assert set(managed.device_vms()) == {f"{name}-dvm" for name in names}
     managed.devicevm("destroy", "--yes", path)

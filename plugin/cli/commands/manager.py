@@ -19,6 +19,7 @@ from ...vmm.registry import SYSTEM
 from .. import output
 from ..options import CONTEXT, Seconds, command, compose, connect_option, lock_option
 
+
 @click.group("manager", context_settings=CONTEXT)
 def manager() -> None:
     """Device VMs that come up with their clients (docs/manager.md)."""

@@ -91,10 +91,11 @@ class Manager:
         self.keeper.take_over(self._died_unseen)
 
     def _died_unseen(self, name: str) -> bool:
-        """Whether libvirt has found, when it opened the VMM, that a domain had ended: of others it knows no reason."""
+        """Whether libvirt has found, when it opened the VMM, that a domain had ended: of those that did not run it knows
+        no reason."""
         libvirt = self.vmm.libvirt
         reason = self.vmm.connection.lookupByName(name).state()[1]
-        return reason in (libvirt.VIR_DOMAIN_SHUTOFF_CRASHED, libvirt.VIR_DOMAIN_SHUTOFF_FAILED)
+        return bool(reason != libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
 
     def _look_for_clients(self) -> None:
         """Ask the clients' VMM, as soon as it answers, which of them run. In a thread that nobody waits for: the VMM
