@@ -91,7 +91,7 @@ class Manager:
         self.keeper.take_over(self._died_unseen)
 
     def _died_unseen(self, name: str) -> bool:
-        """Whether libvirt has found, when it opened the VMM, that a domain had ended: of those that did not run it knows
+        """Whether libvirt has found, when it opened the VMM, that a domain had ended: of one that did not run it knows
         no reason."""
         libvirt = self.vmm.libvirt
         reason = self.vmm.connection.lookupByName(name).state()[1]
