@@ -12,7 +12,7 @@ from ...manager.installation import install as make_managed
 from ...manager.installation import is_current, unit_text
 from ...manager.installation import uninstall as make_unmanaged
 from ...manager.keeper import Times
-from ...manager.server import Manager
+from ...manager.server import open_manager
 from ...vmm.lock import lock
 from ...vmm.places import places_of
 from ...vmm.registry import SYSTEM
@@ -100,7 +100,7 @@ def run(*, grace: float, timeout: float, boots: int, connect: str | None) -> int
     places = places_of(_clients_vmm(connect))
     if not is_current(places):
         output.warning("libvirt's hook is not there, or another version's: devicevm manager install")
-    made = Manager(places, boots=boots, times=Times(ready=timeout, grace=grace))
+    made = open_manager(places, boots=boots, times=Times(ready=timeout, grace=grace))
     with suppress(KeyboardInterrupt):
         made.run(_listening)
     return 0

@@ -14,8 +14,11 @@ from typing import Any
 
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
+from ..inventory.supports import GUESTS
 from ..record import from_data, to_data
+from ..vmm.driver import Driver
 from ..vmm.libvirt.connection import vmm_words
+from ..vmm.libvirt.driver import LibvirtDriver
 from ..vmm.libvirt.inventory import domain_documents
 from ..vmm.libvirt.qemu import QemuDriver
 from ..vmm.places import Places, is_managed, make_logs, make_runtime, managers_places
@@ -31,17 +34,19 @@ Answer = Callable[[dict[str, Any]], Any]
 
 
 class Manager:
-    """The manager of the VMM at `places`; `vmm` is its own, on which the device VMs run."""
+    """Answers at the socket `path` for the device VMs on `vmm`; `clients` opens the VMM that their clients are on."""
 
-    def __init__(self, places: Places, *, boots: int = 0, times: Times | None = None, wait: float = 5.0) -> None:
-        if not is_managed(places):
-            raise DevicevmError(f"{places.uri} has no manager", hint="devicevm manager install")
-        self.places = places
-        own = managers_places(places)
-        make_runtime(own, None)
-        make_logs(own)
-        self.vmm = QemuDriver(own, wait=wait)
-        self.keeper = Keeper(self.vmm, boots=boots or os.cpu_count() or 1, times=times)
+    def __init__(
+        self,
+        path: str,
+        vmm: LibvirtDriver,
+        clients: Callable[[], Driver],
+        *,
+        boots: int = 0,
+        times: Times | None = None,
+    ) -> None:
+        self.path, self.vmm, self.clients = path, vmm, clients
+        self.keeper = Keeper(vmm, boots=boots or os.cpu_count() or 1, times=times, guests=GUESTS in vmm.supports)
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
         self._ended = threading.Event()
         self._answers = self._operations()
@@ -50,7 +55,7 @@ class Manager:
         """Answer until `end` is called; `listening` is called when the socket is there."""
         try:
             self._watch()
-            with _listener(wire.socket_path(self.places)) as listener:
+            with _listener(self.path) as listener:
                 threading.Thread(target=self._look_for_clients, name="clients", daemon=True).start()
                 listening()
                 while not self._ended.is_set():
@@ -102,7 +107,7 @@ class Manager:
         may itself be waiting for us, when it starts clients as it starts."""
         while not self._ended.is_set():
             try:
-                with QemuDriver(self.places) as driver:
+                with self.clients() as driver:
                     running = [seen.name for seen in driver.observe() if seen.active]
                 self.keeper.found_running(running)
                 return
@@ -177,6 +182,17 @@ def _request(line: bytes) -> dict[str, Any]:
 def _check_hook(version: object) -> None:
     if version != hook.VERSION:
         raise DevicevmError("the hook is another version's than devicevm's manager", hint="devicevm manager install")
+
+
+def open_manager(places: Places, *, boots: int = 0, times: Times | None = None, wait: float = 5.0) -> Manager:
+    """The manager of the VMM at `places`, with the VMM of its own, which another process may have so long."""
+    if not is_managed(places):
+        raise DevicevmError(f"{places.uri} has no manager", hint="devicevm manager install")
+    own = managers_places(places)
+    make_runtime(own, None)
+    make_logs(own)
+    vmm = QemuDriver(own, wait=wait)
+    return Manager(wire.socket_path(places), vmm, lambda: QemuDriver(places), boots=boots, times=times)
 
 
 @contextmanager
