@@ -6,14 +6,18 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from devicevm.domain import DomainSpec, ObservedDomain
 from devicevm.errors import DevicevmError
+from devicevm.health import check_health
 from devicevm.manager.keeper import MAX_DEATHS, Keeper, Times
 from devicevm.manifest.topology import DeviceVM, Serves, Start, Topology
 from devicevm.planner.planner import make_plan
 from devicevm.vmm.driver import Driver, VmmError
+from devicevm.vmm.lock import is_locked, lock
+from devicevm.vmm.places import places_of
 from world import ME, client, disk, host, topology
 
 GRACE = 0.2
@@ -248,3 +252,52 @@ def test_a_manager_that_ends_touches_nothing_any_more() -> None:
     kill(driver, kept, "a-dvm")
     time.sleep(0.1)
     assert driver.starts == ["a-dvm"]
+
+
+def test_what_is_being_changed_is_waited_for() -> None:
+    driver = Remembering(*TWO)
+    busy = threading.Event()
+    busy.set()
+    kept = Keeper(driver, boots=1, times=Times(ready=10), guests=False, changing=busy.is_set)
+    kept.take_over(lambda _name: False)
+    for end in (lambda: kept.start("a-dvm"), busy.clear):
+        kept.stop("a-dvm")
+        before = len(driver.starts)
+        asking = threading.Thread(target=kept.prepare, args=("a", "default", ["a-dvm"]))
+        asking.start()
+        time.sleep(0.2)
+        assert len(driver.starts) == before
+        end()
+        asking.join(10)
+        assert driver.active == {"a-dvm"}
+
+
+def test_a_change_that_does_not_end_is_a_reason() -> None:
+    driver = Remembering(*TWO)
+    kept = Keeper(driver, boots=1, times=Times(ready=0.1), guests=False, changing=lambda: True)
+    kept.take_over(lambda _name: False)
+    kept.stop("a-dvm")
+    with pytest.raises(DevicevmError, match="a-dvm is being changed"):
+        kept.prepare("a", "default", ["a-dvm"])
+
+
+def test_status_tells_what_was_given_up() -> None:
+    driver = Remembering(*TWO)
+    kept = keeper(driver)
+    kept.prepare("a", "default", ["a-dvm"])
+    driver.broken = {"a-dvm"}
+    kill(driver, kept, "a-dvm")
+    until(lambda: bool(kept.observe()[0].failure))
+    seen = kept.observe()
+    driver.observe = lambda: seen  # type: ignore[method-assign]
+    states = {domain.name: (domain.state, domain.detail) for domain in check_health(driver, ()).domains}
+    assert states["a-dvm"] == ("failed", seen[0].failure) and states["b-dvm"] == ("stopped", "")
+
+
+def test_a_lock_is_seen_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = replace(places_of("test:///default"), runtime=tmp_path)
+    monkeypatch.setattr("devicevm.vmm.lock.places_of", lambda _uri: places)
+    assert not is_locked(places)
+    with lock("test:///default"):
+        assert is_locked(places)
+    assert not is_locked(places)

@@ -46,15 +46,27 @@ class _Kept:
     deaths: deque[float] = field(default_factory=deque)
     returning: bool = False
     """Somebody is at work to have it run again."""
+    stopped: bool = False
+    """The command line has stopped it, maybe to change it: until it starts it again, or lets go of the VMM, nobody else
+    does."""
     lock: threading.RLock = field(default_factory=threading.RLock)
 
 
 class Keeper:
     """The device VMs of one VMM. `boots` is how many guests may boot at once; without `guests` there is nobody to be
-    asked whether he answers."""
+    asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is."""
 
-    def __init__(self, driver: Driver, *, boots: int, times: Times | None = None, guests: bool = True) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        boots: int,
+        times: Times | None = None,
+        guests: bool = True,
+        changing: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.driver = driver
+        self._changing = changing
         self.times = times or Times()
         self.guests = guests
         self._boots = threading.BoundedSemaphore(max(1, boots))
@@ -135,11 +147,12 @@ class Keeper:
 
     def _bring_up(self, name: str, client: str) -> None:
         kept = self._kept[name]
+        self._wait_for_change(name, kept)
         with kept.lock:
             if kept.wanted and kept.ready and self.driver.is_active(name):
                 return
             # Somebody asks for it: whatever was before, it is tried again.
-            kept.wanted, kept.failure = True, ""
+            kept.wanted, kept.stopped, kept.failure = True, False, ""
             kept.deaths.clear()
             try:
                 # Others that run connect again as soon as it is there: they must not be asked over.
@@ -148,6 +161,13 @@ class Keeper:
                 with suppress(DevicevmError):
                     self._stop(name, kept)
                 raise
+
+    def _wait_for_change(self, name: str, kept: _Kept) -> None:
+        end = time.monotonic() + self.times.ready
+        while kept.stopped and self._changing():
+            if time.monotonic() >= end:
+                raise DevicevmError(f"device VM {name} is being changed", hint="try again when the apply has ended")
+            time.sleep(0.05)
 
     def _boot(self, name: str, kept: _Kept, wait: Callable[[Driver, DomainSpec, float], None]) -> None:
         with self._boots:
@@ -174,7 +194,7 @@ class Keeper:
         """As the driver's; whoever asks sees to it that it answers, and marks it then."""
         kept = self._known(name)
         with kept.lock:
-            kept.wanted, kept.failure = True, ""
+            kept.wanted, kept.stopped, kept.failure = True, False, ""
             kept.deaths.clear()
             self.driver.start(name)
 
@@ -185,7 +205,7 @@ class Keeper:
             self.driver.stop(name)
             return
         # Before the lock: who is at work to have it run again leaves off.
-        kept.wanted = False
+        kept.wanted, kept.stopped = False, True
         with kept.lock:
             self._stop(name, kept)
 

@@ -21,6 +21,7 @@ from ..vmm.libvirt.connection import vmm_words
 from ..vmm.libvirt.driver import LibvirtDriver
 from ..vmm.libvirt.inventory import domain_documents
 from ..vmm.libvirt.qemu import QemuDriver
+from ..vmm.lock import is_locked
 from ..vmm.places import Places, is_managed, make_logs, make_runtime, managers_places
 from . import hook, wire
 from .keeper import Keeper, Times
@@ -46,7 +47,14 @@ class Manager:
         times: Times | None = None,
     ) -> None:
         self.path, self.vmm, self.clients = path, vmm, clients
-        self.keeper = Keeper(vmm, boots=boots or os.cpu_count() or 1, times=times, guests=GUESTS in vmm.supports)
+        self.keeper = Keeper(
+            vmm,
+            boots=boots or os.cpu_count() or 1,
+            times=times,
+            guests=GUESTS in vmm.supports,
+            # The manager's VMM and the clients' have one runtime directory, and so one lock.
+            changing=lambda: is_locked(vmm.places),
+        )
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
         self._ended = threading.Event()
         self._answers = self._operations()
