@@ -187,11 +187,14 @@ def kill(driver: Remembering, kept: Keeper, name: str) -> None:
 
 def test_what_dies_is_back() -> None:
     driver = Remembering(*TWO)
-    kept = keeper(driver)
+    told: list[str] = []
+    kept = Keeper(driver, boots=1, guests=False, tell=told.append)
+    kept.take_over(lambda _name: False)
     kept.prepare("a", "default", ["a-dvm"])
     kill(driver, kept, "a-dvm")
     until(lambda: driver.marked == {"a-dvm"})
     assert driver.starts == ["a-dvm", "a-dvm"]
+    assert told == ["a-dvm: its QEMU died; it is restarted"]
 
 
 def test_what_was_stopped_stays_so() -> None:

@@ -100,7 +100,7 @@ def run(*, grace: float, timeout: float, boots: int, connect: str | None) -> int
     places = places_of(_clients_vmm(connect))
     if not is_current(places):
         output.warning("libvirt's hook is not there, or another version's: devicevm manager install")
-    made = open_manager(places, boots=boots, times=Times(ready=timeout, grace=grace))
+    made = open_manager(places, boots=boots, times=Times(ready=timeout, grace=grace), tell=output.note)
     with suppress(KeyboardInterrupt):
         made.run(_listening)
     return 0

@@ -25,6 +25,9 @@ WINDOW = 120.0
 """A device VM that dies more than MAX_DEATHS times within so many seconds is left as it is."""
 
 
+Tell = Callable[[str], None]
+
+
 @dataclass(frozen=True)
 class Times:
     """Seconds: that a device VM may take to answer, that it outlives its last client, and the first of the pauses
@@ -54,7 +57,8 @@ class _Kept:
 
 class Keeper:
     """The device VMs of one VMM. `boots` is how many guests may boot at once; without `guests` there is nobody to be
-    asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is."""
+    asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is; `tell` is told what
+    the keeper does by itself."""
 
     def __init__(
         self,
@@ -64,8 +68,10 @@ class Keeper:
         times: Times | None = None,
         guests: bool = True,
         changing: Callable[[], bool] = lambda: False,
+        tell: Tell = lambda _text: None,
     ) -> None:
         self.driver = driver
+        self._tell = tell
         self._changing = changing
         self.times = times or Times()
         self.guests = guests
@@ -144,6 +150,7 @@ class Keeper:
                 # The next release, or the next manager, tries again.
                 with suppress(DevicevmError):
                     self._stop(name, kept)
+                    self._tell(f"{name}: nobody uses it any more, it is stopped")
 
     def _bring_up(self, name: str, client: str) -> None:
         kept = self._kept[name]
@@ -157,7 +164,8 @@ class Keeper:
             try:
                 # Others that run connect again as soon as it is there: they must not be asked over.
                 self._boot(name, kept, wait_up if (_clients(kept.spec) & self._users) - {client} else wait_ready)
-            except DevicevmError:
+            except DevicevmError as error:
+                self._tell(f"{name}: {client} cannot start: {error.message}")
                 with suppress(DevicevmError):
                     self._stop(name, kept)
                 raise
@@ -244,6 +252,7 @@ class Keeper:
             if kept is None or not kept.wanted or kept.returning or self._closing.is_set():
                 return
             kept.returning = True
+        self._tell(f"{name}: {reason}; it is restarted")
         threading.Thread(target=self._bring_back, args=(name, kept, reason), name=f"back-{name}", daemon=True).start()
 
     def _bring_back(self, name: str, kept: _Kept, reason: str) -> None:
@@ -278,6 +287,7 @@ class Keeper:
         if count > MAX_DEATHS:
             kept.failure = f"it died {count} times within {WINDOW:g} s, and is left so; at last: {reason}"
             kept.wanted = False
+            self._tell(f"{kept.spec.name}: {kept.failure}")
             return False
         if count > 1 and self._closing.wait(self.times.pause * 2 ** (count - 2)):
             return False

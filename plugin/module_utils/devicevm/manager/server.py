@@ -24,12 +24,14 @@ from ..vmm.libvirt.qemu import QemuDriver
 from ..vmm.lock import is_locked
 from ..vmm.places import Places, is_managed, make_logs, make_runtime, managers_places
 from . import hook, wire
-from .keeper import Keeper, Times
+from .keeper import Keeper, Tell, Times
 
 MAX_CALLERS = 256
 """Callers at once: each start of a client is one for as long as its device VMs boot."""
 REQUEST_SECONDS = 10.0
 LOOK_AGAIN = 5.0
+OPENING = 5.0
+"""Seconds that another manager may take to end."""
 
 Answer = Callable[[dict[str, Any]], Any]
 
@@ -45,6 +47,7 @@ class Manager:
         *,
         boots: int = 0,
         times: Times | None = None,
+        tell: Tell = lambda _text: None,
     ) -> None:
         self.path, self.vmm, self.clients = path, vmm, clients
         self.keeper = Keeper(
@@ -54,6 +57,7 @@ class Manager:
             guests=GUESTS in vmm.supports,
             # The manager's VMM and the clients' have one runtime directory, and so one lock.
             changing=lambda: is_locked(vmm.places),
+            tell=tell,
         )
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
         self._ended = threading.Event()
@@ -192,15 +196,15 @@ def _check_hook(version: object) -> None:
         raise DevicevmError("the hook is another version's than devicevm's manager", hint="devicevm manager install")
 
 
-def open_manager(places: Places, *, boots: int = 0, times: Times | None = None, wait: float = 5.0) -> Manager:
-    """The manager of the VMM at `places`, with the VMM of its own, which another process may have so long."""
+def open_manager(places: Places, *, boots: int, times: Times, tell: Tell) -> Manager:
+    """The manager of the VMM at `places`, on the VMM of its own."""
     if not is_managed(places):
         raise DevicevmError(f"{places.uri} has no manager", hint="devicevm manager install")
     own = managers_places(places)
     make_runtime(own, None)
     make_logs(own)
-    vmm = QemuDriver(own, wait=wait)
-    return Manager(wire.socket_path(places), vmm, lambda: QemuDriver(places), boots=boots, times=times)
+    vmm = QemuDriver(own, wait=OPENING)
+    return Manager(wire.socket_path(places), vmm, lambda: QemuDriver(places), boots=boots, times=times, tell=tell)
 
 
 @contextmanager

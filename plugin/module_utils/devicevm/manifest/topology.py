@@ -178,6 +178,11 @@ class Client:
     anti_affinity: dict[str, str] = field(default_factory=dict)
     """Labels: it is on no host with another client that has all of them. Empty = no matter."""
 
+    @property
+    def start(self) -> Start:
+        """Who starts it."""
+        return self.vm.start
+
 
 @dataclass(frozen=True)
 class Serves:

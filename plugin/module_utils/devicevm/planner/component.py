@@ -38,7 +38,7 @@ class Component:
     @property
     def on_request(self) -> str:
         """The first client whose device VMs come up with it; empty when there is none."""
-        return next((client.name for client in self.clients if client.vm.start is Start.REQUEST), "")
+        return next((client.name for client in self.clients if client.start is Start.REQUEST), "")
 
     @property
     def trust_domains(self) -> set[str]:
@@ -55,7 +55,7 @@ class Component:
                 client.trust_domain,
                 client.host,
                 tuple(client.host_labels.items()),
-                client.vm.start,
+                client.start,
             )
             for client in self.clients
         )

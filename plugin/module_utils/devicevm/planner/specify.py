@@ -85,7 +85,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
 
 def starts(unit: Unit) -> Start:
     """Who starts a device VM: on request when all its clients are. Those that are not declared are as they were."""
-    asked = {want.client.vm.start for want in unit.wants}
+    asked = {want.client.start for want in unit.wants}
     if unit.kept and unit.observed:
         asked.add(unit.observed.start)
     return Start.REQUEST if asked == {Start.REQUEST} else Start.APPLY
