@@ -57,8 +57,8 @@ class _Kept:
 
 class Keeper:
     """The device VMs of one VMM. `boots` is how many guests may boot at once; without `guests` there is nobody to be
-    asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is; `tell` is told what
-    the keeper does by itself."""
+    asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is; `tell` hears
+    what the keeper does by itself."""
 
     def __init__(
         self,
