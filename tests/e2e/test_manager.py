@@ -105,6 +105,24 @@ def test_libvirt_starts_clients_as_it_starts(managed: ManagedStage, pair: Path) 
     until(lambda: not managed.device_vms(), 30)
 
 
+def test_what_is_declared_to_run_is_started_by_apply_and_its_device_vm_stays(managed: ManagedStage) -> None:
+    document = CLIENT % ("always", managed.folder / "kernel", DISK)
+    path = managed.declare("always", document.replace("start: request", "start: apply"))
+    managed.devicevm("apply", path)
+    assert states(managed) == {"always": "running", "always-dvm": "running"}
+    first = managed.device_vms()
+    managed.virsh("destroy", "always")
+    time.sleep(2 * GRACE)
+    assert managed.device_vms() == first
+    assert [step["id"] for step in managed.json("plan", path)["steps"]] == ["start/client/always"]
+    managed.devicevm("destroy", "--yes", path)
+
+
+def test_a_second_installation_changes_nothing_and_what_is_in_use_stays(managed: ManagedStage) -> None:
+    assert managed.manage("install") == "Nothing to do.\n"
+    assert "the manager runs" in managed.manage("uninstall", ok=False)
+
+
 def test_libvirt_s_error_tells_why_a_client_does_not_start(managed: ManagedStage) -> None:
     broken = "{name: x, class: serial, parameters: {command: [/bin/false]}}"
     path = managed.declare("broken", CLIENT % ("broken", managed.folder / "kernel", broken))
