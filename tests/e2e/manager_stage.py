@@ -81,7 +81,8 @@ class ManagedStage(Stage):
     def end_daemons(self) -> None:
         """End what `restart_libvirtd` has started, and what the first libvirtd has left."""
         if self.daemon is not None:
-            self.daemon.terminate()
+            # Killed, it leaves its pid file, by which the stage looks for what is left.
+            self.daemon.kill()
             self.daemon.wait(30)
             os.kill(int((self.folder / "virtlogd.pid").read_text()), signal.SIGTERM)
 
