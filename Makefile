@@ -9,7 +9,7 @@ SYSTEM_PYTHON = /usr/bin/python3
 # More arguments for pytest: make unit ARGS='-x -k planner'
 ARGS =
 
-.PHONY: help deps venv lint types unit test e2e test-long demo bench collection sanity clean
+.PHONY: help deps venv lint types unit test test-long e2e demo bench collection sanity clean
 
 help: ## list the targets
 	@awk -F ' *:.*## ' '/^[a-z0-9]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' Makefile
@@ -41,8 +41,8 @@ e2e: deps venv ## run the tests that boot virtual machines
 test: deps venv ## run everything: linters, types, unit tests, virtual machines, the collection
 	@$(BIN)/pytest $(ARGS)
 
-test-long: deps venv ## run the tests that take minutes: many clients at once
-	@$(BIN)/pytest -m long $(ARGS)
+test-long: deps venv ## run the sweeps that take long: tens of kills, tens of clients
+	@$(BIN)/pytest -m long --timeout 1800 $(ARGS)
 
 demo: deps venv ## run the quickstart: a client VM that reads its disk from a device VM
 	@$(BIN)/devicevm demo

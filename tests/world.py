@@ -198,6 +198,9 @@ class ModelVmm:
         elif action is Action.START:
             assert old is not None and not (old.active and old.ready), f"{name} is started, but runs or is not there"
             self.domains[name] = replace(old, active=True, active_spec=old.spec, ready=True)
+        elif action is Action.RESUME:
+            assert old is not None and old.stalled, f"{name} is let go on, but nothing keeps it"
+            self.domains[name] = replace(old, stalled=False)
         elif action is Action.STOP:
             assert old is not None and old.active, f"{name} is stopped, but does not run"
             self.domains[name] = replace(old, active=False, active_spec=None)

@@ -136,12 +136,13 @@ def test_libvirt_s_error_tells_why_a_client_does_not_start(managed: ManagedStage
 
 def connected(managed: ManagedStage) -> bool:
     """Whether the real client has its device back."""
-    return [item["state"] for item in managed.json("status")["devices"] if item["client"] == "real"] == ["connected"]
+    return [item["state"] for item in managed.json("status")["devices"] if item["device"] == "echo"] == ["connected"]
 
 
 def test_a_client_goes_on_when_its_device_vm_or_the_manager_dies(managed: ManagedStage) -> None:
     port = managed.folder / "real.shell"
-    documents = REAL % (shell_port(port), ECHO), CLIENT % ("other", managed.folder / "kernel", DISK)
+    data = f"{{name: data, class: disk, parameters: {{size: 32MiB, store: {{file: {managed.folder}/data.raw}}}}}}"
+    documents = REAL % (shell_port(port), f"{ECHO}, {data}"), CLIENT % ("other", managed.folder / "kernel", DISK)
     path = managed.declare("real", *documents)
     managed.devicevm("apply", path)
     managed.virsh("start", "real")
@@ -149,10 +150,16 @@ def test_a_client_goes_on_when_its_device_vm_or_the_manager_dies(managed: Manage
     assert shell.ask(b"before", 6) == b"before"
     boot = shell.run("cat /proc/sys/kernel/random/boot_id")
 
+    # Long enough to be in the midst of it: nothing of it may fail, and all of it must be there.
+    shell.run("dd if=/dev/urandom of=/tmp/data bs=64k count=96 2>/dev/null")
+    shell.run("(dd if=/tmp/data of=/dev/vda bs=4k oflag=direct; echo $? >/tmp/written) >/dev/null 2>&1 & sleep 0.5")
+    assert "written" not in shell.run("ls /tmp")
     killed = managed.device_vms()["real-dvm"]
     os.kill(killed, signal.SIGKILL)
     until(lambda: managed.device_vms().get("real-dvm", killed) != killed and connected(managed), SECONDS)
     assert shell.ask(b"again", 5) == b"again"
+    assert shell.run("while test ! -s /tmp/written; do sleep 0.2; done; cat /tmp/written") == "0\n"
+    shell.run("dd if=/dev/vda bs=4k count=1536 iflag=direct 2>/dev/null | cmp - /tmp/data")
 
     managed.stop_manager(signal.SIGKILL)
     assert shell.ask(b"alone", 5) == b"alone"

@@ -188,11 +188,14 @@ def kill(driver: Remembering, kept: Keeper, name: str) -> None:
 def test_what_dies_is_back() -> None:
     driver = Remembering(*TWO)
     told: list[str] = []
-    kept = Keeper(driver, boots=1, guests=False, tell=told.append)
+    back: list[DomainSpec] = []
+    kept = Keeper(driver, boots=1, guests=False, tell=told.append, returned=back.append)
     kept.take_over(lambda _name: False)
     kept.prepare("a", "default", ["a-dvm"])
+    assert not back
     kill(driver, kept, "a-dvm")
-    until(lambda: driver.marked == {"a-dvm"})
+    until(lambda: len(back) == 1)
+    assert driver.marked == {back[0].name} == {"a-dvm"}
     assert driver.starts == ["a-dvm", "a-dvm"]
     assert told == ["a-dvm: its QEMU died; it is restarted"]
 

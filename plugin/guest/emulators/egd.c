@@ -11,6 +11,11 @@
 #include <string.h>
 #include <sys/random.h>
 
+/* QEMU does not ask again when the answer was lost with an emulator before this one (backends/rng-egd.c), and whoever
+ * reads in its guest would wait for ever. It takes any bytes for the answer. So a peer that comes and is silent for SILENCE
+ * ms is given as many as it can have asked for at a time; one that had asked for none has them for its next question. */
+enum { SILENCE = 1000, LOST = 255 };
+
 enum { LEVEL = 0, READ = 1, READ_BLOCKING = 2, WRITE = 3, PROCESS = 4 };
 
 static bool random_bytes(unsigned char *data, size_t size)
@@ -81,11 +86,21 @@ static bool answer(unsigned char command)
 	return false;
 }
 
+static bool answer_what_was_lost(void)
+{
+	struct pollfd port = { .fd = 0, .events = POLLIN };
+	unsigned char data[LOST];
+
+	return poll(&port, 1, SILENCE) || (random_bytes(data, sizeof data) && write_all(data, sizeof data));
+}
+
 int main(void)
 {
 	unsigned char command;
 
 	wait_for_peer();
+	if (!answer_what_was_lost())
+		return 0;
 	while (read_all(&command, 1))
 		if (!answer(command))
 			break;

@@ -196,6 +196,8 @@ class ObservedDomain:
     live_drift: tuple[str, ...] = ()
     """What differs from `active_spec` in the running domain: only a restart would put it right."""
     broken: str = ""
+    stalled: bool = False
+    """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
     failure: str = ""
     """Why a device VM that died is not restarted any more (manager/keeper.py)."""
     ready: bool = True

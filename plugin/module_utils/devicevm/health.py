@@ -40,7 +40,9 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`, or `failed` (the manager has given it up, and `detail` says why);
+    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer), or
+    `failed` (the manager has given it up, and `detail` says why).
+
     `drift` is what differs from what was asked for."""
 
     name: str
@@ -84,7 +86,8 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})) if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
-    state = "running" if domain.active else "failed" if domain.failure else "stopped"
+    running = "stalled" if domain.stalled else "running"
+    state = running if domain.active else "failed" if domain.failure else "stopped"
     memory = spec.memory if spec else 0
     return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, domain.failure)
 

@@ -16,6 +16,7 @@ from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
 from .ready import wait_ready
+from .rejoin import rejoin_clients
 
 
 @dataclass
@@ -118,6 +119,12 @@ def _start_device_vm(context: Context, step: Step) -> None:
     if context.guests:
         wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
+    rejoin_clients(context.driver, spec.emulators)
+
+
+def _resume(context: Context, step: Step) -> None:
+    addresses = tuple(attachment.channel.address for attachment in context.wanted(step).attachments)
+    context.driver.rejoin(step.name, addresses)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -126,6 +133,12 @@ def _stop(context: Context, step: Step) -> None:
 
 def _undo_stop(context: Context, step: Step) -> None:
     context.driver.start(step.name)
+    before = context.before(step)
+    if step.kind is Subject.DEVICE_VM and before:
+        if context.guests:
+            wait_ready(context.driver, before, time.monotonic() + context.timeout)
+        context.driver.mark(before)
+        rejoin_clients(context.driver, before.emulators)
 
 
 def _undefine(context: Context, step: Step) -> None:
@@ -168,6 +181,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
+    rejoin_clients(context.driver, new.emulators)
 
 
 def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
@@ -219,6 +233,7 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.START, Subject.CLIENT): _start_client,
     (Action.UPDATE, Subject.DEVICE_VM): _update,
     (Action.UPDATE, Subject.CLIENT): _update,
+    (Action.RESUME, Subject.CLIENT): _resume,
     (Action.STOP, Subject.DEVICE_VM): _stop,
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,

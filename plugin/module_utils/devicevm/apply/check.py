@@ -23,6 +23,7 @@ _NEEDS_SPEC = {
     (Action.START, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.CLIENT),
+    (Action.RESUME, Subject.CLIENT),
 }
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Iterable
 
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
@@ -14,12 +13,10 @@ from ..guest.features import missing_features
 from ..guest.probe import PROBES, probe_answer, probe_bytes
 from ..vmm.driver import Driver
 
-T = TypeVar("T")
-
 # Short enough not to add to a boot of two seconds, long enough to leave the host's CPU to the guest.
 _PAUSE = 0.05
 # A program that cannot wait itself is started when its peer connects: `waiting`.
-# Of one question to firmware: then whoever else waits for the channel has it, and that is seen.
+# Seconds of the first question: then whoever else waits for the channel has it, and that is seen.
 _ATTEMPT = 2.0
 # Longer than QEMU takes to notice that a peer has left, on a host that is overloaded.
 _LINGER = 1.0
@@ -45,9 +42,8 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
         with _Guest(driver, spec, deadline) as guest:
             before = guest.wait_running()
             guest.check_features()
-            probed = [one for one in spec.emulators if not before[one.id].connected and _asks(one)]
-            for emulator in probed:
-                _wait_answer(driver, spec, emulator, deadline)
+            asked = [one for one in spec.emulators if not before[one.id].connected and _asks(one)]
+            probed = [emulator for emulator in asked if _wait_answer(driver, spec, emulator, deadline)]
             guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed}, returning)
             guest.wait_connected(returning)
     except DevicevmError as error:
@@ -163,7 +159,10 @@ class _Guest:
 
     def wait_connected(self, returning: frozenset[str]) -> None:
         """Wait until these have a peer: what a client says before its VMM has connected again is lost."""
-        while away := [name for name, device in self._ask().items() if name in returning and not device.connected]:
+        # An NBD client connects again when it next asks for something.
+        lazy = {emulator.id for emulator in self.spec.emulators if emulator.protocol == "nbd"}
+        waited = returning - lazy
+        while away := [name for name, device in self._ask().items() if name in waited and not device.connected]:
             _pause(self.driver, self.spec, self.deadline, f"the client of {', '.join(away)} has not come back")
 
     def _ask(self) -> dict[str, DeviceStatus]:
@@ -195,8 +194,19 @@ def _asks(emulator: Emulator) -> bool:
     return emulator.ready != "bytes" or bool(emulator.expect or emulator.ask)
 
 
-def _wait_answer(driver: Driver, spec: DomainSpec, emulator: Emulator, deadline: float) -> None:
-    _patiently(driver, spec, deadline, lambda: _probe(emulator, _left(deadline)))
+def _wait_answer(driver: Driver, spec: DomainSpec, emulator: Emulator, deadline: float) -> bool:
+    """Probe an emulator until it has answered; False when its client, which runs, has come first: then it has what it
+    wants, and the probe would wait behind it."""
+    attempt = _ATTEMPT
+    while not _is_taken(emulator.channel.address):
+        try:
+            _probe(emulator, min(_left(deadline), attempt))
+            return True
+        except DevicevmError as error:
+            _pause(driver, spec, deadline, error.message)
+        # An emulator that is slow has more time with each attempt: its peer leaves, and it starts anew.
+        attempt *= 2
+    return False
 
 
 def _probe(emulator: Emulator, timeout: float) -> None:
@@ -208,14 +218,6 @@ def _probe(emulator: Emulator, timeout: float) -> None:
         probe_answer(address, timeout, ask=emulator.ask.encode(), pattern=pattern)
     else:
         probe_bytes(address, timeout, pattern=pattern)
-
-
-def _patiently(driver: Driver, spec: DomainSpec, deadline: float, attempt: Callable[[], T]) -> T:
-    while True:
-        try:
-            return attempt()
-        except DevicevmError as error:
-            _pause(driver, spec, deadline, error.message)
 
 
 def _pause(driver: Driver, spec: DomainSpec, deadline: float, reason: str) -> None:

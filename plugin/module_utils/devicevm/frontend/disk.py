@@ -22,7 +22,10 @@ def letters(number: int) -> str:
 def _disk(bus: str, prefix: str, attachment: Attachment, number: int) -> list[Element]:
     disk = Element("disk", {"type": "network", "device": "disk"})
     # cache=none: no copy in the host's page cache, and every flush of the guest reaches the emulator.
-    SubElement(disk, "driver", {"name": "qemu", "type": "raw", "cache": "none"})
+    # A request that fails, because the device VM has gone, is kept, and the client is paused by its VMM: what was not
+    # acknowledged is asked again when it goes on (Driver.resume), and the guest never hears of it.
+    policy = {"error_policy": "stop", "rerror_policy": "stop"}
+    SubElement(disk, "driver", {"name": "qemu", "type": "raw", "cache": "none", **policy})
     source = SubElement(disk, "source", {"protocol": "nbd"})
     SubElement(source, "host", {"transport": "unix", "socket": attachment.channel.address})
     SubElement(disk, "target", {"dev": prefix + letters(number), "bus": bus})
@@ -38,7 +41,7 @@ DISKS = (
         name="virtio-blk",
         protocol="nbd",
         live=True,
-        reconnects=False,
+        reconnects=True,
         elements=partial(_disk, "virtio", "vd"),
         numbering="vd",
         ports=1,
@@ -47,19 +50,19 @@ DISKS = (
         name="virtio-scsi",
         protocol="nbd",
         live=True,
-        reconnects=False,
+        reconnects=True,
         elements=partial(_disk, "scsi", "sd"),
         numbering="sd",
         controllers=(("scsi", "virtio-scsi"),),
     ),
     Frontend(
-        name="sata", protocol="nbd", live=False, reconnects=False, elements=partial(_disk, "sata", "sd"), numbering="sd"
+        name="sata", protocol="nbd", live=False, reconnects=True, elements=partial(_disk, "sata", "sd"), numbering="sd"
     ),
     Frontend(
         name="usb",
         protocol="nbd",
         live=True,
-        reconnects=False,
+        reconnects=True,
         elements=partial(_disk, "usb", "sd"),
         numbering="sd",
         controllers=(("usb", "qemu-xhci"),),

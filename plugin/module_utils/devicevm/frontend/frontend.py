@@ -20,8 +20,8 @@ class Frontend:
     `protocol` is what it speaks over the channel: nbd, egd or bytes. `elements(attachment, number)` makes its
     libvirt devices; `number` counts, from `first`, the client's devices with the same `numbering`
     (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
-    `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted. (A disk
-    reconnects too, but what its client asked meanwhile has failed: its file system has seen errors.)
+    `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted, as long as
+    what was on the device is still there.
     `controllers` are (type, model) pairs that the client needs once; `ports` is how many PCIe ports each takes.
     """
 

@@ -18,5 +18,5 @@ def _rng(attachment: Attachment, number: int) -> list[Element]:
 
 
 RNGS = (
-    Frontend(name="virtio-rng", protocol="egd", live=True, reconnects=False, elements=_rng, numbering="rng", ports=1),
+    Frontend(name="virtio-rng", protocol="egd", live=True, reconnects=True, elements=_rng, numbering="rng", ports=1),
 )

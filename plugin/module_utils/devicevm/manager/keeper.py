@@ -58,7 +58,7 @@ class _Kept:
 class Keeper:
     """The device VMs of one VMM. `boots` is how many guests may boot at once; without `guests` there is nobody to be
     asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is; `tell` hears
-    what the keeper does by itself."""
+    what the keeper does by itself, and `returned` of a device VM that was away from clients which run."""
 
     def __init__(
         self,
@@ -69,9 +69,10 @@ class Keeper:
         guests: bool = True,
         changing: Callable[[], bool] = lambda: False,
         tell: Tell = lambda _text: None,
+        returned: Callable[[DomainSpec], None] = lambda _spec: None,
     ) -> None:
         self.driver = driver
-        self._tell = tell
+        self._tell, self._returned = tell, returned
         self._changing = changing
         self.times = times or Times()
         self.guests = guests
@@ -134,6 +135,11 @@ class Keeper:
             self._users.update(clients)
         self._part(list(self._kept))
 
+    @property
+    def ready(self) -> tuple[DomainSpec, ...]:
+        """The device VMs that answer."""
+        return tuple(kept.spec for kept in list(self._kept.values()) if kept.ready)
+
     def _part(self, names: Iterable[str]) -> None:
         for name in names:
             timer = threading.Timer(self.times.grace, self._stop_if_idle, (name,))
@@ -163,7 +169,10 @@ class Keeper:
             kept.deaths.clear()
             try:
                 # Others that run connect again as soon as it is there: they must not be asked over.
-                self._boot(name, kept, wait_up if (_clients(kept.spec) & self._users) - {client} else wait_ready)
+                others = (_clients(kept.spec) & self._users) - {client}
+                self._boot(name, kept, wait_up if others else wait_ready)
+                if others:
+                    self._returned(kept.spec)
             except DevicevmError as error:
                 self._tell(f"{name}: {client} cannot start: {error.message}")
                 with suppress(DevicevmError):
@@ -265,6 +274,7 @@ class Keeper:
                     kept.ready = False
                     try:
                         self._boot(name, kept, wait_up)
+                        self._returned(kept.spec)
                         return
                     except DevicevmError as error:
                         reason = error.message

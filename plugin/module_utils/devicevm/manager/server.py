@@ -12,9 +12,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ..apply.rejoin import rejoin_clients
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
 from ..inventory.supports import GUESTS
+from ..planner.difference import content_stays
 from ..record import from_data, to_data
 from ..vmm.driver import Driver
 from ..vmm.libvirt.connection import vmm_words
@@ -58,7 +60,9 @@ class Manager:
             # The manager's VMM and the clients' have one runtime directory, and so one lock.
             changing=lambda: is_locked(vmm.places),
             tell=tell,
+            returned=lambda spec: threading.Thread(target=self._rejoin, args=((spec,),), daemon=True).start(),
         )
+        self._tell = tell
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
         self._ended = threading.Event()
         self._answers = self._operations()
@@ -120,11 +124,24 @@ class Manager:
         while not self._ended.is_set():
             try:
                 with self.clients() as driver:
-                    running = [seen.name for seen in driver.observe() if seen.active]
-                self.keeper.found_running(running)
+                    running = [seen for seen in driver.observe() if seen.active]
+                self.keeper.found_running(seen.name for seen in running)
+                if any(seen.stalled for seen in running):
+                    self._rejoin(self.keeper.ready)
                 return
             except DevicevmError:
                 self._ended.wait(LOOK_AGAIN)
+
+    def _rejoin(self, device_vms: tuple[DomainSpec, ...]) -> None:
+        """Let the clients of device VMs that are back go on. Those of which something is lost are left as they are: a
+        guest that went on would write what belongs to it onto what does not."""
+        try:
+            with self.clients() as driver:
+                for spec in device_vms:
+                    lost = {emulator.client for emulator in spec.emulators if not content_stays(emulator, emulator)}
+                    rejoin_clients(driver, [emulator for emulator in spec.emulators if emulator.client not in lost])
+        except DevicevmError as error:
+            self._tell(f"{', '.join(spec.name for spec in device_vms)}: {error.message}")
 
     def _serve(self, peer: socket.socket) -> None:
         try:

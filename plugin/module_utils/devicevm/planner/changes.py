@@ -15,6 +15,7 @@ from ..frontend.registry import FRONTENDS
 from ..manifest.topology import Start, Store
 from .difference import (
     compare_emulators,
+    content_stays,
     describe_cpus,
     describe_pins,
     difference,
@@ -94,14 +95,29 @@ class Changes:
             running = self._running(spec.name)
             if running is not None and running is not spec and repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
-        attached = _attached(clients)
+        frontends = {
+            f"{spec.name}.{attachment.name}": attachment.frontend for spec in clients for attachment in spec.attachments
+        }
         for spec in device_vms:
             emulators, reason = self._interrupted(spec)
+            before = self._emulators(spec.name)
             for emulator in emulators:
-                client = attached.get(emulator.id, "")
-                if client and self._running(client) is not None:
-                    reasons.setdefault(client, reason)
+                frontend = frontends.get(emulator.id, "")
+                stays = not frontend or survives(frontend, before.get(emulator.id, emulator), emulator)
+                if not stays and self._running(emulator.client) is not None:
+                    reasons.setdefault(emulator.client, reason)
+            # Its device VM may be back by somebody else's hand, but not what was in its memory.
+            for emulator in spec.emulators:
+                domain = self.observed.get(emulator.client)
+                if domain is not None and domain.stalled and not content_stays(emulator, emulator):
+                    reasons.setdefault(emulator.client, "a disk of its did not answer, and its content is gone")
         return reasons
+
+    def _emulators(self, device_vm: str) -> dict[str, Emulator]:
+        """What a device VM emulates, or did when it last ran, by id."""
+        domain = self.observed.get(device_vm)
+        spec = (domain.active_spec or domain.spec) if domain else None
+        return {emulator.id: emulator for emulator in spec.emulators} if spec else {}
 
     def _interrupted(self, spec: DomainSpec) -> tuple[tuple[Emulator, ...], str]:
         """The emulators that are away for a while when a device VM becomes `spec`, and why."""
@@ -125,10 +141,11 @@ class Changes:
     def reconnects(self, client: str, device_vm: str) -> bool:
         """Whether all that a client has of a device VM comes back by itself when that does."""
         running = self._running(client)
+        emulators = self._emulators(device_vm)
         return running is not None and all(
-            FRONTENDS[attachment.frontend].reconnects
+            survives(attachment.frontend, emulator, emulator)
             for attachment in running.attachments
-            if attachment.device_vm == device_vm
+            if attachment.device_vm == device_vm and (emulator := emulators.get(f"{client}.{attachment.name}"))
         )
 
     def _moves(self, spec: DomainSpec) -> bool:
@@ -159,21 +176,26 @@ class Changes:
         released = self._released_for(spec)
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
+        felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
         if domain is not None and domain.active:
-            felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
-            effect = (
-                Effect.NONE
-                if not felt
-                else Effect.RECONNECT
-                if all(self.reconnects(name, spec.name) for name in felt)
-                else Effect.RESTART
-            )
+            effect = self._outage(spec, felt)
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
             self._warn_of_loss(spec.emulators, running)
+            felt = ()
         after += self._definition(spec, Phase.REQUEST, reason, after)
         if self._waits(spec):
             return
-        self._step(Action.START, spec, Phase.CONFIGURE, f"it runs the emulation code of {served(spec)}", after=after)
+        # Of one that has died by itself, its clients feel the end of the outage, but for those that are restarted.
+        felt = tuple(name for name in felt if name not in self.restarts)
+        reason = f"it runs the emulation code of {served(spec)}"
+        effect = self._outage(spec, felt)
+        self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
+
+    def _outage(self, spec: DomainSpec, clients: tuple[str, ...]) -> Effect:
+        """What these clients feel of a device VM that is away for a while."""
+        if not clients:
+            return Effect.NONE
+        return Effect.RECONNECT if all(self.reconnects(name, spec.name) for name in clients) else Effect.RESTART
 
     def _waits(self, spec: DomainSpec) -> bool:
         """Whether a device VM is not to be started now: it comes up with its clients, and none of them runs."""
@@ -240,7 +262,8 @@ class Changes:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
         stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
-        if domain is not None and domain.spec is spec and running is spec and not (stopped or _wrong(domain)):
+        same = domain is not None and domain.spec is spec and running is spec
+        if domain is not None and same and not (stopped or domain.stalled or _wrong(domain)):
             return
         if domain is None:
             reason = f"it is declared, on CPU {described}" if (described := describe_cpus(spec)) else "it is declared"
@@ -249,14 +272,30 @@ class Changes:
         if running is not None and running != spec and not stopped:
             reason = describe_pins(running, spec) or difference(running, spec)
             self._step(Action.UPDATE, spec, Phase.CONNECT, reason, effect=Effect.LIVE, affects=(spec.name,))
+        elif domain is not None and domain.stalled and not stopped:
+            reason = "a disk of its did not answer"
+            self._step(
+                Action.RESUME,
+                spec,
+                Phase.CONNECT,
+                reason,
+                after=self._made(spec),
+                effect=Effect.LIVE,
+                affects=(spec.name,),
+            )
+        if running is not None and running != spec and not stopped:
             return
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
         if stopped or (running is None and spec.start is Start.APPLY):
-            uses = sorted({attachment.device_vm for attachment in spec.attachments})
-            made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
-            after += tuple(key for key in made if key in self.steps) + stopped
+            after += self._made(spec) + stopped
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
+
+    def _made(self, client: DomainSpec) -> tuple[str, ...]:
+        """The steps after which all device VMs of a client run as they are to."""
+        uses = sorted({attachment.device_vm for attachment in client.attachments})
+        made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+        return tuple(key for key in made if key in self.steps)
 
     def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
         """The step that defines a domain, when its definition is not what it is to be."""
@@ -399,11 +438,6 @@ def _wrong(domain: ObservedDomain) -> tuple[str, ...]:
     return domain.drift or ((domain.broken,) if domain.broken else ())
 
 
-def _attached(clients: list[DomainSpec]) -> dict[str, str]:
-    """The client of each device whose front end does not survive its emulator's absence, by emulator id."""
-    return {
-        f"{spec.name}.{attachment.name}": spec.name
-        for spec in clients
-        for attachment in spec.attachments
-        if not FRONTENDS[attachment.frontend].reconnects
-    }
+def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
+    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
+    return FRONTENDS[frontend].reconnects and content_stays(before, after)

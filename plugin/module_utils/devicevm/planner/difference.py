@@ -52,6 +52,14 @@ def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
     )
 
 
+def content_stays(before: Emulator, after: Emulator) -> bool:
+    """Whether who used `before` finds on `after` what was there: it has none, or it is on the same store as before."""
+    if before.store is None or after.store is None:
+        return not before.size and not after.size
+    kept = replace(before.store, reclaim=after.store.reclaim)
+    return kept == after.store
+
+
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
     """Whether nothing but the emulators differs: then a running device VM can be changed live, if it has an agent."""
     return new.firmware is None and replace(old, emulators=new.emulators) == new

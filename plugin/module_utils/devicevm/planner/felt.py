@@ -76,7 +76,7 @@ def _felt(
     update = step.action is Action.UPDATE
     again = tuple(name for name in others if update or reconnects(name, step.name))
     broken = tuple(name for name in others if name not in again)
-    starts = step.action is Action.STOP and step.name in domains
+    starts = step.action in (Action.STOP, Action.START) and step.name in domains
     seconds = START.get(domains[step.name].accelerator) if starts else None
     found = [Felt(again, Until.ANSWERED, seconds)] if again else []
     return [*found, Felt(broken, Until.RESTARTED)] if broken else found

@@ -22,6 +22,7 @@ class Action(str, Enum):
     CREATE = "create"
     DELETE = "delete"
     REPIN = "repin"
+    RESUME = "resume"
 
 
 class Subject(str, Enum):

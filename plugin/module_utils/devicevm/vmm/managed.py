@@ -76,6 +76,9 @@ class ManagedDriver(Driver):
         else:
             self.clients.stop(name)
 
+    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
+        self.clients.rejoin(name, addresses)
+
     def undefine(self, name: str) -> None:
         if self._is_device_vm(name):
             self._ask("undefine", name=name)

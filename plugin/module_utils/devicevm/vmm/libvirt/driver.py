@@ -15,7 +15,7 @@ from ...manifest.topology import Store
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
-from . import files, hotplug, inventory, observation, pinning, volumes
+from . import files, hotplug, inventory, observation, pinning, rejoin, volumes
 from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
 from .element import parse, to_text
@@ -97,6 +97,17 @@ class LibvirtDriver(Driver):
                     raise
             uuid = domain.UUIDString()
         self.unload(uuid)
+
+    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
+        domain = self._lookup(name)
+        if domain is None or not self.is_active(name):
+            return
+        with vmm_words(f"cannot let {name} go on"):
+            self.connect_disks(domain, addresses)
+            rejoin.go_on(domain)
+
+    def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
+        """Have the VMM connect again to the disks at these addresses; the base driver's guests have none."""
 
     def undefine(self, name: str) -> None:
         domain = self._ours(name)

@@ -1,8 +1,9 @@
-"""Observing: libvirt's domains as devicevm's. One list, then one XML document for each domain and one more
-for each that runs: no round trip besides."""
+"""Observing: libvirt's domains as devicevm's. Two lists, then one XML document for each domain and one more
+for each that runs: no round trip besides, but for domains that are paused."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
@@ -14,6 +15,7 @@ from .domain_xml import base_xml
 from .drift import drift
 from .element import parse
 from .metadata import NAMESPACE, Kept, find, is_ready, read, says_the_same
+from .rejoin import is_stalled
 
 if TYPE_CHECKING:
     import libvirt
@@ -22,12 +24,14 @@ if TYPE_CHECKING:
 def observe(connection: libvirt.virConnect, state: str) -> tuple[ObservedDomain, ...]:
     """Every domain with devicevm's metadata, by name."""
     found = []
+    paused = connection.listAllDomains(binding().VIR_CONNECT_LIST_DOMAINS_PAUSED)
+    stalled = {domain.UUIDString() for domain in paused if is_stalled(domain)}
     for domain in connection.listAllDomains(0):
         texts = _texts(domain)
         # Most domains of a busy host are somebody else's: they are not even parsed.
         if texts and NAMESPACE in texts[0]:
             seen = observed(domain.name(), domain.UUIDString(), texts[0], texts[1], state)
-            found += [seen] if seen else []
+            found += [replace(seen, stalled=seen.uuid in stalled)] if seen else []
     return tuple(sorted(found, key=lambda seen: seen.name))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
@@ -16,6 +17,10 @@ from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words
 from .driver import LibvirtDriver
+from .rejoin import connect_disks
+
+if TYPE_CHECKING:
+    import libvirt
 
 
 class QemuDriver(LibvirtDriver):
@@ -48,6 +53,9 @@ class QemuDriver(LibvirtDriver):
 
     def unload(self, uuid: str) -> None:
         self.programmer.unload(uuid)
+
+    def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
+        connect_disks(domain, addresses)
 
     @property
     def programmer(self) -> Programmer:

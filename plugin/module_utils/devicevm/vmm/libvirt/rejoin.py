@@ -1,0 +1,76 @@
+"""Bringing a client's disks back after their device VM was away.
+
+QEMU's NBD client notices a broken connection at once, and what the guest had asked for fails; the disk's error policy
+keeps that, and pauses the guest. It connects anew when it is next asked for something, in a thread of its own, and has
+no answer for whoever asked first (block/nbd.c, nbd_client_connecting_wait). In a guest that goes on, or that was idle,
+that one would be the guest, which would be paused again, with nobody there to see. So QEMU is asked from here until the
+disk answers, and the guest goes on then.
+
+libvirt 9.5 and later has words for a better way, `<reconnect delay>`: QEMU then lets the guest wait.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from ..driver import VmmError
+from .connection import binding
+
+if TYPE_CHECKING:
+    import libvirt
+
+PATIENCE = 10.0
+"""Seconds for the disks of a device VM that has answered to answer their client."""
+_PAUSE = 0.05
+# A guest that goes on has asked again by then for what had failed.
+_SETTLED = 0.2
+
+
+def is_stalled(domain: libvirt.virDomain) -> bool:
+    """Whether its VMM has paused a domain because a disk of its did not answer."""
+    libvirt = binding()
+    return bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR])
+
+
+def connect_disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
+    """Have QEMU connect again to the disks behind these sockets; VmmError when one does not answer in time."""
+    end = time.monotonic() + PATIENCE
+    for node in _nodes(domain, addresses):
+        while said := _hmp(domain, f'qemu-io {node} "read -q 0 512"'):
+            if time.monotonic() > end:
+                raise VmmError(
+                    f"{domain.name()}: a disk does not answer, though its device VM does: {said}",
+                    hint="apply again; see 'devicevm status'",
+                )
+            time.sleep(_PAUSE)
+
+
+def go_on(domain: libvirt.virDomain) -> None:
+    """Let a domain run that was paused because of its disks, and see that it does not stop at once."""
+    end = time.monotonic() + PATIENCE
+    while is_stalled(domain) and time.monotonic() < end:
+        domain.resume()
+        time.sleep(_SETTLED)
+
+
+def _nodes(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> list[str]:
+    """QEMU's names of the disks behind these sockets."""
+    answer = json.loads(
+        _monitor(domain, json.dumps({"execute": "query-named-block-nodes", "arguments": {"flat": True}}))
+    )
+    names = {f"nbd+unix://?socket={address}" for address in addresses}
+    return sorted(node["node-name"] for node in answer["return"] if node["drv"] == "nbd" and node["file"] in names)
+
+
+def _hmp(domain: libvirt.virDomain, command: str) -> str:
+    import libvirt_qemu
+
+    return _monitor(domain, command, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP).strip()
+
+
+def _monitor(domain: libvirt.virDomain, command: str, flags: int = 0) -> str:
+    import libvirt_qemu
+
+    return str(libvirt_qemu.qemuMonitorCommand(domain, command, flags))

@@ -1,0 +1,87 @@
+"""A device VM is killed while its client works with all that it emulates, and the client goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+from stage import Shell, Stage, shell_port
+
+pytestmark = pytest.mark.e2e
+
+FRONTENDS = {"virtio-blk": "/dev/vda", "virtio-scsi": "/dev/sda", "sata": "/dev/sdb", "usb": "/dev/sdc"}
+
+
+def topology(stage: Stage) -> str:
+    disks = "".join(
+        f"    - {{name: {frontend}, class: disk, frontend: {frontend}, "
+        f"parameters: {{size: 8MiB, store: {{file: {stage.folder}/{frontend}.raw}}}}}}\n"
+        for frontend in FRONTENDS
+    )
+    return f"""\
+apiVersion: devicevm/v1
+kind: Client
+metadata: {{name: web}}
+spec:
+  vm:
+    vcpus: 1
+    memory: 512MiB
+    boot: {{guestImage: test-client}}
+    domainXML: "{shell_port(stage.folder / "web.shell")}"
+  devices:
+{disks}    - {{name: entropy, class: rng}}
+    - {{name: gps, class: serial, parameters: {{program: nmea, interval: 100}}}}
+"""
+
+
+def kill(stage: Stage, domain: str) -> None:
+    """The device VM's processor is gone from one moment to the next, and libvirt has seen it."""
+    os.kill(stage.process(domain), signal.SIGKILL)
+    deadline = time.monotonic() + 30
+    while domain in stage.virsh("list", "--name").split():
+        assert time.monotonic() < deadline, "libvirt has not seen the device VM die"
+        time.sleep(0.05)
+
+
+def survive(stage: Stage, kills: int) -> None:
+    path = stage.folder / "web.yaml"
+    path.write_text(topology(stage))
+    stage.devicevm("apply", path)
+    shell = Shell(stage.folder / "web.shell")
+    booted = shell.run("cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/uptime")
+    jobs = " ".join(f"--name={name} --filename={device}" for name, device in FRONTENDS.items())
+    # All four disks are written and read back for as long as the kills last; entropy and position are read besides.
+    shell.run(
+        f"(fio --rw=randrw --bs=4k --size=8M --direct=1 --ioengine=libaio --iodepth=2 --verify=crc32c --verify_fatal=1 "
+        f"--time_based --runtime={kills * 9 + 2} --rate_iops=100 {jobs} >/tmp/fio 2>&1; echo $? >/tmp/fio.end) & "
+        "(while dd if=/dev/hwrng bs=16 count=1 2>/dev/null; do echo; done | "
+        "while read -r line; do count=$((count + 1)); echo $count >/tmp/entropy; done) & "
+        "stty -F /dev/ttyS1 raw -echo; (while read -r line; do echo $line >/tmp/position; done </dev/ttyS1) & "
+    )
+    for _number in range(kills):
+        time.sleep(1)
+        kill(stage, "web-dvm")
+        steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"] if step["kind"] != "store"}
+        steps.pop("resume/client/web", None)
+        assert steps == {"start/device-vm/web-dvm": "reconnect"}
+        stage.devicevm("apply", path)
+        shell.run("rm -f /tmp/entropy /tmp/position")
+        shell.run("for i in $(seq 100); do test -s /tmp/entropy && test -s /tmp/position && break; sleep 0.1; done")
+        shell.run("test -s /tmp/entropy && grep -q '^.GP' /tmp/position")
+    shell.run("for i in $(seq 1200); do test -s /tmp/fio.end && break; sleep 0.1; done", timeout=180)
+    assert shell.run("cat /tmp/fio.end").strip() == "0", shell.run("cat /tmp/fio; dmesg | tail -30")
+    assert shell.run("dmesg | grep -ciE 'i/o error|reset' || true").strip() == "0"
+    assert shell.run("cat /proc/sys/kernel/random/boot_id").split()[0] == booted.split()[0]
+    assert "No changes" in stage.devicevm("apply", path).stdout
+    stage.devicevm("destroy", "--yes", "--delete-data", path)
+
+
+def test_a_client_goes_on_when_its_device_vm_is_killed(stage: Stage) -> None:
+    survive(stage, 2)
+
+
+@pytest.mark.long
+def test_a_client_goes_on_when_its_device_vm_is_killed_twenty_times(stage: Stage) -> None:
+    survive(stage, 20)
