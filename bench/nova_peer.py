@@ -6,11 +6,11 @@ is asked as its scheduler asks, with the instance's and the host's NUMA topology
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -23,24 +23,54 @@ from devicevm.planner.resources import Footing, fit_one
 
 from .fleets import GIB, MIB, make_class, make_host
 from .measuring import Comparison, Part, Result, Series
+from .nova_fleet import fleet
+from .nova_objects import (
+    BOOKING,
+    FITTING,
+    PAGE,
+    REPEAT,
+    SEED,
+    TARGET,
+    nova_answer,
+    nova_book,
+    nova_host,
+    nova_instance,
+)
 from .stage import OWNER, Stage, say
 
-PAGE = 2 * MIB
-FLEET_HOSTS, FLEET_VMS = 50, 500
-TARGET = 0.1
-SEED = 1
-TEXT = """\
+TEXT = f"""\
 Random hosts on which others hold CPUs and memory, and one device VM that asks for whole cores, or for dedicated
-threads: prefer, isolate or require for their siblings; on one NUMA node or not, from huge pages or not. devicevm:
-`make_plan` of one client with one device (a client without vCPUs and memory, so that only the device VM counts).
-Nova: `numa_fit_instance_to_host` of `nova.virt.hardware` with the same host and one cell of `dedicated` policy.
-Nova's host is configured as with `vcpu_pin_set`, since its isolate policy refuses hosts with SMT otherwise. A
-question's answers are timed one after the other, without what only builds the question. devicevm's is timed twice: the
-fit alone (`fit_one` on the host's book), which is what Nova's function does, and a whole plan with the domains, their
-channels and their steps. Where answers differ, the reason
-is shown by a second question in which it does not matter and to which both answer alike. In a fleet, both place
-device VMs one after the other on the first host that has room: devicevm in one plan, Nova with a call for each host
-that is tried, and one that books."""
+threads: prefer, isolate or require for their siblings; on one NUMA node or not, from huge pages or not. Small hosts
+have one or two sockets of 2 to 8 cores of one or two threads, large ones 2 sockets of 32 cores of 2 threads. On one
+host, both sides do the same: to *fit* is to find out whether it has room, and on which CPUs (devicevm: `fit_one` on the
+host's book; Nova: `numa_fit_instance_to_host` of `nova.virt.hardware` with the same host and one cell of `dedicated`
+policy), and to *book* is to count what was found as held from then on (`Book.book`; `numa_usage_from_instance_numa`).
+The two sides take turns question by question; each is asked {REPEAT} times in a row, and its figure is the median of
+these; that of the first time, when the processor's caches hold what the other side has left, is a row of its own. What
+only builds the question is not timed, nor what takes a booking back. A whole plan (`make_plan` of one client with one
+device, with the domains, their channels, the steps and all reasons in words; Nova has nothing like it) stands beside.
+Nova's host is configured as with `vcpu_pin_set`, since its isolate policy refuses hosts with SMT otherwise. Where
+answers differ, the reason is shown by a second question in which it does not matter and to which both answer alike.
+
+In a fleet, both place device VMs one after the other on the first host that has room: Nova with a call for each host
+that is tried, and one that books; devicevm with its clients. Placing alone is `arrange`: which host, which CPUs, and
+the books; Python's garbage collector rests for both, as it does while devicevm plans. Then the whole plan again."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the hosts of questions are drawn from; on a node are at most `holders` domains with `held` CPUs each."""
+
+    name: str
+    sockets: tuple[int, ...]
+    cores: tuple[int, ...]
+    threads: tuple[int, ...]
+    holders: int
+    held: int
+
+
+SMALL = Shape("a small host", (1, 2), (2, 4, 8), (1, 2), 3, 3)
+LARGE = Shape("a host of 2 x 32 cores x 2 threads", (2,), (32,), (2,), 12, 6)
 
 
 @dataclass(frozen=True)
@@ -66,14 +96,14 @@ class Question:
         return len(self.host.cpus[0].siblings)
 
 
-def make_question(draw: Random) -> Question:
+def make_question(draw: Random, shape: Shape = SMALL) -> Question:
     """A question whose answer is not plain: what is asked is about what is left."""
-    sockets, cores, threads = draw.choice((1, 2)), draw.choice((2, 4, 8)), draw.choice((1, 2))
+    sockets, cores, threads = draw.choice(shape.sockets), draw.choice(shape.cores), draw.choice(shape.threads)
     memory = sockets * cores * draw.choice((GIB, 2 * GIB))
     page_count = draw.choice((0, 0, memory // sockets // PAGE // 2))
     host = make_host("host", sockets, cores, threads, memory, {str(PAGE): page_count} if page_count else None)
     reserved = tuple(cpu.id for cpu in host.cpus if cpu.core == "core0") if draw.random() < 0.3 else ()
-    host = replace(host, holdings=tuple(_holdings(draw, host, frozenset(reserved))))
+    host = replace(host, holdings=tuple(_holdings(draw, host, frozenset(reserved), shape)))
     pages = bool(page_count) and draw.random() < 0.5
     whole = draw.random() < 0.25
     return Question(
@@ -88,21 +118,21 @@ def make_question(draw: Random) -> Question:
     )
 
 
-def _holdings(draw: Random, host: Host, reserved: frozenset[int]) -> list[Holding]:
+def _holdings(draw: Random, host: Host, reserved: frozenset[int], shape: Shape) -> list[Holding]:
     """Domains with CPUs of their own on one node each; together at most what the node has."""
     found = []
     for node in host.nodes:
         vacant = [cpu for cpu in node.cpus if cpu not in reserved]
         page_count = node.huge_pages.get(str(PAGE), 0)
         plain = node.memory - page_count * PAGE
-        for number in range(draw.randint(0, 3)):
-            count = draw.randint(1, 3)
+        for number in range(draw.randint(0, shape.holders)):
+            count = draw.randint(1, shape.held)
             if count > len(vacant):
                 break
             cpus = tuple(sorted(draw.sample(vacant, count)))
             vacant = [cpu for cpu in vacant if cpu not in cpus]
             huge = page_count > 0 and draw.random() < 0.5
-            most = (page_count * PAGE if huge else plain) // 3
+            most = (page_count * PAGE if huge else plain) // shape.holders
             memory = draw.randint(0, most // (32 * MIB)) * 32 * MIB
             held = Holding(
                 f"other-{node.id}-{number}", "", True, count, memory, cpus, False, True, nodes=(node.id,), owner="other"
@@ -131,75 +161,23 @@ def our_answer(question: Question, topology: Topology) -> Plan:
     return make_plan(topology, (question.host,), (), Intent(OWNER))
 
 
-def our_fit(question: Question, topology: Topology) -> Callable[[], bool]:
-    """What asks devicevm's planner for no more than Nova is asked: whether it fits, and on which CPUs."""
-    (alternative,) = topology.classes[0].resources
-    book = Book(question.host, question.policy)
-    return lambda: isinstance(fit_one(alternative, book, question.memory), Footing)
+class OurHost:
+    """A host's book, to be asked no more than Nova is asked of a host."""
 
+    def __init__(self, question: Question, topology: Topology) -> None:
+        (self.alternative,) = topology.classes[0].resources
+        self.memory = question.memory
+        self.book = Book(question.host, question.policy)
 
-@dataclass(frozen=True)
-class Nova:
-    """What is used of Nova."""
+    def fit(self) -> Footing | None:
+        """Whether the device VM fits, and on which CPUs."""
+        answer = fit_one(self.alternative, self.book, self.memory)
+        return answer if isinstance(answer, Footing) else None
 
-    hardware: Any
-    objects: Any
-
-
-@cache
-def nova() -> Nova:
-    """Nova, when it is installed."""
-    try:
-        from nova import objects
-        from nova.objects import instance_numa, numa  # noqa: F401 (they register themselves)
-        from nova.virt import hardware
-    except ImportError as error:
-        raise SystemExit(f"{error}: this benchmark needs OpenStack Nova: pip install 'devicevm[bench]'") from error
-    return Nova(hardware, objects)
-
-
-def nova_host(host: Host, policy: HostPolicy) -> Any:
-    """The host as Nova's NUMATopology. Memory in MiB, pages in KiB."""
-    return nova().objects.NUMATopology(cells=[_nova_cell(host, node.id, policy) for node in host.nodes])
-
-
-def _nova_cell(host: Host, number: int, policy: HostPolicy) -> Any:
-    node = next(node for node in host.nodes if node.id == number)
-    usable = set(node.cpus) - set(policy.reserved_cpus)
-    here = [one for one in host.holdings if one.nodes == (number,)]
-    page_count = node.huge_pages.get(str(PAGE), 0)
-    huge = sum(one.memory for one in here if one.page_size == PAGE)
-    used = sum(one.memory for one in here)
-    topology = nova().objects.NUMAPagesTopology
-    small = topology(size_kb=4, total=(node.memory - page_count * PAGE) // 4096, used=(used - huge) // 4096, reserved=0)
-    large = topology(size_kb=PAGE // 1024, total=page_count, used=huge // PAGE, reserved=0)
-    return nova().objects.NUMACell(
-        id=number,
-        cpuset=usable,
-        pcpuset=usable,
-        memory=node.memory // MIB,
-        memory_usage=used // MIB,
-        cpu_usage=0,
-        pinned_cpus={cpu for one in here for cpu in one.cpus},
-        siblings=[set(group) for group in {cpu.siblings for cpu in host.cpus if cpu.node == number}],
-        # A host without huge pages has its usual ones listed all the same, as libvirt lists them.
-        mempages=[small, large] if page_count else [small],
-        socket=number,
-    )
-
-
-def nova_instance(count: int, smt: str, memory: int, pages: bool) -> Any:
-    """The device VM as Nova's InstanceNUMATopology of one cell."""
-    cell = nova().objects.InstanceNUMACell(
-        id=0,
-        cpuset=set(),
-        pcpuset=set(range(count)),
-        memory=memory // MIB,
-        pagesize=PAGE // 1024 if pages else None,
-        cpu_policy="dedicated",
-        cpu_thread_policy=smt,
-    )
-    return nova().objects.InstanceNUMATopology(cells=[cell])
+    def fit_and_book(self) -> None:
+        """Whether it fits; what was found is held from then on."""
+        if found := self.fit():
+            self.book.book("asked", found.placement, found.vcpus, found.memory, found.page_size, found.host_devices)
 
 
 def nova_question(question: Question) -> Any:
@@ -208,11 +186,6 @@ def nova_question(question: Question) -> Any:
     if question.whole:
         count, smt = count * question.threads, "require" if question.threads > 1 else "prefer"
     return nova_instance(count, smt, question.memory, question.pages)
-
-
-def nova_answer(host: Any, instance: Any) -> Any:
-    """The instance's topology on the host, or None."""
-    return nova().hardware.numa_fit_instance_to_host(host, instance, {})
 
 
 def agree(question: Question) -> bool:
@@ -283,113 +256,89 @@ CAUSES: dict[str, Callable[[Question], Question]] = {
 
 
 def run(stage: Stage, runs: int) -> Result:
-    """The benchmark, with so many questions."""
+    """The benchmark, with so many questions of small hosts and as many of large ones."""
+    comparisons: list[Comparison] = []
+    parts: list[Part] = []
+    for shape in (SMALL, LARGE):
+        timed, told = _questions(shape, runs)
+        comparisons += timed
+        parts += told
+    return Result("nova", "Placement against OpenStack Nova's", TEXT, (*comparisons, *fleet()), tuple(parts))
+
+
+@dataclass
+class _Times:
+    """Microseconds, one figure a question."""
+
+    first: list[float] = field(default_factory=list)
+    """To fit, when it is asked for the first time."""
+    fit: list[float] = field(default_factory=list)
+    book: list[float] = field(default_factory=list)
+    plan: list[float] = field(default_factory=list)
+
+
+def _questions(shape: Shape, runs: int) -> tuple[list[Comparison], list[Part]]:
     # Not for secrets: the same seed must give the same questions.
     draw = Random(SEED)  # noqa: S311
-    ours, plans, theirs = [], [], []
-    counts: Counter[str] = Counter()
+    ours, theirs = _Times(), _Times()
     differences: Counter[str] = Counter()
-    for number in range(runs + 1):
-        question = make_question(draw)
-        topology, host = our_topology(question), nova_host(question.host, question.policy)
-        instance, fit = nova_question(question), our_fit(question, topology)
-        times = [time.perf_counter()]
-        ours_fits = fit()
-        times.append(time.perf_counter())
-        fits = nova_answer(host, instance) is not None
-        times.append(time.perf_counter())
-        plan = our_answer(question, topology)
-        times.append(time.perf_counter())
-        if not number:
-            # The first one fills caches and finishes imports.
-            continue
-        if ours_fits is bool(plan.unplaced):
-            raise AssertionError(f"the fit alone is not what the plan says: {question}")
-        for figures, begun, ended in zip((ours, theirs, plans), times, times[1:], strict=False):
-            figures.append((ended - begun) * 1e6)
-        counts["yes" if fits else "no"] += 1
-        if fits is bool(plan.unplaced):
+    answered = 0
+    for number in range(runs):
+        question = make_question(draw, shape)
+        fits, placed = _ask(question, ours, theirs)
+        answered += fits
+        if fits is not placed:
             found = cause(question)
             differences[found] += 1
             if found == "not explained":
-                say(f"question {number}: Nova {fits}, devicevm {plan.unplaced}: {question}")
-    fleet_ours, fleet_theirs = _fleet()
-    return _result((ours, plans, theirs), counts, differences, (fleet_ours, fleet_theirs))
-
-
-def _result(
-    figures: tuple[list[float], list[float], list[float]],
-    counts: Counter[str],
-    differences: Counter[str],
-    fleet: tuple[list[float], list[float]],
-) -> Result:
-    ours, plans, theirs = (Series(tuple(some)) for some in figures)
-    asked = sum(counts.values())
-    against = "Nova's numa_fit_instance_to_host"
-    comparisons = (
-        Comparison("a device VM on one host, the fit alone", "us", ours, theirs, against, TARGET),
-        Comparison("a device VM on one host, a whole plan", "us", plans, theirs, against),
-        Comparison(
-            f"one of {FLEET_VMS} device VMs on {FLEET_HOSTS} hosts",
-            "us",
-            Series(tuple(fleet[0])),
-            Series(tuple(fleet[1])),
-            against,
-            TARGET,
-        ),
+                say(f"question {number}: Nova {fits}, devicevm {placed}: {question}")
+    rows = (
+        ("fit", ours.fit, theirs.fit, FITTING, TARGET),
+        ("fit, the first time", ours.first, theirs.first, FITTING, TARGET),
+        ("fit and book", ours.book, theirs.book, BOOKING, TARGET),
     )
-    parts = [
-        Part("questions", "questions", _single(asked)),
-        Part("questions that Nova answers with yes", "questions", _single(counts["yes"])),
-        Part("the same answer", "questions", _single(asked - differences.total())),
+    compared = [
+        Comparison(f"{what}: {shape.name}", "us", Series(tuple(mine)), Series(tuple(nova_s)), against, target)
+        for what, mine, nova_s, against, target in (*rows, ("a whole plan", ours.plan, theirs.book, BOOKING, 0.0))
     ]
-    parts += [Part(f"different: {what}", "questions", _single(count)) for what, count in differences.most_common()]
-    return Result("nova", "Placement against OpenStack Nova's", TEXT, comparisons, tuple(parts))
+    told = {
+        "questions": runs,
+        "questions that Nova answers with yes": answered,
+        "the same answer": runs - differences.total(),
+        **{f"different: {what}": count for what, count in differences.most_common()},
+    }
+    return compared, [Part(f"{shape.name}: {what}", "questions", _single(count)) for what, count in told.items()]
 
 
-def _fleet() -> tuple[list[float], list[float]]:
-    """Microseconds a device VM when many are placed on many hosts, three times each, in turns."""
-    draw = Random(SEED)  # noqa: S311
-    hosts = tuple(make_host(f"host-{number:03}", 2, 8, 2, 64 * GIB) for number in range(FLEET_HOSTS))
-    asked = [(draw.choice((1, 1, 2)), 32 * MIB * draw.choice((4, 8, 16))) for _ in range(FLEET_VMS)]
-    classes = {one: make_class(f"c-{one[0]}-{one[1] // MIB}", _fleet_request(one[0]), one[1], 0) for one in set(asked)}
-    clients = tuple(
-        Client(
-            f"client-{number:04}", ClientVM(0, 0, Boot(guest_image="client")), (Device("device", classes[one].name),)
-        )
-        for number, one in enumerate(asked)
-    )
-    topology = Topology(clients, classes=tuple(classes.values()))
-    ours, theirs = [], []
-    for _ in range(3):
+def _ask(question: Question, ours: _Times, theirs: _Times) -> tuple[bool, bool]:
+    """Nova's answer and devicevm's; how long both took is added."""
+    topology, host = our_topology(question), nova_host(question.host, question.policy)
+    instance, here = nova_question(question), OurHost(question, topology)
+    mark = here.book.mark()
+    for times, fitting in ((ours, here.fit), (theirs, lambda: nova_answer(host, instance))):
+        taken = _microseconds(fitting)
+        times.first.append(taken[0])
+        times.fit.append(statistics.median(taken))
+    ours.book.append(statistics.median(_microseconds(here.fit_and_book, lambda: here.book.back_to(mark))))
+    theirs.book.append(statistics.median(_microseconds(lambda: nova_book(host, instance))))
+    begun = time.perf_counter()
+    plan = our_answer(question, topology)
+    ours.plan.append((time.perf_counter() - begun) * 1e6)
+    placed = not plan.unplaced
+    if (here.fit() is not None) is not placed:
+        raise AssertionError(f"the fit alone is not what the plan says: {question}")
+    return nova_answer(host, instance) is not None, placed
+
+
+def _microseconds(side: Callable[[], object], undo: Callable[[], object] = lambda: None) -> list[float]:
+    """How long each of several calls takes."""
+    taken = []
+    for _ in range(REPEAT):
         begun = time.perf_counter()
-        plan = make_plan(topology, hosts, (), Intent(OWNER))
-        ours.append((time.perf_counter() - begun) / FLEET_VMS * 1e6)
-        if plan.unplaced:
-            raise AssertionError(f"the fleet has room for all: {plan.unplaced[0]}")
-        theirs.append(_nova_fleet(hosts, asked) / FLEET_VMS * 1e6)
-    return ours, theirs
-
-
-def _fleet_request(count: int) -> tuple[tuple[ResourceRequest, ...], ...]:
-    return ((ResourceRequest("thread", count, True, {"numaNode": "one"}),),)
-
-
-def _nova_fleet(hosts: tuple[Host, ...], asked: list[tuple[int, int]]) -> float:
-    """Seconds of Nova's calls for each instance on the first host that has room, what is booked included."""
-    places = [nova_host(host, HostPolicy(host.name)) for host in hosts]
-    total = 0.0
-    for count, memory in asked:
-        instance = nova_instance(count, "prefer", memory, False)
-        begun = time.perf_counter()
-        for number, place in enumerate(places):
-            if fitted := nova_answer(place, instance):
-                places[number] = nova().hardware.numa_usage_from_instance_numa(place, fitted)
-                break
-        else:
-            raise AssertionError("the fleet has room for all")
-        total += time.perf_counter() - begun
-    return total
+        side()
+        taken.append((time.perf_counter() - begun) * 1e6)
+        undo()
+    return taken
 
 
 def _single(value: float) -> Series:

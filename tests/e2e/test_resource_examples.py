@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,20 @@ def test_extensions_are_seen_in_the_guest(stage: Stage) -> None:
     with Control(str(control), timeout=20) as guest:
         assert {"aes", "avx2"} <= set(guest.cpu().flags)
     stage.devicevm("destroy", "--yes", EXAMPLES / "resource-isa.yaml")
+
+
+def test_an_extension_that_the_vmm_drops_silently_is_an_error(stage: Stage) -> None:
+    """The plan is made to ask for one that TCG does not have: libvirt starts the guest all the same."""
+    path = stage.folder / "plan.json"
+    stage.devicevm("plan", EXAMPLES / "resource-isa.yaml", "--out", path)
+    plan = json.loads(path.read_text())
+    (asking,) = [spec for spec in plan["domains"] if spec.get("cpuFeatures")]
+    asking["cpuFeatures"].append("avx512f")
+    path.write_text(json.dumps(plan))
+    result = stage.devicevm("apply", path, ok=False)
+    assert result.returncode == 1
+    assert "its processor has no avx512f, though the VMM was asked for it" in result.stderr
+    assert stage.domains() == []
 
 
 def test_a_device_vm_is_near_its_client(stage: Stage) -> None:

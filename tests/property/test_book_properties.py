@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from devicevm.domain import CpuPlacement
-from devicevm.inventory.free import free
+from devicevm.inventory.free import Free, free
 from devicevm.inventory.host import Host
 from devicevm.manifest.topology import HostPolicy
 from devicevm.planner.book import Book
@@ -34,12 +34,14 @@ def facts(book: Book) -> tuple[object, ...]:
     return (
         book.memory,
         book.vcpus,
-        [cpu.id for cpu in book.vacant_cpus()],
+        list(book.bits.cpus(book.vacant)),
         [cpu.id for cpu in book.cpus.values() if cpu.shareable],
         [(cpu.id, cpu.load, cpu.pinned_by, cpu.dedicated_to) for cpu in book.cpus.values()],
-        [[cpu.id for cpu in core] for core in book.vacant_cores()],
-        [[cpu.id for cpu in socket] for socket in book.vacant_sockets()],
-        [book.memory_on(nodes) for nodes in ((0,), (1,), (0, 1))],
+        [list(book.bits.cpus(core)) for core in book.bits.cores(book.whole)],
+        [list(book.bits.cpus(socket)) for socket in book.bits.sockets if not socket & ~book.vacant],
+        [book.memory_on(node) for node in (0, 1)],
+        [book.huge_pages(MIB, node) for node in (None, 0, 1)],
+        [one.domain for one in book.floating],
     )
 
 
@@ -53,8 +55,17 @@ def facts_at_once(one: Host, book: Book) -> tuple[object, ...]:
         [(cpu.id, cpu.load, list(cpu.pinned_by), list(cpu.dedicated_to)) for cpu in view.cpus],
         [list(core) for core in view.vacant_cores()],
         [list(socket) for socket in view.vacant_sockets()],
-        [view.memory_on(nodes) for nodes in ((0,), (1,), (0, 1))],
+        [view.memory_on((node,)) for node in (0, 1)],
+        [_pages_left(view, one, node) for node in (None, 0, 1)],
+        [holding.domain for holding in view.holdings if holding.floats],
     )
+
+
+def _pages_left(view: Free, one: Host, node: int | None) -> int:
+    """What is not bound to nodes may come from any of them."""
+    there = sum(64 for number in one.nodes if node in (None, number.id))
+    held = (holding for holding in view.holdings if holding.page_size)
+    return there - sum(h.memory // MIB for h in held if node is None or not h.nodes or node in h.nodes)
 
 
 @settings(max_examples=150, deadline=None)

@@ -77,6 +77,7 @@ def cases(draw: st.DrawFn) -> Small:
         )
         policies.append(HostPolicy(name, cpu_overcommit=draw(st.sampled_from([1.0, 2.0, 1.5]))))
     clients, classes, declared, parts = [], [], [], {}
+    rules = st.sampled_from([{}, {}, {"app": "x"}, {"app": "y"}] if draw(st.booleans()) else [{}])
     for name in "abcde"[: draw(st.integers(1, 5))]:
         units = []
         for number in range(draw(st.integers(0, 2))):
@@ -85,7 +86,8 @@ def cases(draw: st.DrawFn) -> Small:
             units.append(some)
         vcpus, memory = draw(st.integers(1, 2)), draw(st.integers(1, 4)) * STEP
         devices = tuple(Device(f"d{number}", f"{name}{number}") for number in range(len(units)))
-        clients.append(Client(name, ClientVM(vcpus, memory, Boot(guest_image="client")), devices))
+        vm, labels = ClientVM(vcpus, memory, Boot(guest_image="client")), {"app": draw(st.sampled_from("xy"))}
+        clients.append(Client(name, vm, devices, labels, affinity=draw(rules), anti_affinity=draw(rules)))
         parts[name] = (units, vcpus, memory)
     if classes:
         # Each device in a device VM of its own, or two that ask for the same would share one.
@@ -105,17 +107,35 @@ def small_class(name: str, resources: tuple[tuple[ResourceRequest, ...], ...]) -
 def all_fit(small: Small, names: tuple[str, ...]) -> bool:
     """Whether these clients can be on the hosts together: every way is tried."""
     policies = {policy.name: policy for policy in small.wanted.hosts}
-    for places in product(small.hosts, repeat=len(names)):
-        if all(
+    people = [client for client in small.wanted.clients if client.name in names]
+    for places in product(small.hosts, repeat=len(people)):
+        if agree(people, places) and all(
             held(
                 one,
                 policies[one.name],
-                [small.parts[name] for name, at in zip(names, places, strict=True) if at is one],
+                [small.parts[client.name] for client, at in zip(people, places, strict=True) if at is one],
             )
             for one in set_of(places)
         ):
             return True
     return False
+
+
+def agree(people: list[Client], places: tuple[Host, ...]) -> bool:
+    """Whether everybody has somebody near whom it asks for, or is the only one of its kind, and nobody whom it does not
+    want."""
+    for one, here in zip(people, places, strict=True):
+        others = [(other, place) for other, place in zip(people, places, strict=True) if other is not one]
+        if any(place is here and has(one.anti_affinity, other) for other, place in others):
+            return False
+        wanted = [place for other, place in others if has(one.affinity, other)]
+        if one.affinity and here not in wanted and (wanted or not has(one.affinity, one)):
+            return False
+    return True
+
+
+def has(labels: dict[str, str], one: Client) -> bool:
+    return bool(labels) and labels.items() <= one.labels.items()
 
 
 def set_of(places: tuple[Host, ...]) -> list[Host]:

@@ -11,7 +11,8 @@ from devicevm.manifest.topology import HostPolicy
 pytest.importorskip("nova", reason="OpenStack Nova is not installed: pip install 'devicevm[bench]'")
 
 from bench.fleets import GIB, MIB, make_host
-from bench.nova_peer import PAGE, Question, agree, cause, nova_answer, nova_host, nova_question, our_fit, our_topology
+from bench.nova_objects import PAGE, nova_answer, nova_book, nova_host
+from bench.nova_peer import OurHost, Question, agree, cause, nova_question, our_topology
 
 ANY = HostPolicy("h")
 
@@ -58,8 +59,18 @@ PAGED = make_host("h", sockets=1, cores=2, threads=1, memory=4 * GIB, huge_pages
 )
 def test_both_answer(question: Question, answer: bool) -> None:
     assert fits(question) is answer
-    assert our_fit(question, our_topology(question))() is answer
+    assert (OurHost(question, our_topology(question)).fit() is not None) is answer
     assert agree(question)
+
+
+@pytest.mark.parametrize(("count", "again"), [(2, True), (3, False)])
+def test_what_is_booked_is_held(count: int, again: bool) -> None:
+    question = ask(SMALL, count, memory=2 * GIB)
+    here, instance = OurHost(question, our_topology(question)), nova_question(question)
+    here.fit_and_book()
+    assert (here.fit() is not None) is again
+    booked = nova_book(nova_host(question.host, question.policy), instance)
+    assert (nova_answer(booked, instance) is not None) is again
 
 
 PAGES_AWAY = dataclasses.replace(

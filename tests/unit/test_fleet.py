@@ -5,10 +5,20 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from devicevm.inventory.host import Host
-from devicevm.manifest.topology import Boot, Client, ClientVM, DeviceVM, HostPolicy, PlacementStrategy, Serves, Topology
+from devicevm.inventory.host import Holding, Host
+from devicevm.manifest.topology import (
+    Boot,
+    Client,
+    ClientVM,
+    DeviceVM,
+    HostPolicy,
+    PlacementStrategy,
+    ResourceRequest,
+    Serves,
+    Topology,
+)
 from devicevm.planner.plan import Plan
-from world import GIB, ME, ModelVmm, client, disk, host, topology
+from world import GIB, ME, ModelVmm, class_, client, disk, host, topology
 
 FLEET = tuple(host(f"h{number}", cores=2, threads=1, memory=2 * GIB) for number in (1, 2, 3))
 
@@ -108,3 +118,31 @@ def test_adding_a_client_moves_nothing() -> None:
         assert {step.name for step in plan.steps} == {"c3", "c3-dvm"}
         assert {name: vmm.domains[name] for name in before} == before
         assert vmm.plan(replace(topology(*clients(4)), placement=strategy), ME).steps == ()
+
+
+def test_what_fits_nowhere_is_told_with_host_and_node_and_the_one_wish_that_it_takes() -> None:
+    """On h1 there is room beside others; on h3 each node has a core too few, and so has the whole of it."""
+    shared = Holding("web", "u1", True, 2, GIB, (0, 1), False)
+    alone = Holding("db", "u2", True, 1, GIB, (0,), False, dedicated=True)
+    fleet = (
+        host("h1", cores=2, threads=1, holdings=(shared,)),
+        host("h3", cores=1, threads=1, sockets=2, holdings=(alone,)),
+    )
+
+    def asked(*requests: ResourceRequest) -> tuple[str, ...]:
+        wanted = topology(
+            client("a", replace(disk(), class_="picky")), classes=(class_("picky", resources=(requests,)),)
+        )
+        (item,) = ModelVmm(*fleet).plan(wanted).unplaced
+        return item.reasons
+
+    assert asked(ResourceRequest("core", 2, True, {"numaNode": "one"})) == (
+        "h1: a-dvm: 2 cores on one NUMA node: NUMA node 0: 2 cores asked, 0 free",
+        "h3: a-dvm: 2 cores on one NUMA node: NUMA node 0: 2 cores asked, 0 free; NUMA node 1: 2 cores asked, 1 free",
+        "nearest for a-dvm: 1 instead of 2 of core would fit on h3",
+    )
+    fleet = fleet[:1]
+    assert asked(ResourceRequest("thread", 2, True)) == (
+        "h1: a-dvm: 2 dedicated threads: 2 threads asked, 0 free: 0-1 shared by web",
+        "nearest for a-dvm: giving up dedicated of thread would fit on h1",
+    )

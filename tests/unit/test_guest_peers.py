@@ -263,6 +263,17 @@ def test_egd(serve: Serve, programs: Path) -> None:
     assert len(set(probe_egd(serve(running(programs / "egd")), size=200))) > 50
 
 
+def test_egd_gives_a_silent_peer_what_it_may_wait_for(programs: Path) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs, subprocess.Popen([programs / "egd"], stdin=theirs, stdout=theirs) as program:
+        ours.settimeout(10)
+        # A question that was lost is up to 255 bytes long; then it answers as ever.
+        lost = ours.recv(255, socket.MSG_WAITALL)
+        ours.sendall(bytes([2, 7]))
+        assert (len(set(lost)) > 50, len(ours.recv(8))) == (True, 7)
+        program.kill()
+
+
 def test_egd_commands(programs: Path) -> None:
     asked = b"\0\1\5\2\3\3\0\10\2ab\4\2\0\2\1"
     said = subprocess.run([programs / "egd"], input=asked, capture_output=True, timeout=10, check=True).stdout

@@ -25,16 +25,20 @@ from world import GIB, ME, MIB, host
 REPO = Path(__file__).resolve().parents[2]
 CASES = REPO / "tests/cases/plans"
 RECORDED = REPO / "tests/goldens/inventory/capabilities"
+ODD = RECORDED.with_name("odd")
 MANIFESTS = sorted(path.stem for path in CASES.glob("*.yaml"))
 
 
-def recorded(name: str) -> Host:
+def recorded(path: Path) -> Host:
     """A host whose capabilities were recorded, called `vm` whatever it is."""
-    found = from_data(Host, json.loads((RECORDED / f"{name}.json").read_text()))
+    name = path.stem
+    found = from_data(Host, json.loads(path.read_text()))
     accelerator = "kvm" if "kvm" in name else "xen" if "xen" in name else "tcg"
     if name.startswith("vircaps"):
         # libvirt made these up for its tests: the huge pages come to a thousand times the memory.
         found = replace(found, nodes=tuple(replace(node, huge_pages={}) for node in found.nodes))
+    # One that was made up says nothing of its memory.
+    found = replace(found, memory=found.memory or 8 * GIB)
     return replace(found, name="vm", vmm=replace(found.vmm, runtime_dir="/run/d"), accelerator=accelerator)
 
 
@@ -78,7 +82,9 @@ HOSTS: dict[str, tuple[Host, ...]] = {
     "fleet": tuple(host(f"f{number}", cores=2, threads=2, memory=4 * GIB) for number in (1, 2, 3)),
     "mixed": (busy(), wide()),
     "cards": (cards(),),
-    **{path.stem: (recorded(path.stem),) for path in sorted(RECORDED.glob("*.json"))},
+    **{path.stem: (recorded(path),) for path in sorted(RECORDED.glob("*.json"))},
+    # Two dies a socket, with a NUMA node each; and a host that says nothing of where its processors are.
+    **{name: (recorded(ODD / f"{name}.json"),) for name in ("sub-numa", "no-topology")},
 }
 
 

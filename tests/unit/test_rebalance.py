@@ -99,6 +99,36 @@ def test_room_is_made_for_who_has_none() -> None:
     assert gained(plan).gains[0] == "clients that cannot be placed: 1 -> 0"
 
 
+WHOLE = class_("whole", resources=(core(),))
+SHARED = class_("shared", resources=(thread(),))
+
+
+def test_threads_that_can_be_shared_are_put_together_for_a_whole_core() -> None:
+    """Storage keeps them on their host, and one by one they would be where they are: it takes a search."""
+    vmm = ModelVmm(host(cores=2, threads=1))
+    old = [made(name, stored(name, "shared")) for name in "ab"]
+    vmm.apply(topology(*old, classes=(SHARED, WHOLE)))
+    wanted = topology(*old, made("new", replace(disk(), class_="whole")), classes=(SHARED, WHOLE))
+    assert {item.client for item in vmm.plan(wanted).unplaced} == {"new"}
+    plan = rebalanced(vmm, wanted)
+    assert plan.unplaced == ()
+    assert len(gained(plan).moves) == 1
+    assert gained(plan).clients == () and gained(plan).steps["live"] == 1
+
+
+def test_who_runs_counts_more_than_all_who_are_new() -> None:
+    """Without one of those that run there would be room for two more: but they run."""
+    vmm = ModelVmm(host(cores=2, threads=1, memory=2 * GIB))
+    old = [made(name, stored(name, "shared"), memory=560 * MIB) for name in "yz"]
+    vmm.apply(topology(*old, classes=(SHARED, WHOLE)))
+    new = [made(name, memory=256 * MIB) for name in "abc"]
+    wanted = topology(*old, *new, made("new", replace(disk(), class_="whole")), classes=(*CLASSES, SHARED, WHOLE))
+    assert "new" in {item.client for item in vmm.plan(wanted).unplaced}
+    plan = rebalanced(vmm, wanted)
+    assert {item.client for item in plan.unplaced} == {"b", "c"}
+    assert "new" in places(vmm)
+
+
 def test_a_better_alternative_is_taken_when_it_is_free_again() -> None:
     held = Holding("db", "u", True, 1, GIB, (0, 1), False)
     vmm = ModelVmm(host(cores=2, threads=1, holdings=(held,)))

@@ -100,7 +100,9 @@ def test_processors_are_chosen_booked_and_known_again(
     alone = alternative[0].dedicated or alternative[0].kind != "thread"
     assert footing.placement.dedicated is alone
     assert fulfilled((alternative,), device_vm(footing), there)
+    reasons = footing.reasons
     there.book("d", footing.placement, footing.vcpus, footing.memory)
+    assert footing.reasons == reasons, "reasons are those of when it was found, whenever they are worded"
     again = fit_one(alternative, there, MIB)
     if alone and isinstance(again, Footing):
         assert not set(held_by(again.placement)) & {*cpus, *idle}
@@ -211,7 +213,7 @@ def test_memory_set_aside_as_huge_pages_is_no_usual_memory() -> None:
     one = host(cores=2, sockets=2, memory=4 * GIB)
     nodes = tuple(replace(node, huge_pages={str(2 * MIB): 512}) for node in one.nodes)
     there = book(replace(one, nodes=nodes, holdings=(holder(0, memory=GIB, nodes=(0,), page_size=2 * MIB),)))
-    assert (there.memory, there.memory_on((0,))) == (2 * GIB, GIB)
+    assert (there.memory, there.memory_on(0)) == (2 * GIB, GIB)
     assert refused((ask("thread"),), there, 3 * GIB).startswith(
         "memory: 3GiB asked, 2GiB free of 4GiB: 2GiB huge pages"
     )

@@ -11,6 +11,7 @@ from world import GIB, ModelVmm, client, disk, host, topology
 FLEET = tuple(host(f"h{number}", cores=2, threads=1, memory=2 * GIB) for number in (1, 2))
 MOVE = Intent("default", rebalance=True)
 ENTROPY = Device("entropy", "rng")
+PRICED = ": 'devicevm plan --rebalance' tells what that moves, and who feels it"
 
 
 def reasons(first: Topology, second: Topology) -> tuple[str, ...]:
@@ -37,7 +38,7 @@ def test_a_label_that_is_gone() -> None:
     assert reasons(topology(chosen, hosts=racks), topology(chosen, hosts=turned)) == (
         "h1: its label rack is b, a is asked for",
         "web, web-dvm on h1 stays as it is; it may go on there if Host h1 has label rack=a",
-        "--rebalance finds a place for it on h2",
+        "--rebalance finds a place for it on h2" + PRICED,
     )
 
 
@@ -55,7 +56,7 @@ def test_a_trust_domain_that_the_host_is_not_for_any_more() -> None:
     assert reasons(topology(red), topology(red, hosts=(HostPolicy("h1", trust_domains=("blue",)),))) == (
         "h1: it is not for trust domain red",
         "web, web-dvm on h1 stays as it is; it may go on there if Host h1 has red among its trustDomains",
-        "--rebalance finds a place for it on h2",
+        "--rebalance finds a place for it on h2" + PRICED,
     )
 
 
@@ -63,7 +64,7 @@ def test_another_host_that_is_asked_for() -> None:
     assert reasons(topology(web()), topology(web(host="h2"))) == (
         "h1: web is to be on h2",
         "web, web-dvm on h1 stays as it is; it may go on there if host says h1, not h2",
-        "--rebalance finds a place for it on h2",
+        "--rebalance finds a place for it on h2" + PRICED,
     )
 
 
@@ -71,7 +72,7 @@ def test_a_neighbour_that_it_may_not_have_any_more() -> None:
     pair = web(labels={"app": "web"}), client("app", ENTROPY, labels={"app": "web"})
     apart = [replace(one, anti_affinity={"app": "web"}) for one in pair]
     told = reasons(topology(*pair), topology(*apart))
-    assert told == ("h1: app may not be where web is", "--rebalance finds a place for it on h1")
+    assert told == ("h1: app may not be where web is", "--rebalance finds a place for it on h1" + PRICED)
 
 
 def test_content_that_cannot_move_is_not_advised_to() -> None:
@@ -86,5 +87,5 @@ def test_room_that_moving_would_make_is_told() -> None:
     vmm.apply(topology(*people))
     wanted = topology(*people, client("c", ENTROPY, trust_domain="blue"))
     (item,) = vmm.plan(wanted).unplaced
-    assert item.reasons[-1] == "--rebalance finds a place for it on h1"
+    assert item.reasons[-1] == "--rebalance finds a place for it on h1" + PRICED
     assert vmm.apply(wanted, MOVE).unplaced == ()

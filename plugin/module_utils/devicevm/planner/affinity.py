@@ -6,7 +6,9 @@ Both are required, and hold for what runs as well as for what is new.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Hashable, Iterable
+from functools import cached_property
 
 from ..manifest.topology import Client
 from .apart import repel, selects
@@ -29,6 +31,7 @@ class Neighbours:
         self._clients = {client.name: client for client in clients}
         self._ruled = any(client.affinity or client.anti_affinity for client in self._clients.values())
         self._host = {name: host for name, host in places.items() if name in self._clients}
+        self._home = dict(self._host)
         self._there: dict[str, set[str]] = {}
         for name, host in self._host.items():
             self._there.setdefault(host, set()).add(name)
@@ -41,6 +44,15 @@ class Neighbours:
             if client.anti_affinity:
                 self._foes.setdefault(_key(client.anti_affinity), set()).add(client.name)
 
+    @cached_property
+    def reaching(self) -> bool:
+        """Whether it may matter to somebody else who comes to a host or leaves it: to the first of a kind, which must
+        not be elsewhere, or to who is there."""
+        return any(
+            client.affinity and (client.name in self._home or selects(client.affinity, client))
+            for client in self._clients.values()
+        )
+
     @property
     def ruled(self) -> bool:
         """Whether any client says anything about others."""
@@ -51,6 +63,13 @@ class Neighbours:
         for client in clients if self._ruled else ():
             self._host[client.name] = host
             self._there.setdefault(host, set()).add(client.name)
+
+    def leave(self, clients: Iterable[Client]) -> None:
+        """These clients are where they were before they were settled, if they were anywhere."""
+        for client in clients if self._ruled else ():
+            self._there[self._host.pop(client.name)].discard(client.name)
+            if home := self._home.get(client.name, ""):
+                self.settle([client], home)
 
     def objections(self, clients: list[Client], host: str) -> list[str]:
         """Why these clients may not be on a host together and with those that are there, with names."""
@@ -66,6 +85,51 @@ class Neighbours:
             if client.affinity and (lonely := self._lonely(client, others)):
                 found.append(lonely)
         return found
+
+    def characters(self, clients: Iterable[Client]) -> Hashable:
+        """Equal for clients that are to others as these are."""
+        if not self._ruled:
+            return ()
+        return tuple((_key(one.labels), _key(one.affinity), _key(one.anti_affinity)) for one in clients)
+
+    def agree(self, clients: Iterable[Client], host: str) -> bool:
+        """Whether none of these clients keeps another one, or one that is there, off a host."""
+        if not self._ruled:
+            return True
+        some = list(clients)
+        others = self._there.get(host, set()) | {client.name for client in some}
+        return not any(self._foes_of(client) & others - {client.name} for client in some)
+
+    def alone(self, clients: Iterable[Client], host: str) -> frozenset[str]:
+        """Those of these clients that would have nobody near whom they ask for on a host, with those that are there;
+        not those that may be the first of their kind."""
+        if not self._ruled:
+            return frozenset()
+        some = list(clients)
+        others = self._there.get(host, set()) | {client.name for client in some}
+        return frozenset(
+            client.name
+            for client in some
+            if client.affinity
+            and not selects(client.affinity, client)
+            and not others & self._matching[_key(client.affinity)]
+        )
+
+    def unmet(self, places: dict[str, str]) -> frozenset[str]:
+        """The clients that would have nobody near whom they ask for if those of `places` were there as well."""
+        there = {**self._host, **places} if self._ruled else {}
+        hosts = {
+            key: Counter(there[name] for name in names & there.keys()) for key, names in self._matching.items() if there
+        }
+        found = set()
+        for name, host in there.items():
+            client = self._clients[name]
+            if not client.affinity:
+                continue
+            near, itself = hosts[_key(client.affinity)], selects(client.affinity, client)
+            if near[host] <= itself and not (itself and near.total() == 1):
+                found.add(name)
+        return frozenset(found)
 
     def lonely(self) -> list[tuple[Client, str]]:
         """The clients that have nobody near whom they ask for now that all are placed, though others of the kind are

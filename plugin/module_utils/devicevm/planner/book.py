@@ -1,33 +1,36 @@
 """The book of one host while a plan is made: who holds what, those included that the plan itself places.
 
 It starts from what domains of others hold; then what stays is booked, then what is new. An attempt that fails is taken
-back (`mark`, `back_to`). What a holding takes is counted as in inventory/free.py, but step by step: a fleet
-books tens of thousands of times. `free` makes the whole view anew, for words.
+back (`mark`, `back_to`). What a holding takes is counted as in inventory/free.py, but step by step, and whole sets of
+processors at once: a fleet books tens of thousands of times, and asks more often. `free` makes the whole view anew, for
+words.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from heapq import nsmallest
 
 from ..domain import CpuPlacement, HostDevice
 from ..inventory.free import Free, describe_memory, free, set_aside, usual_memory
-from ..inventory.host import Holding, Host
+from ..inventory.host import Cpu, Holding, Host
 from ..manifest.topology import HostPolicy
 from ..quantity import format_bytes
+from .cpubits import CpuBits
 from .trust import Parting
+
+ANYWHERE = CpuPlacement()
 
 
 class CpuState:
     """A logical processor and who is on it. `load`: vCPUs of the domains pinned here, each spread over its pins."""
 
-    __slots__ = ("core", "dedicated_to", "id", "load", "node", "pinned_by", "pooled", "reserved", "socket")
+    __slots__ = ("bit", "core", "dedicated_to", "id", "load", "node", "pinned_by", "pooled", "reserved", "socket")
 
-    def __init__(self, number: int, core: str, socket: int, node: int) -> None:
-        self.id, self.core, self.socket, self.node = number, core, socket, node
-        self.reserved = False
-        self.pooled: bool | None = None
+    def __init__(self, cpu: Cpu, bit: int, reserved: bool, pooled: bool | None) -> None:
+        self.id, self.core, self.socket, self.node = cpu.id, cpu.core, cpu.socket, cpu.node
+        self.bit, self.reserved, self.pooled = bit, reserved, pooled
         self.load = 0.0
         self.pinned_by: list[str] = []
         self.dedicated_to: list[str] = []
@@ -48,27 +51,33 @@ class Book:
 
     def __init__(self, host: Host, policy: HostPolicy, mine: frozenset[str] = frozenset()) -> None:
         self.host, self.policy = host, policy
+        self.bits = bits = CpuBits(host.cpus)
+        reserved, pool = frozenset(policy.reserved_cpus), frozenset(policy.shared_cpus)
         self.cpus = {
-            cpu.id: CpuState(cpu.id, cpu.core, cpu.socket, cpu.node)
+            cpu.id: CpuState(cpu, bits.bit[cpu.id], cpu.id in reserved, cpu.id in pool if pool else None)
             for cpu in sorted(host.cpus, key=lambda cpu: cpu.id)
         }
-        for number in policy.reserved_cpus:
-            if number in self.cpus:
-                self.cpus[number].reserved = True
-        pool = frozenset(policy.shared_cpus)
-        for number in self.cpus if pool else ():
-            self.cpus[number].pooled = number in pool
-        self.cores = _grouped(self.cpus.values(), lambda cpu: cpu.core)
-        self.nodes = sorted({cpu.node for cpu in host.cpus})
+        self.cores = tuple(tuple(self.cpus[number] for number in bits.cpus(core)) for core in bits.cores(bits.all))
         self._core_of = {core[0].core: core for core in self.cores}
-        self.sockets = _grouped(self.cpus.values(), lambda cpu: str(cpu.socket))
-        self.holdings: list[Holding] = []
-        self.memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
+        self.nodes = sorted({cpu.node for cpu in host.cpus})
+        self.vacant = bits.of(cpu.id for cpu in self.cpus.values() if cpu.vacant)
+        """The processors that can be dedicated one by one."""
+        self.whole = sum(core for core in bits.cores(self.vacant) if not core & ~self.vacant)
+        """Those of cores on which every one is vacant."""
+        self._shareable = sum(cpu.shareable for cpu in self.cpus.values())
+        # Of vCPUs on shareable processors, and of those that float.
+        self._load = 0.0
+        self._most_vcpus = self._shareable * policy.cpu_overcommit
+        self._most_memory = host.memory - policy.reserved_memory - set_aside(host.nodes)
+        self.memory = self._most_memory
         self._node_memory = {node.id: node.memory - set_aside((node,)) for node in host.nodes}
-        self.floating_vcpus = 0
+        self.holdings: list[Holding] = []
+        self.floating: list[Holding] = []
+        self._of_huge_pages: list[Holding] = []
+        self._before: list[_Before] = []
         self._free: Free | None = None
+        self._vcpus: int | None = None
         self.parting = Parting()
-        self._loads: list[list[tuple[CpuState, float]]] = []
         for holding in host.holdings:
             if holding.domain not in mine:
                 self._hold(holding)
@@ -96,7 +105,7 @@ class Book:
                 placement.dedicated,
                 nodes=placement.nodes,
                 page_size=page_size,
-                node_devices=tuple(device.address for device in devices),
+                node_devices=tuple([device.address for device in devices]),
             )
         )
 
@@ -107,16 +116,20 @@ class Book:
     def back_to(self, mark: int) -> None:
         """Take back what was booked since the mark."""
         while len(self.holdings) > mark:
-            self._free = None
-            holding = self.holdings.pop()
-            self.memory += usual_memory(holding)
-            self.floating_vcpus -= holding.vcpus if holding.floats else 0
+            self._free = self._vcpus = None
+            holding, before = self.holdings.pop(), self._before.pop()
             # As they were, not less what was added: sums of fractions do not come back.
-            for cpu, load in self._loads.pop():
+            self.memory, self.vacant, self.whole, self._shareable, self._load, loads = before
+            for cpu, load in loads:
                 cpu.load = load
                 cpu.pinned_by.pop()
                 if holding.dedicated:
                     cpu.dedicated_to.pop()
+            if holding.floats:
+                self.floating.pop()
+            if holding.page_size:
+                self._of_huge_pages.pop()
+            self._bind(holding, usual_memory(holding))
 
     def copy(self, mark: int) -> Book:
         """A book of its own with what was booked until the mark."""
@@ -133,22 +146,16 @@ class Book:
     @property
     def vcpus(self) -> int:
         """How many more virtual CPUs the policy's overcommit allows."""
-        load, count = float(self.floating_vcpus), 0
-        for cpu in self.cpus.values():
-            if cpu.shareable:
-                load += cpu.load
-                count += 1
-        # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
-        return max(0, int(round(count * self.policy.cpu_overcommit - load, 6)))
+        if self._vcpus is None:
+            left = self._shareable * self.policy.cpu_overcommit - self._load
+            # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
+            self._vcpus = int(round(left, 6)) if left > 0 else 0
+        return self._vcpus
 
     @property
     def pressure(self) -> float:
         """How full the host is, of memory or of virtual CPUs, whichever is fuller: 0 is empty."""
-        policy = self.policy
-        memory = (self.host.memory - policy.reserved_memory - set_aside(self.host.nodes)) or 1
-        ours = sum(not cpu.reserved and cpu.pooled is not False for cpu in self.cpus.values())
-        vcpus = ours * policy.cpu_overcommit or 1
-        return max(1 - self.memory / memory, 1 - self.vcpus / vcpus)
+        return max(1 - self.memory / (self._most_memory or 1), 1 - self.vcpus / (self._most_vcpus or 1))
 
     @property
     def free(self) -> Free:
@@ -171,19 +178,20 @@ class Book:
     def roaming(self, vcpus: int) -> CpuPlacement:
         """Where whoever asks for no processors runs: anywhere in the pool, or anywhere where there is none."""
         pool = self.pool()
-        return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else CpuPlacement()
+        return CpuPlacement(vcpus=(pool,) * vcpus, emulator=pool) if pool else ANYWHERE
 
-    def vacant_cpus(self) -> list[CpuState]:
-        """Processors that can be dedicated one by one, ascending."""
-        return [cpu for cpu in self.cpus.values() if cpu.vacant]
+    def begun(self, node: int | None) -> int:
+        """The vacant processors (of one node) of cores on which somebody is, beside whom the one that asks may be."""
+        begun = self.vacant & ~self.whole & self.bits.on[node]
+        if self.parting.parts:
+            for core in self.bits.cores(begun):
+                if not self.parted(self.cpus[self.bits.number(core)]):
+                    begun &= ~core
+        return begun
 
-    def vacant_cores(self) -> list[tuple[CpuState, ...]]:
-        """The processors of each core on which every one is vacant, by lowest number."""
-        return _all_vacant(self.cores)
-
-    def vacant_sockets(self) -> list[tuple[CpuState, ...]]:
-        """The processors of each socket on which every one is vacant, by lowest number."""
-        return _all_vacant(self.sockets)
+    def whole_cores(self, node: int | None) -> int:
+        """The first processor of each core (of one node) on which every one is vacant."""
+        return self.whole & self.bits.first & self.bits.on[node]
 
     def least_loaded(self, count: int, node: int | None = None) -> list[CpuState]:
         """At most `count` processors (of one node) that may take one more virtual CPU, the least loaded first."""
@@ -199,20 +207,18 @@ class Book:
         """Whether nobody is on the core of a processor who may not be beside the one whom it is for."""
         return not self.parting.trusts or not self.parting.strangers(self._core_of[cpu.core])
 
-    def memory_on(self, nodes: tuple[int, ...]) -> int:
-        """Bytes left for a domain whose memory comes from these nodes alone, as in Free.memory_on."""
-        wanted = frozenset(nodes)
-        there = sum(self._node_memory.get(node, 0) for node in wanted)
-        bound = sum(usual_memory(one) for one in self.holdings if one.nodes and wanted.issuperset(one.nodes))
-        return min(self.memory, there - bound)
+    def memory_on(self, node: int) -> int:
+        """Bytes left for a domain whose memory comes from this node alone, as in Free.memory_on."""
+        left = self._node_memory.get(node, 0)
+        return left if left < self.memory else self.memory
 
-    def huge_pages(self, size: int, nodes: tuple[int, ...] = ()) -> int:
-        """How many pages of `size` bytes are left (on these nodes, when some are given)."""
-        there = sum(node.huge_pages.get(str(size), 0) for node in self.host.nodes if not nodes or node.id in nodes)
+    def huge_pages(self, size: int, node: int | None = None) -> int:
+        """How many pages of `size` bytes are left (on this node, when one is given)."""
+        there = sum(one.huge_pages.get(str(size), 0) for one in self.host.nodes if node in (None, one.id))
         taken = sum(
             one.memory // size
-            for one in self.holdings
-            if one.page_size == size and (not nodes or not one.nodes or set(one.nodes) & set(nodes))
+            for one in self._of_huge_pages
+            if one.page_size == size and (node is None or not one.nodes or node in one.nodes)
         )
         return there - taken
 
@@ -230,7 +236,7 @@ class Book:
             booked = sum(holding.vcpus for holding in self.holdings)
             return (
                 f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {booked} booked on "
-                f"{sum(cpu.shareable for cpu in self.cpus.values())} CPUs with an overcommit of "
+                f"{self._shareable} CPUs with an overcommit of "
                 f"{policy.cpu_overcommit:g}"
                 + (f", {policy.headroom_vcpus} kept as headroom" if policy.headroom_vcpus else "")
             )
@@ -257,44 +263,51 @@ class Book:
         return ""
 
     def _hold(self, holding: Holding) -> None:
-        self._free = None
+        self._free = self._vcpus = None
         pins = [self.cpus[number] for number in holding.cpus if number in self.cpus]
-        self._loads.append([(cpu, cpu.load) for cpu in pins])
+        loads = [(cpu, cpu.load) for cpu in pins]
+        self._before.append((self.memory, self.vacant, self.whole, self._shareable, self._load, loads))
+        if holding.floats:
+            # Counted once, for the whole host.
+            self._load += holding.vcpus
+            self.floating.append(holding)
+        share = 0.0 if holding.floats else holding.vcpus / (len(pins) or 1)
         for cpu in pins:
-            # What floats is counted once, for the whole host.
-            cpu.load += 0.0 if holding.floats else holding.vcpus / len(pins)
+            self.vacant &= ~cpu.bit
+            self.whole &= ~self.bits.core[cpu.bit]
+            if cpu.shareable and holding.dedicated:
+                self._shareable -= 1
+                self._load -= cpu.load
+            elif cpu.shareable:
+                self._load += share
+            cpu.load += share
             cpu.pinned_by.append(holding.domain)
             if holding.dedicated:
                 cpu.dedicated_to.append(holding.domain)
-        self.memory -= usual_memory(holding)
-        self.floating_vcpus += holding.vcpus if holding.floats else 0
+        if holding.page_size:
+            self._of_huge_pages.append(holding)
+        usual = usual_memory(holding)
+        self.memory -= usual
+        self._bind(holding, -usual)
         self.holdings.append(holding)
+
+    def _bind(self, holding: Holding, memory: int) -> None:
+        """Change what is left of the node to which a domain's memory is bound, if it is one."""
+        if len(holding.nodes) == 1 and holding.nodes[0] in self._node_memory:
+            self._node_memory[holding.nodes[0]] += memory
+
+
+_Before = tuple[int, int, int, int, float, list[tuple[CpuState, float]]]
+"""What a booking changes: memory, vacant, whole, shareable and load, and the load of each processor."""
 
 
 def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that a placement runs on, ascending."""
-    return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
+    return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin})) if placement.vcpus else ()
 
 
 def held_by(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
+    cpus = cpus_of(placement)
     own = placement.emulator if placement.emulator_on == "own" else ()
-    return tuple(sorted({*cpus_of(placement), *placement.idle, *own}))
-
-
-def _all_vacant(groups: tuple[tuple[CpuState, ...], ...]) -> list[tuple[CpuState, ...]]:
-    found = []
-    for group in groups:
-        for cpu in group:
-            if not cpu.vacant:
-                break
-        else:
-            found.append(group)
-    return found
-
-
-def _grouped(cpus: Iterable[CpuState], key: Callable[[CpuState], str]) -> tuple[tuple[CpuState, ...], ...]:
-    groups: dict[str, list[CpuState]] = {}
-    for cpu in cpus:
-        groups.setdefault(key(cpu), []).append(cpu)
-    return tuple(map(tuple, groups.values()))
+    return tuple(sorted({*cpus, *placement.idle, *own})) if own or placement.idle else cpus

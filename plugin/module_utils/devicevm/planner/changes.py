@@ -410,18 +410,20 @@ def in_order_of_release(device_vms: list[DomainSpec], holders: Holders) -> list[
     by_name = {spec.name: spec for spec in device_vms}
     order: list[DomainSpec] = []
     seen: set[str] = set()
-
-    def visit(name: str) -> None:
-        if name in seen or name not in by_name:
-            return
-        seen.add(name)
-        for before in sorted(holders.before(by_name[name])):
-            visit(before)
-        order.append(by_name[name])
-
     for name in sorted(by_name):
-        visit(name)
+        _release(name, by_name, holders, seen, order)
     return order
+
+
+def _release(
+    name: str, by_name: dict[str, DomainSpec], holders: Holders, seen: set[str], order: list[DomainSpec]
+) -> None:
+    if name in seen or name not in by_name:
+        return
+    seen.add(name)
+    for before in sorted(holders.before(by_name[name])):
+        _release(before, by_name, holders, seen, order)
+    order.append(by_name[name])
 
 
 def _id(action: Action, kind: Subject, name: str) -> str:

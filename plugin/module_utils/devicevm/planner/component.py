@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..manifest.topology import Client, Start
 from .grouping import Unit
+from .resources import CPU_KINDS
 
 
 @dataclass
 class Component:
-    """Clients and the units that serve them."""
+    """Clients and the units that serve them; what they ask is found out once, when nobody joins any more."""
 
     clients: list[Client] = field(default_factory=list)
     units: list[Unit] = field(default_factory=list)
@@ -24,18 +26,18 @@ class Component:
     @property
     def told(self) -> list[tuple[str, str]]:
         """Who is to be on which host, by declaration."""
-        found = [(client.name, client.host) for client in self.clients]
-        found += [(unit.name, unit.declared.host) for unit in self.units if unit.declared]
-        return sorted({(name, host) for name, host in found if host})
+        found = [(client.name, client.host) for client in self.clients if client.host]
+        found += [(unit.name, unit.declared.host) for unit in self.units if unit.declared and unit.declared.host]
+        return sorted(set(found)) if found else []
 
     @property
     def host_labels(self) -> list[tuple[str, str]]:
         """The labels that its host must have."""
-        found = [client.host_labels for client in self.clients]
+        found = [client.host_labels for client in self.clients if client.host_labels]
         found += [unit.declared.host_labels for unit in self.units if unit.declared]
-        return sorted({label for labels in found for label in labels.items()})
+        return sorted({label for labels in found for label in labels.items()}) if found else []
 
-    @property
+    @cached_property
     def on_request(self) -> str:
         """The first client whose device VMs come up with it; empty when there is none."""
         return next((client.name for client in self.clients if client.start is Start.REQUEST), "")
@@ -45,26 +47,30 @@ class Component:
         """The trust domains of its clients."""
         return {client.trust_domain for client in self.clients}
 
+    @cached_property
+    def homes(self) -> dict[str, str]:
+        """The device VM of each of its devices, by `client.device`."""
+        return {want.id: unit.name for unit in self.units for want in unit.wants}
+
+    @cached_property
+    def greedy_first(self) -> list[Unit]:
+        """Its device VMs, those first that may want processors or blocks to themselves."""
+        return sorted(self.units, key=lambda unit: (not _asks_alone(unit), unit.name))
+
     @property
     def signature(self) -> Hashable:
         """Equal for components that a host takes or refuses alike, all else being equal."""
-        units = tuple((unit_demand(unit), id(unit.declared)) for unit in self.units)
-        clients = tuple(
-            (
-                client_demand(client),
-                client.trust_domain,
-                client.host,
-                tuple(client.host_labels.items()),
-                client.start,
-            )
-            for client in self.clients
-        )
-        return units, clients
+        return self.demands[0]
 
-    @property
+    @cached_property
     def demands(self) -> list[Hashable]:
         """What it asks as a whole, and what each part asks: a host that refuses a part refuses the whole."""
-        return [self.signature, *map(unit_demand, self.units), *map(client_demand, self.clients)]
+        units, clients = list(map(unit_demand, self.units)), list(map(client_demand, self.clients))
+        declared = tuple([id(unit.declared) for unit in self.units])
+        places = tuple(
+            [(one.trust_domain, one.host, tuple(one.host_labels.items()), one.start) for one in self.clients]
+        )
+        return [(*units, *clients, declared, places), *units, *clients]
 
 
 def merged(components: list[Component]) -> Component:
@@ -80,7 +86,7 @@ def unit_demand(unit: Unit) -> Hashable:
     """Equal for units that a host takes or refuses alike."""
     # Classes and declarations are the topology's: one object each for as long as a plan is made.
     memory = unit.declared.memory if unit.declared else 0
-    trusts = frozenset(want.client.trust_domain for want in unit.wants)
+    trusts = frozenset([want.client.trust_domain for want in unit.wants])
     return "unit", id(unit.resources), memory, unit.memory_needed, unit.size, unit.image, trusts
 
 
@@ -113,3 +119,11 @@ def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Compon
         if names:
             found[find(names[0])].units.append(unit)
     return [found[name] for name in sorted(found)]
+
+
+def _asks_alone(unit: Unit) -> bool:
+    return any(
+        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
+        for alternative in unit.resources
+        for request in alternative
+    )

@@ -56,8 +56,8 @@ class Unit:
     @property
     def memory_needed(self) -> int:
         """Bytes: the largest base of its classes, and what each device accounts for."""
-        base = max((want.class_.memory.base for want in self.wants), default=0)
-        devices = sum(emulator.memory for emulator in self.kept) + sum(want.memory for want in self.wants)
+        base = max([want.class_.memory.base for want in self.wants], default=0)
+        devices = sum([emulator.memory for emulator in self.kept]) + sum([want.memory for want in self.wants])
         return base + devices
 
     @property

@@ -7,7 +7,7 @@ left, and clients last. So the answer does not depend on the order in which comp
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..domain import CpuPlacement
@@ -90,6 +90,17 @@ class Asked:
         return not why_not_run(Code(), self.unit)
 
 
+@dataclass(frozen=True, order=True)
+class _Pending:
+    """A device VM that is not laid yet: it is its turn at `order`. `number`: the alternative that it is to get, if that
+    is settled."""
+
+    order: Order
+    name: str
+    asked: Asked = field(compare=False)
+    number: int | None = field(default=None, compare=False)
+
+
 class Load:
     """A component as it is laid: its device VMs and clients."""
 
@@ -138,56 +149,46 @@ class _Laying:
     def __init__(self, book: Book, asked: list[Asked], clients: list[Client], work: Work) -> None:
         self.book, self.asked, self.clients, self.work = book, asked, clients, work
         self.picks: list[Pick] = []
-        self.later: list[tuple[Asked, int]] = []
         self.tries = TRIES
         self.places: dict[str, CpuPlacement] = {}
 
     def all(self) -> bool:
         """Lay everything. Clients with processors of their own come first: device VMs may have to be near them."""
         mark = self.book.mark()
-        if all(self._client(client) for client in self.clients if client.vm.cpus) and self.lay(0):
+        pending = [_Pending(*one.order, one) for one in self.asked]
+        if all(self._client(client) for client in self.clients if client.vm.cpus) and self.lay(pending):
             return True
         self.book.back_to(mark)
         return False
 
-    def lay(self, index: int) -> bool:
-        """Lay the device VMs from there on, afterwards those on an alternative that is less particular than another
-        of theirs, then the clients."""
-        if index == len(self.asked):
+    def lay(self, pending: list[_Pending]) -> bool:
+        """Lay these device VMs, each when it is the turn of the alternative that it gets: only then it is known what is
+        left for it. Afterwards the clients."""
+        if not pending:
             return self._rest()
-        asked = self.asked[index]
-        for number, alternative in enumerate(asked.alternatives):
-            footing = self._footing(asked, alternative)
+        first, rest = pending[0], pending[1:]
+        asked = first.asked
+        for number in range(len(asked.alternatives)) if first.number is None else [first.number]:
+            footing = self._footing(asked, asked.alternatives[number])
             if footing is None:
                 continue
-            if asked.orders[number] != asked.order[0]:
-                # Only when the others are laid, it is known what is left for it.
-                self.later.append((asked, number))
-                if self.lay(index + 1):
+            if asked.orders[number] != first.order:
+                if self.lay(sorted([*rest, _Pending(asked.orders[number], first.name, asked, number)])):
                     return True
-                self.later.pop()
                 continue
             mark = self.book.mark()
             self._book(asked, number, footing)
-            if self.lay(index + 1):
+            if self.lay(rest):
                 return True
             self.book.back_to(mark)
             self.picks.pop()
         return False
 
     def _rest(self) -> bool:
-        mark, before = self.book.mark(), len(self.picks)
-        for asked, number in sorted(self.later, key=lambda one: (one[0].orders[one[1]], one[0].unit.name)):
-            footing = self._footing(asked, asked.alternatives[number])
-            if footing is None:
-                break
-            self._book(asked, number, footing)
-        else:
-            fit = all(self._client(client) for client in self.clients if not client.vm.cpus)
-            if fit and not homeless(self.book):
-                return True
+        mark = self.book.mark()
+        if all(self._client(client) for client in self.clients if not client.vm.cpus) and not homeless(self.book):
+            return True
         self.book.back_to(mark)
-        del self.picks[before:]
         return False
 
     def _footing(self, asked: Asked, alternative: Alternative) -> Footing | None:

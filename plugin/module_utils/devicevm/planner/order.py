@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Protocol
 
 from ..manifest.topology import PlacementStrategy
@@ -43,9 +44,9 @@ class Pack:
 
     def hosts(self, demands: Iterable[Hashable]) -> Iterator[str]:
         asked = list(demands)
-        start = max((self._first.get(demand, 0) for demand in asked), default=0)
+        start = max([self._first.get(demand, 0) for demand in asked], default=0)
         full = [self._full[demand] for demand in asked if demand in self._full]
-        for name in self._names[start:]:
+        for name in islice(self._names, start, None):
             if not any(name in some for some in full):
                 yield name
 

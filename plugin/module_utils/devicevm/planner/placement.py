@@ -9,26 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from ..domain import CpuPlacement, DomainSpec, Role
-from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import GUESTS, INSTALL, ON_REQUEST
 from ..manifest.topology import Client, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
-from .book import Book, cpus_of
+from .book import Book
 from .code import Code
-from .component import Component, client_demand, merged, unit_demand
-from .floating import homeless, told
+from .component import Component, merged
+from .floating import homeless
 from .freedom import Freedom
-from .given import allocation_of, describe_given, footing_of
+from .given import describe_given, footing_of
 from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
-from .plan import Allocation
+from .placed import Placed, Seat, passing
 from .requests import Want
-from .resources import CPU_KINDS, Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources import Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
 from .runnable import why_not_run
@@ -40,18 +39,6 @@ ATTEMPTS = 256
 
 
 _UNTOLD = "it does not fit"
-
-
-@dataclass
-class Placed:
-    """What came of placing a component: its domains, or for each host why not."""
-
-    domains: list[DomainSpec] = field(default_factory=list)
-    allocations: list[Allocation] = field(default_factory=list)
-    refusals: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    nearest: tuple[str, ...] = ()
-    host: str = ""
 
 
 class Placement:
@@ -144,8 +131,7 @@ class Placement:
         placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
         if not placed.refusals:
             return placed
-        homes = sorted({spec.host for spec in self._there(component)})
-        return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component, homes)))
+        return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component)))
 
     def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
         """Place one component on the best host that takes all of it, and book it there; None when none does."""
@@ -173,20 +159,28 @@ class Placement:
         mark = book.mark()
         trial = Trial(self, self.hosts[name], book, picks=picks)
         together = merged(components)
-        if not all(self.suits(one, name) for one in components) or trial.place(together, wants):
+        suits = all(self.suits(one, name) for one in components)
+        if not suits or self.neighbours.objections(together.clients, name) or trial.place(together, wants):
             book.back_to(mark)
             return None
-        trial.warn_of_floating()
         self.neighbours.settle(together.clients, name)
         self.order.booked(name)
-        return trial.placed
+        return trial.done()
 
     def is_there(self, component: Component) -> bool:
-        """Whether some of it is on a host already."""
-        return bool(self._there(component))
+        """Whether some of it is on a host already, and is not to be placed as if it were not."""
+        return any(spec.name not in self.free.cpus for spec in self._there(component))
+
+    def runs(self, component: Component) -> bool:
+        """Whether any of its clients is there, wherever it goes."""
+        return any(client.name in self.observed for client in component.clients)
+
+    def homes(self, component: Component) -> tuple[str, ...]:
+        """The hosts on which some of it is, and stays."""
+        return tuple(sorted({spec.host for spec in self._there(component)}))
 
     def suits(self, component: Component, name: str) -> bool:
-        """Whether a component may be on a host, whatever room that has; its images included."""
+        """Whether a component may be on a host, whatever room that has and whoever is there; its images included."""
         if name in self.free.avoid or self._unsuitable(component, name):
             return False
         host = self.hosts[name]
@@ -196,39 +190,26 @@ class Placement:
         )
 
     def _fixed(self, component: Component) -> list[str]:
-        homes = {spec.host for spec in self._there(component)}
-        return sorted(homes) or [host for name, host in component.told]
-
-    def place_group(self, group: list[Component], wants: dict[str, list[Want]]) -> list[tuple[Component, Placed]]:
-        """Place components that are wanted near each other: all on one host, or where none takes all, one by one."""
-        whole = merged(group)
-        placed = self.place(whole, wants)
-        if len(group) == 1 or not placed.refusals:
-            return [(whole, placed)]
-        found = []
-        for component in self.neighbours.apart(group):
-            alone = self.place(component, wants)
-            if alone.refusals:
-                # Why it is alone at all: those that it wants near may have found no place with it.
-                reasons = {name: (*alone.refusals.get(name, ()), *why) for name, why in placed.refusals.items()}
-                unique = {name: tuple(dict.fromkeys(why)) for name, why in reasons.items()}
-                alone = replace(alone, refusals={**alone.refusals, **unique})
-            found.append((component, alone))
-        return found
+        return list(self.homes(component)) or [host for name, host in component.told]
 
     def _note_refusals(self, component: Component, name: str) -> None:
         """Which parts of a component a host would refuse by themselves, too."""
         book = self.books[name]
-        for unit in component.units:
+        demands = iter(component.demands[1:])
+        for unit, demand in zip(component.units, demands, strict=False):
             if not _has_room(book, unit):
-                self.order.refused(unit_demand(unit), name)
-        for client in component.clients:
+                self.order.refused(demand, name)
+        for client, demand in zip(component.clients, demands, strict=True):
             if isinstance(fit_client(client, book), Misfit):
-                self.order.refused(client_demand(client), name)
+                self.order.refused(demand, name)
 
     def _nearest(self, component: Component) -> tuple[str, ...]:
         """For each unit that no host has room for alone, what would fit instead."""
-        books = [self.books[name] for name in sorted(self.books) if not self._unsuitable(component, name)]
+        books = [
+            self.books[name]
+            for name in sorted(self.books)
+            if not self._unsuitable(component, name) and not self.neighbours.objections(component.clients, name)
+        ]
         found = []
         for unit in component.units:
             if any(_has_room(book, unit) for book in books):
@@ -252,7 +233,7 @@ class Placement:
     def _try(self, component: Component, wants: dict[str, list[Want]], name: str, *, telling: bool = True) -> Placed:
         if name not in self.hosts:
             return Placed(refusals={name: ("there is no such host",)})
-        if reasons := self._unsuitable(component, name):
+        if reasons := (*self._unsuitable(component, name), *self.neighbours.objections(component.clients, name)):
             return Placed(refusals={name: reasons})
         book = self.books[name]
         mark = book.mark()
@@ -260,13 +241,12 @@ class Placement:
         if found := trial.place(component, wants):
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
-        trial.warn_of_floating()
         trial.placed.host = name
         self.neighbours.settle(component.clients, name)
-        return trial.placed
+        return trial.done()
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
-        """Why a host is not for the component, whatever room it has."""
+        """Why a host is not for the component, whatever room it has and whoever is there."""
         policy = self.books[name].policy
         there = {spec.name: spec.host for spec in self._there(component)}
         reasons = [f"{what} is to be on {host}" for what, host in component.told if host != name]
@@ -283,13 +263,12 @@ class Placement:
             reasons.append("it is in maintenance")
         if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
             reasons.append(f"nothing starts the device VMs of {component.on_request} on request there: {INSTALL}")
-        reasons += self.neighbours.objections(component.clients, name)
         return tuple(reasons)
 
-    def _ways_out(self, component: Component, homes: list[str]) -> tuple[str, ...]:
+    def _ways_out(self, component: Component) -> tuple[str, ...]:
         """What would have to be declared for what runs on a host that is no longer for it."""
         ways = []
-        for name in homes:
+        for name in self.homes(component):
             policy = self.books[name].policy if name in self.books else HostPolicy(name)
             there = ", ".join(sorted({spec.name for spec in self._there(component) if spec.host == name}))
             wrong = [f"label {key}={value}" for key, value in component.host_labels if policy.labels.get(key) != value]
@@ -304,6 +283,8 @@ class Placement:
         return tuple(ways)
 
     def _there(self, component: Component) -> list[DomainSpec]:
+        if not self.observed:
+            return []
         found = [unit.observed for unit in component.units if unit.observed]
         found += [self.observed[client.name] for client in component.clients if client.name in self.observed]
         return [spec for spec in found if spec.name not in self.free.hosts]
@@ -325,31 +306,30 @@ class Trial:
 
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
-        greedy_first = sorted(component.units, key=lambda unit: (not _asks_alone(unit), unit.name))
-        if self.picks:
-            greedy_first = [pick.unit for pick in self.picks]
-        homes = {want.id: unit.name for unit in component.units for want in unit.wants}
-
+        greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
         pinned = [client for client in component.clients if client.vm.cpus]
 
         def clients(some: list[Client]) -> list[str]:
-            return [
-                reason for client in some for reason in self._place_client(client, wants.get(client.name, []), homes)
-            ]
+            return [reason for client in some for reason in self._place_client(client, component, wants)]
 
-        def rest(index: int) -> list[str]:
-            if index < len(greedy_first):
-                return self._place_unit(greedy_first[index], lambda: rest(index + 1))
+        def last() -> list[str]:
             return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
-        return clients(pinned) or rest(0)
+        return clients(pinned) or self._place_units(greedy_first, 0, last)
+
+    def _place_units(self, units: list[Unit], index: int, last: Callable[[], list[str]]) -> list[str]:
+        """Place the units from there on, one after the other, and then what comes last."""
+        # No function in `place` that calls itself: it would be a circle, which nobody collects (planner.py).
+        if index == len(units):
+            return last()
+        return self._place_unit(units[index], lambda: self._place_units(units, index + 1, last))
 
     def _beside(self, unit: Unit) -> Beside:
         """Where the clients of a unit that is to be near them are, or are going to be."""
         if not any("near" in request.options for alternative in unit.resources for request in alternative):
             return ()
-        there = {spec.name: spec.placement for spec in self.placed.domains}
+        there = {seat.name: seat.placement for seat in self.placed.seats}
         roaming = self.book.roaming(1)
         return tuple(
             (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
@@ -364,7 +344,9 @@ class Trial:
         stays = self.placement.staying.get(unit.name)
         if unit.observed and stays == "":
             code = self.placement.codes.get(unit.name, Code())
-            self._accept(unit, footing_of(unit.observed, memory, code), ("it runs there already and still fits",))
+            self._accept(
+                unit, footing_of(unit.observed, memory, code), lambda: ("it runs there already and still fits",)
+            )
             return rest()
         self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
@@ -380,15 +362,15 @@ class Trial:
             if missing := self._lacks_image(unit, answer):
                 reasons.append(_said(missing))
                 continue
-            mark, before = self.book.mark(), len(self.placed.domains)
+            mark, before = self.book.mark(), len(self.placed.seats)
             if number < picked:
                 reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
                 continue
-            told = [*(why() for why in reasons), f"{describe(alternative)}: {'; '.join(answer.reasons)}"]
+            refused = tuple(why() for why in reasons)  # of the book as it is now
             self.book.book(
                 unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
             )
-            self._accept(unit, answer, tuple(told))
+            self._accept(unit, answer, partial(_why_taken, refused, alternative, answer))
             failed = rest()
             if not failed:
                 return []
@@ -396,7 +378,7 @@ class Trial:
             if len(unit.resources) == 1 or self.attempts <= 0:
                 return failed
             self.book.back_to(mark)
-            self._take_back(before)
+            del self.placed.seats[before:]
             self.book.parting.asks(unit.name)  # the next alternative is looked for on its behalf again
             reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
         if not self.telling:
@@ -415,17 +397,11 @@ class Trial:
         built = f"image {name} for {arch}" if arch else f"image {name}"
         return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
 
-    def _accept(self, unit: Unit, footing: Footing, reasons: tuple[str, ...]) -> None:
-        spec = specify_device_vm(unit, self.host, self.placement.owner, footing)
-        self.placed.domains.append(spec)
-        self.placed.allocations.append(allocation_of(spec, reasons))
+    def _accept(self, unit: Unit, footing: Footing, reasons: Callable[[], tuple[str, ...]]) -> None:
+        specify = partial(specify_device_vm, unit, self.host, self.placement.owner, footing)
+        self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
 
-    def _take_back(self, before: int) -> None:
-        names = {spec.name for spec in self.placed.domains[before:]}
-        del self.placed.domains[before:]
-        self.placed.allocations = [one for one in self.placed.allocations if one.device_vm not in names]
-
-    def _place_client(self, client: Client, wants: list[Want], homes: dict[str, str]) -> list[str]:
+    def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         boot = client.vm.boot
         if boot.guest_image and GUESTS in self.host.vmm.supports and image_named(self.host, boot.guest_image) is None:
             return [
@@ -441,27 +417,21 @@ class Trial:
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
             self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
-        spec = specify_client(client, wants, homes, self.host, self.placement.owner, placement)
-        there = self.placement.observed.get(client.name)
-        self.placed.domains.append(there if there is not None and there == spec else spec)
+        owner, there = self.placement.owner, self.placement.observed.get(client.name)
+        # Not of `self`: a place that knew its trial would be a circle, which nobody collects (planner.py).
+        specify = partial(
+            _specify_client, client, wants.get(client.name, []), component, self.host, owner, placement, there
+        )
+        self.placed.seats.append(Seat(client.name, placement, specify))
         return []
 
-    def warn_of_floating(self) -> None:
-        """Tell which domains may run on processors that are dedicated now."""
-        alone = [
-            spec
-            for spec in self.placed.domains
-            if spec.placement.dedicated and self.placement.staying.get(spec.name) != ""
-        ]
-        floating = told(self.book, self.placement.owner) if alone else ()
-        if not floating:
-            return
-        for spec in alone:
-            cpus = format_cpuset(cpus_of(spec.placement))
-            self.placed.warnings.append(
-                f"{spec.name} has CPU {cpus} to itself among pinned domains, but these are not pinned and may run "
-                f"there too: {', '.join(floating)}"
-            )
+    def done(self) -> Placed:
+        """What came of it. Which domains may run on processors that are dedicated now is as it is now."""
+        staying = self.placement.staying
+        alone = [seat for seat in self.placed.seats if seat.placement.dedicated and staying.get(seat.name) != ""]
+        if alone and self.book.floating:
+            self.placed.passing = partial(passing, alone, tuple(self.book.floating), self.book, self.placement.owner)
+        return self.placed
 
 
 def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
@@ -476,17 +446,26 @@ def _has_room(book: Book, unit: Unit) -> bool:
     return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
 
 
+def _specify_client(
+    client: Client,
+    wants: list[Want],
+    component: Component,
+    host: Host,
+    owner: str,
+    placement: CpuPlacement,
+    there: DomainSpec | None,
+) -> DomainSpec:
+    spec = specify_client(client, wants, component.homes, host, owner, placement)
+    return there if there is not None and there == spec else spec
+
+
+def _why_taken(refused: tuple[str, ...], alternative: Alternative, footing: Footing) -> tuple[str, ...]:
+    return (*refused, f"{describe(alternative)}: {'; '.join(footing.reasons)}")
+
+
 def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
     return lambda: f"{describe(alternative)}: {why()}"
 
 
 def _said(text: str) -> Callable[[], str]:
     return lambda: text
-
-
-def _asks_alone(unit: Unit) -> bool:
-    return any(
-        request.kind == "block" or (request.kind in CPU_KINDS and (request.dedicated or request.kind != "thread"))
-        for alternative in unit.resources
-        for request in alternative
-    )

@@ -7,7 +7,7 @@ moved, and then as little as still comes to the same measure. So a second time t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from ..domain import DomainSpec, Role
@@ -28,6 +28,10 @@ HOSTS = 16
 """How many hosts are tried to be emptied, those with the fewest clients first; and how many stuck clients moved."""
 HINTED = 500
 """Up to how many clients it is tried unasked whether moving would find a place for those that have none."""
+_PRICED = ": 'devicevm plan --rebalance' tells what that moves, and who feels it"
+
+Try = tuple[frozenset[str], frozenset[str]]
+"""What to try to move, as clients, and the hosts that it is not to go to."""
 
 
 def rebalanced(topology: Topology, view: View, settled: Settled) -> Settled:
@@ -53,17 +57,16 @@ def rebalanced(topology: Topology, view: View, settled: Settled) -> Settled:
 
 def _improved(topology: Topology, view: View, now: Settled) -> Settled | None:
     """Something better than `now`, with as few moves as it takes."""
-    found = _first_improvement(topology, view, now)
+    found = _first_improvement(
+        topology, view, now, [*_places_to_find(topology, view, now), *_hosts_to_empty(topology, now)]
+    )
     return _with_fewest_moves(topology, view, *found, now) if found else None
 
 
 def _first_improvement(
-    topology: Topology, view: View, now: Settled
-) -> tuple[Settled, tuple[frozenset[str], frozenset[str]]] | None:
-    names = {client.name for client in topology.clients}
-    specs = [*now.draft.desired, *now.draft.kept]
-    hosts = frozenset(one.name for one in view.hosts)
-    for tried in moves_to_try(topology.placement, names, specs, hosts, now.out & view.running.keys()):
+    topology: Topology, view: View, now: Settled, tries: Iterable[Try]
+) -> tuple[Settled, Try] | None:
+    for tried in tries:
         goal = settle(topology, view, *tried)
         if goal.improves(now):
             return goal, tried
@@ -74,19 +77,17 @@ def with_ways_out(topology: Topology, view: View, settled: Settled) -> list[Unpl
     """What is left out, with what moving would do for it, where something is there that could be moved."""
     if not (settled.out and view.running) or len(topology.clients) > HINTED:
         return settled.unplaced
-    found = _first_improvement(topology, view, settled)
+    found = _first_improvement(topology, view, settled, _places_to_find(topology, view, settled))
     places = {spec.name: spec.host for spec in found[0].draft.desired} if found else {}
     return [
-        replace(item, reasons=(*item.reasons, f"--rebalance finds a place for it on {places[item.client]}"))
+        replace(item, reasons=(*item.reasons, f"--rebalance finds a place for it on {places[item.client]}{_PRICED}"))
         if item.client in places
         else item
         for item in settled.unplaced
     ]
 
 
-def _with_fewest_moves(
-    topology: Topology, view: View, goal: Settled, tried: tuple[frozenset[str], frozenset[str]], now: Settled
-) -> Settled:
+def _with_fewest_moves(topology: Topology, view: View, goal: Settled, tried: Try, now: Settled) -> Settled:
     moving, avoid = tried
     best = goal
 
@@ -119,26 +120,25 @@ def price(
     return told(settled.measure, chosen.measure, specs, view.specs, steps, without, held)
 
 
-def moves_to_try(
-    strategy: PlacementStrategy,
-    clients: Iterable[str],
-    specs: Iterable[DomainSpec],
-    hosts: frozenset[str],
-    stuck: Iterable[str],
-) -> Iterator[tuple[frozenset[str], frozenset[str]]]:
-    """What to try to move, as clients, and the hosts that it is not to go to: everything, then each that is `stuck`
-    where it may not be, then those of one host after the other to the others that are in use."""
-    everybody = frozenset(clients)
-    yield everybody, frozenset()
-    for name in sorted(stuck)[:HOSTS]:
-        yield frozenset((name,)), frozenset()
+def _places_to_find(topology: Topology, view: View, now: Settled) -> list[Try]:
+    """Everything, then each that is stuck where it may not be."""
+    everybody = frozenset(client.name for client in topology.clients)
+    stuck = sorted(now.out & view.running.keys())[:HOSTS]
+    return [(everybody, frozenset()), *((frozenset((name,)), frozenset[str]()) for name in stuck)]
+
+
+def _hosts_to_empty(topology: Topology, now: Settled) -> list[Try]:
+    """What is on one host after the other, to the others that are in use: for `pack` alone."""
     on: dict[str, set[str]] = {}
-    for spec in specs:
+    for spec in (*now.draft.desired, *now.draft.kept):
         on.setdefault(spec.host, set()).add(spec.name)
-    if strategy is not PlacementStrategy.PACK or len(on) < 2:
-        return
-    for name in sorted(on, key=lambda name: (len(on[name]), name))[:HOSTS]:
-        yield everybody & on[name], hosts - (on.keys() - {name})
+    if topology.placement is not PlacementStrategy.PACK or len(on) < 2:
+        return []
+    everybody, hosts = {client.name for client in topology.clients}, now.draft.placement.books.keys()
+    return [
+        (frozenset(everybody & on[name]), frozenset(hosts - (on.keys() - {name})))
+        for name in sorted(on, key=lambda name: (len(on[name]), name))[:HOSTS]
+    ]
 
 
 def fewest(names: list[str], others: list[str], enough: Callable[[frozenset[str]], bool]) -> frozenset[str]:

@@ -28,6 +28,8 @@ def why_not_run(code: Code, unit: Unit) -> str:
 
 def _lacks_value(code: Code, want: Want) -> str:
     """Why a command cannot be filled in for a device: a declared device VM may serve classes that it does not know."""
+    if not code.command:
+        return ""
     backed = bool(code.design or want.device.store or want.device.memory)
     try:
         expand(code.command, template_values(want.device, "0" if backed else ""))

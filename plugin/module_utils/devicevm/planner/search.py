@@ -7,19 +7,25 @@ they are few. It is bounded by counts (layout.Work): the same input gives the sa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from ..manifest.topology import Client
+from .affinity import Neighbours
 from .book import Book
-from .layout import Load, Work, lay_out
+from .layout import LOOK, Load, Work, lay_out
 
 FEW = 2000
 """Up to so many components other orders are tried; beyond, only what is left out is."""
 
+_LOOKED_THROUGH = 20
+"""So many components are looked through at what 1 of the work is worth."""
+
 
 @dataclass(frozen=True)
 class Item:
-    """A component that is new. `kind`: equal for those that hosts take alike; `weight`: how many clients it has."""
+    """A component that is to be placed. `kind`: equal for those that hosts take alike; `weight`: what leaving it out
+    costs, one for each client that is new."""
 
     number: int
     load: Load
@@ -42,17 +48,33 @@ class Arrangement:
         """These are on the host, laid together."""
         self.batches[host] = [numbers] if numbers else []
 
+    def without(self, numbers: Iterable[int]) -> Arrangement:
+        """The same with these nowhere."""
+        left = frozenset(numbers)
+        batches = {
+            host: [some for batch in there if (some := tuple(number for number in batch if number not in left))]
+            for host, there in self.batches.items()
+        }
+        return Arrangement(batches, [*self.out, *sorted(left - frozenset(self.out))])
+
 
 class Rooms:
     """The books that are tried on, each as it is before anything new, and what was found out about them.
 
-    `suits` tells whether a component may be on a host at all.
+    `suits` tells whether a component may be on a host at all, `neighbours` who may be there with whom.
     """
 
     def __init__(
-        self, books: dict[str, Book], items: list[Item], suits: Callable[[Item, str], bool], work: Work
+        self,
+        books: dict[str, Book],
+        items: list[Item],
+        suits: Callable[[Item, str], bool],
+        work: Work,
+        neighbours: Neighbours | None = None,
     ) -> None:
         self.books, self.items, self.work = books, items, work
+        self.neighbours = neighbours or Neighbours((), {})
+        self._unmet = self.neighbours.unmet({})
         self.marks = {name: book.mark() for name, book in books.items()}
         self._suits = suits
         self._total: list[int] = [max(1, sum(amounts)) for amounts in zip(*map(_left, books.values()), strict=True)]
@@ -95,8 +117,9 @@ class Rooms:
             return False
         key = host, tuple(sorted(self.items[number].kind for number in numbers))
         if key not in self._known:
-            book = self.books[host]
-            found = lay_out(book, [self.items[number].load for number in numbers], self.work)
+            book, loads = self.books[host], [self.items[number].load for number in numbers]
+            agree = self.neighbours.agree((client for load in loads for client in load.clients), host)
+            found = lay_out(book, loads, self.work) if agree else None
             book.back_to(self.marks[host])
             if self.work.over:
                 return False
@@ -108,21 +131,68 @@ class Rooms:
         for name, book in self.books.items():
             book.back_to(self.marks[name])
 
+    def lonely(self, now: Arrangement) -> frozenset[str]:
+        """The clients that have nobody near whom they want, those left aside that have not anyhow."""
+        if not self.neighbours.ruled:
+            return frozenset()
+        self.work.left -= LOOK + len(self.items) // _LOOKED_THROUGH
+        places = {
+            client.name: host for host in now.batches for number in now.on(host) for client in self._clients(number)
+        }
+        return self.neighbours.unmet(places) - self._unmet
+
+    def change(self, now: Arrangement, puts: dict[str, tuple[int, ...]]) -> bool:
+        """Put others on some hosts; False, and all as it was, when somebody would have nobody near then."""
+        # Cheap, and what most of them fail by: nobody near on a host that changes.
+        for host, numbers in puts.items():
+            clients = [client for number in numbers for client in self._clients(number)]
+            if not self.neighbours.alone(clients, host) <= self._unmet:
+                return False
+        before = {host: now.batches[host] for host in puts}
+        for host, numbers in puts.items():
+            now.put(host, numbers)
+        if not (self.neighbours.reaching and self.lonely(now)):
+            return True
+        now.batches |= before
+        return False
+
+    def missing(self, now: Arrangement) -> int:
+        """What those cost who are left out."""
+        return sum(self.items[number].weight for number in now.out)
+
+    def contented(self, now: Arrangement) -> Arrangement:
+        """`now` without those that have nobody near whom they want; the same if there are none."""
+        while lonely := self.lonely(now):
+            left = [
+                number
+                for host in now.batches
+                for number in now.on(host)
+                if any(client.name in lonely for client in self._clients(number))
+            ]
+            if not left:
+                # Somebody who runs and was the first of a kind has got company elsewhere.
+                return now.without(number for host in now.batches for number in now.on(host))
+            now = now.without(left)
+        return now
+
+    def follows(self, number: int) -> bool:
+        """Whether one comes after those whom it wants near."""
+        return self.neighbours.ruled and any(client.affinity for client in self._clients(number))
+
+    def _clients(self, number: int) -> list[Client]:
+        return self.items[number].load.clients
+
 
 def _left(book: Book) -> tuple[int, int, int]:
-    return book.memory, len(book.vacant_cpus()), book.vcpus
+    return book.memory, book.vacant.bit_count(), book.vcpus
 
 
 def improve(rooms: Rooms, first: Arrangement) -> Arrangement:
     """The best arrangement that is found; `first` itself when none has more clients."""
-    items = rooms.items
-
-    def missing(one: Arrangement) -> int:
-        return sum(items[number].weight for number in one.out)
-
+    items, missing = rooms.items, rooms.missing
     starts = [first]
     if len(items) <= FEW:
-        starts += [_in_turn(rooms, order) for order in _orders(rooms)]
+        starts += [rooms.contented(_in_turn(rooms, order)) for order in _orders(rooms)]
     # Stable: of those as good, the one that comes first.
     starts.sort(key=missing)
     best = starts[0]
@@ -144,7 +214,8 @@ def _orders(rooms: Rooms) -> list[list[int]]:
         lambda item: (-item.load.least_memory, item.kind, item.number),
         lambda item: (item.load.least_memory, item.kind, item.number),
     ]
-    return [[item.number for item in sorted(rooms.items, key=key)] for key in keys]
+    orders = [[item.number for item in sorted(rooms.items, key=key)] for key in keys]
+    return [sorted(order, key=rooms.follows) for order in orders]
 
 
 def _in_turn(rooms: Rooms, order: list[int]) -> Arrangement:
@@ -159,7 +230,10 @@ def _in_turn(rooms: Rooms, order: list[int]) -> Arrangement:
         hosts = [name for name in rooms.hosts(number) if name not in refused] if not rooms.work.over else []
         for name in sorted(hosts, key=lambda name: (-fullness[name], name)):
             book = rooms.books[name]
+            if rooms.neighbours.objections(load.clients, name):
+                continue
             if lay_out(book, [load], rooms.work) is not None:
+                rooms.neighbours.settle(load.clients, name)
                 result.batches[name].append((number,))
                 fullness[name] = book.pressure
                 break
@@ -168,6 +242,9 @@ def _in_turn(rooms: Rooms, order: list[int]) -> Arrangement:
         else:
             result.out.append(number)
     rooms.empty()
+    for host in result.batches:
+        for number in result.on(host):
+            rooms.neighbours.leave(rooms.items[number].load.clients)
     return result
 
 
@@ -195,8 +272,7 @@ def _repaired(rooms: Rooms, start: Arrangement) -> Arrangement:
 def _insert(rooms: Rooms, now: Arrangement, number: int) -> bool:
     for host in rooms.hosts(number):
         together = (*now.on(host), number)
-        if rooms.holds(host, together):
-            now.put(host, together)
+        if rooms.holds(host, together) and rooms.change(now, {host: together}):
             return True
     return False
 
@@ -213,15 +289,13 @@ def _make_room(rooms: Rooms, now: Arrangement, number: int) -> bool:
                 if elsewhere == host:
                     continue
                 with_it = (*now.on(elsewhere), other)
-                if rooms.holds(elsewhere, with_it):
-                    now.put(host, (*stay, number))
-                    now.put(elsewhere, with_it)
+                if rooms.holds(elsewhere, with_it) and rooms.change(now, {host: (*stay, number), elsewhere: with_it}):
                     return True
                 for third in _one_of_each(rooms, now.on(elsewhere)):
                     without = (*_without(now.on(elsewhere), third), other)
-                    if rooms.holds(elsewhere, without) and rooms.holds(host, (*stay, number, third)):
-                        now.put(host, (*stay, number, third))
-                        now.put(elsewhere, without)
+                    with_both = (*stay, number, third)
+                    holds = rooms.holds(elsewhere, without) and rooms.holds(host, with_both)
+                    if holds and rooms.change(now, {host: with_both, elsewhere: without}):
                         return True
                 if rooms.work.over:
                     return False
@@ -234,7 +308,8 @@ def _exchange(rooms: Rooms, now: Arrangement) -> bool:
         there = now.on(host)
         for other in sorted(_one_of_each(rooms, there), key=lambda number: (-rooms.size(number), number)):
             for new in _in_place_of(rooms, now, host, other):
-                now.put(host, (*_without(there, other), *new))
+                if not rooms.change(now, {host: (*_without(there, other), *new)}):
+                    continue
                 now.out = [*(number for number in now.out if number not in new), other]
                 return True
             if rooms.work.over:
@@ -276,8 +351,9 @@ class _Exhaustion:
         if missing >= self.missing or self.rooms.work.over:
             return
         if index == len(self.order):
-            self.missing = missing
-            self.best = Arrangement({name: [numbers] for name, numbers in self.on.items() if numbers}, list(out))
+            found = Arrangement({name: [numbers] for name, numbers in self.on.items() if numbers}, list(out))
+            if not self.rooms.lonely(found):
+                self.best, self.missing = found, missing
             return
         item = self.order[index]
         for host in self.rooms.hosts(item.number):

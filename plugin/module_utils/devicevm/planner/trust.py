@@ -45,6 +45,11 @@ class Parting:
     trusts: Trusts = field(default_factory=dict)
     asking: frozenset[str] = _ANY
 
+    @property
+    def parts(self) -> bool:
+        """Whether there is anybody beside whom the one that asks may not be, as far as is known without looking."""
+        return bool(self.asking and self.trusts)
+
     def asks(self, name: str) -> None:
         """From now on processors are looked for on behalf of this domain."""
         self.asking = self.trusts.get(name, _ANY)
@@ -59,7 +64,7 @@ class Parting:
 
     def reluctant(self, cores: Iterable[tuple[Thread, ...]]) -> frozenset[int]:
         """The threads to leave to others, where that can be: each trust domain has its share of the cores."""
-        if not self.asking or not self.trusts:
+        if not self.parts:
             return frozenset()
         allowed = [core for core in cores if not self.strangers(core)]
         own = [core for core in allowed if any(name in self.trusts for thread in core for name in thread.pinned_by)]

@@ -48,13 +48,18 @@ class View:
         origin: View | None = None,
     ) -> None:
         self.hosts, self.observed, self.intent = hosts, observed, intent
-        self.origin = origin or self
+        self._origin = origin
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
         self.specs = {name: unconfined(domain.spec) for name, domain in self.mine.items() if domain.spec}
         self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
         holdings = [holding for host in hosts for holding in host.holdings]
         self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.mine}
         self.uuids = {holding.uuid: holding.domain for holding in holdings}
+
+    @property
+    def origin(self) -> View:
+        """The view of what is really there."""
+        return self._origin or self
 
     @cached_property
     def running(self) -> dict[str, DomainSpec]:

@@ -1,7 +1,7 @@
 """The kinds of resource that can run emulation code, one file each.
 
-A kind looks at the book of a host and at what the kinds before it found, and answers with a `Footing` or a `Misfit`;
-it books nothing. A new kind is one new file and one line here, and passes tests/unit/test_resources.py.
+A kind looks at the book of a host and at the `Footing` that the kinds before it found, and adds to that or answers with
+a `Misfit`; it books nothing. A new kind is one new file and one line here, and passes tests/unit/test_resources.py.
 """
 
 from __future__ import annotations
@@ -67,12 +67,10 @@ def fit_one(
     """All requests of an alternative must fit together, and the host must have the virtual CPUs and memory left."""
     footing = Footing(memory, devices=devices, beside=beside)
     for request in in_order(alternative):
-        answer = KINDS[request.kind].fit(request, book, footing)
-        if isinstance(answer, Misfit):
-            return answer
-        footing = answer
+        if misfit := KINDS[request.kind].fit(request, book, footing):
+            return misfit
     if footing.code.firmware:
-        footing = _on_one_processor(footing)
+        _to_one_processor(footing)
     # Dedicated processors take nothing of a declared pool.
     alone = bool(footing.placement.dedicated and book.policy.shared_cpus)
     vcpus, needed = 0 if alone else footing.vcpus, 0 if footing.page_size else footing.memory
@@ -136,8 +134,8 @@ def _names(alternative: Alternative, kind: str) -> bool:
     return any(request.kind == kind for request in alternative)
 
 
-def _on_one_processor(footing: Footing) -> Footing:
+def _to_one_processor(footing: Footing) -> None:
     """Firmware's machine has one processor: it may run on any of those that were found."""
     placement = footing.placement
     cpus = tuple(sorted({cpu for pin in placement.vcpus for cpu in pin}))
-    return replace(footing, vcpus=1, placement=replace(placement, vcpus=(cpus,) if cpus else ()))
+    footing.vcpus, footing.placement = 1, replace(placement, vcpus=(cpus,) if cpus else ())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec, HostDevice
 from ...inventory.blocks import Block, BlockAnswer, BlockRequest, describe, match_blocks
@@ -27,8 +27,8 @@ class BlockResource:
 
     name: str = "block"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing with the first free block that is asked for, or with the design."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """The first free block that is asked for, or the design."""
         if not is_of_host(request):
             return self._simulate(request, book, footing)
         answer = _matches(request, book)
@@ -38,9 +38,9 @@ class BlockResource:
         where = f" of NUMA node {block.node}" if block.node >= 0 else ""
         bitstream = request.options.get("bitstream", "")
         programmed = f", programmed with {bitstream}" if bitstream else ""
-        reason = f"{', '.join(block.addresses)}{where}{programmed}: {answer.says}"
-        given = (*footing.host_devices, *_given(block, request))
-        return replace(footing, host_devices=given, reasons=(*footing.reasons, reason))
+        footing.host_devices += _given(block, request)
+        footing.why.append(lambda: f"{', '.join(block.addresses)}{where}{programmed}: {answer.says}")
+        return None
 
     def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:
         """The simulator and the design as the file is on the host; nothing for a block of the host.
@@ -72,7 +72,7 @@ class BlockResource:
             return describe(_asked(request))
         return f"simulated block {request.options['file'].rpartition('/')[2]}"
 
-    def _simulate(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def _simulate(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         path = request.options["file"]
         facts = book.host.file(path)
         if facts and facts.problem:
@@ -86,8 +86,9 @@ class BlockResource:
         if facts and facts.size > MAX_DESIGN:
             return Misfit(lambda: f"{path} has {facts.size} bytes, a design has {MAX_DESIGN} at most")
         content = f"SHA-256 {facts.digest[:12]}" if facts else "not looked at"
-        reason = f"image {request.options['image']} simulates {path} ({content})"
-        return replace(footing, code=self.code(request, book), reasons=(*footing.reasons, reason))
+        footing.code = self.code(request, book)
+        footing.why.append(lambda: f"image {request.options['image']} simulates {path} ({content})")
+        return None
 
 
 def is_of_host(request: ResourceRequest) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book
-from .cpus import Choice, as_asked, count_of, fit_cpus, on_node, taken
+from ..cpubits import lowest
+from .cpus import Choice, as_asked, count_of, fit_cpus, taken
 from .kind import Footing, Misfit, words
 
 
@@ -18,7 +19,7 @@ class Core:
 
     name: str = "core"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         """One virtual CPU for each thread of each core, pinned to it."""
         return fit_cpus(request, book, footing, self.name, _choose, True)
 
@@ -33,10 +34,10 @@ class Core:
 
 
 def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
-    cores = on_node(book.vacant_cores(), node)
-    if len(cores) < request.count:
-        return taken(request, book, "core", len(cores), node)
-    cpus = tuple(sorted(cpu.id for core in cores[: request.count] for cpu in core))
+    cores = book.whole_cores(node)
+    if cores.bit_count() < request.count:
+        return taken(request, book, "core", cores.bit_count(), node)
+    cpus = book.bits.cpus(sum(book.bits.cores(lowest(cores, request.count))))
     return Choice(cpus, f"every thread of its core{'s' if request.count > 1 else ''}")
 
 

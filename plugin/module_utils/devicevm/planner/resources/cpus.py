@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from ...domain import CpuPlacement, DomainSpec
 from ...inventory.cpuset import format_cpuset
@@ -17,8 +17,7 @@ from .kind import Footing, Misfit, nodes_for
 from .near import Beside, client_nodes, near_of, siblings, strays
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """The processors for a request, those that stay empty because of it, and why these. `floating` virtual CPUs run on
     any of them; with none, there is one for each."""
 
@@ -30,7 +29,7 @@ class Choice:
     @property
     def pins(self) -> tuple[tuple[int, ...], ...]:
         """The host's CPUs for each virtual CPU."""
-        return (self.cpus,) * self.floating if self.floating else tuple((cpu,) for cpu in self.cpus)
+        return (self.cpus,) * self.floating if self.floating else tuple(zip(self.cpus))
 
 
 Chooser = Callable[[ResourceRequest, Book, "int | None"], "Choice | Callable[[], str]"]
@@ -39,28 +38,24 @@ Chooser = Callable[[ResourceRequest, Book, "int | None"], "Choice | Callable[[],
 
 def fit_cpus(
     request: ResourceRequest, book: Book, footing: Footing, unit: str, choose: Chooser, dedicated: bool
-) -> Footing | Misfit:
+) -> Misfit | None:
     """The first node on which the processors are, and the memory when a node was asked for."""
-    near, beside = near_of(request), footing.beside
-    if stray := strays(request, beside):
-        return Misfit(stray)
     nodes = nodes_for(request, book)
-    if near == "node" and beside is not None:
-        theirs = client_nodes(beside, book)
-        if len(theirs) != 1 or theirs[0] not in nodes:
-            return Misfit(
-                lambda: f"its clients are on NUMA node {format_cpuset(theirs)}, which is not one it may be on"
-            )
-        nodes = [theirs[0]]
-    if near == "sibling" and beside is not None:
-        choose = partial(_beside, beside=beside, dedicated=dedicated)
+    if near_of(request) and footing.beside is not None:
+        nearby = _nearby(request, book, footing.beside, nodes)
+        if not isinstance(nearby, list):
+            return Misfit(nearby)
+        nodes = nearby
+        if near_of(request) == "sibling":
+            choose = partial(_beside, beside=footing.beside, dedicated=dedicated)
+    asked = emulator_on(request, dedicated)
     short: list[Callable[[], str]] = []
     for node in nodes:
         choice = choose(request, book, node)
         if not isinstance(choice, Choice):
             short.append(choice)
             continue
-        emulator = emulator_cpus(request, book, node, choice.cpus, choice.idle, dedicated)
+        emulator = emulator_cpus(asked, book, node, choice.cpus, choice.idle, dedicated)
         if not isinstance(emulator, tuple):
             short.append(emulator)
             continue
@@ -74,15 +69,34 @@ def fit_cpus(
             dedicated=dedicated,
             unit=unit,
             idle=choice.idle,
-            emulator_on=emulator_on(request, dedicated),
+            emulator_on=asked,
         )
-        reason = f"CPU {format_cpuset(choice.cpus)}{'' if node is None else f' of NUMA node {node}'}: {choice.why}"
-        if placement.emulator_on:
-            reason += f"; the VMM's own threads on CPU {format_cpuset(emulator)}"
-        return replace(footing, placement=placement, vcpus=len(choice.pins), reasons=(*footing.reasons, reason))
+        footing.placement, footing.vcpus = placement, len(placement.vcpus)
+        footing.why.append(partial(_chosen, choice, placement))
+        return None
     if not short:
         return Misfit(lambda: f"there is no NUMA node {request.options['numaNode']}")
     return Misfit(lambda: "; ".join(words() for words in short))
+
+
+def _chosen(choice: Choice, placement: CpuPlacement) -> str:
+    where = f" of NUMA node {placement.nodes[0]}" if placement.nodes else ""
+    own = f"; the VMM's own threads on CPU {format_cpuset(placement.emulator)}" if placement.emulator_on else ""
+    return f"CPU {format_cpuset(choice.cpus)}{where}: {choice.why}{own}"
+
+
+def _nearby(
+    request: ResourceRequest, book: Book, beside: Beside, nodes: list[int | None]
+) -> list[int | None] | Callable[[], str]:
+    """Those of the nodes that are near the clients; or what says why there are none."""
+    if stray := strays(request, beside):
+        return stray
+    if near_of(request) != "node":
+        return nodes
+    theirs = client_nodes(beside, book)
+    if len(theirs) != 1 or theirs[0] not in nodes:
+        return lambda: f"its clients are on NUMA node {format_cpuset(theirs)}, which is not one it may be on"
+    return [theirs[0]]
 
 
 def _beside(
@@ -106,19 +120,14 @@ def _lacks_memory(footing: Footing, book: Book, node: int) -> Callable[[], str] 
     """What says that a node has too little memory of the kind that is asked; None when it has enough."""
     asked, size = footing.memory, footing.page_size
     if size:
-        left = book.huge_pages(size, (node,))
+        left = book.huge_pages(size, node)
         if asked // size <= left:
             return None
         return lambda: f"NUMA node {node}: {asked // size} pages of {format_bytes(size)} asked, {left} left"
-    left = book.memory_on((node,))
+    left = book.memory_on(node)
     if asked <= left:
         return None
     return lambda: f"NUMA node {node}: {format_bytes(asked)} of memory asked, {format_bytes(max(left, 0))} left"
-
-
-def on_node(groups: Iterable[tuple[CpuState, ...]], node: int | None) -> list[tuple[CpuState, ...]]:
-    """The groups of processors that are on a node."""
-    return [group for group in groups if node is None or group[0].node == node]
 
 
 def as_asked(request: ResourceRequest, placement: CpuPlacement, book: Book) -> bool:

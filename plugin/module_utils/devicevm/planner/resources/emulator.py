@@ -24,15 +24,15 @@ def emulator_on(request: ResourceRequest, dedicated: bool) -> str:
 
 
 def emulator_cpus(
-    request: ResourceRequest,
+    asked: str,
     book: Book,
     node: int | None,
     cpus: tuple[int, ...],
     idle: tuple[int, ...],
     dedicated: bool,
 ) -> tuple[int, ...] | Callable[[], str]:
-    """The CPUs for the VMM's own threads beside virtual CPUs on `cpus`; or what says why there are none."""
-    asked = emulator_on(request, dedicated)
+    """The CPUs for the VMM's own threads beside virtual CPUs on `cpus`, where they are `asked` to be (emulator_on); or
+    what says why there are none."""
     if asked == "shared":
         return book.pool() or (lambda: f"no place for the VMM's own threads: {NO_POOL}")
     if asked == "own":
@@ -57,5 +57,5 @@ def _own(book: Book, node: int | None, taken: frozenset[int]) -> tuple[int, ...]
         where = "" if node is None else f"NUMA node {node}: "
         return lambda: f"{where}1 thread for the VMM's own asked, 0 free beside CPU {format_cpuset(taken)}"
     # Whole cores are kept whole, as for dedicated threads.
-    whole = {core[0].core for core in book.vacant_cores() if not any(cpu.id in taken for cpu in core)}
-    return (min(vacant, key=lambda cpu: (cpu.core in whole, cpu.id)).id,)
+    begun = sum(book.bits.cores(book.bits.of(taken)))
+    return (min(vacant, key=lambda cpu: (bool(cpu.bit & book.whole & ~begun), cpu.id)).id,)

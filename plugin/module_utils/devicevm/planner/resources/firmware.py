@@ -26,8 +26,8 @@ class FirmwareResource:
 
     name: str = "firmware"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing with the image's digest, when the VMM has the machine and the machine a port for each device."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """The image with its digest, when the VMM has the machine and the machine a port for each device."""
         options = request.options
         arch, machine = options["arch"], options["machine"]
         ports, devices = serial_ports(arch), footing.devices
@@ -42,14 +42,12 @@ class FirmwareResource:
         if facts and facts.problem:
             return Misfit(lambda: f"{options['file']}: {facts.problem}")
         where = f"on machine {machine}, which the VMM translates" if arch != book.host.arch else f"on machine {machine}"
-        return replace(
-            footing,
-            memory=options["memory"] or footing.memory,
-            arch="" if arch == book.host.arch else arch,
-            machine=machine,
-            code=self.code(request, book),
-            reasons=(*footing.reasons, f"{options['file']} ({_content(facts)}) {where}"),
-        )
+        footing.memory = options["memory"] or footing.memory
+        footing.arch = "" if arch == book.host.arch else arch
+        footing.machine = machine
+        footing.code = self.code(request, book)
+        footing.why.append(lambda: f"{options['file']} ({_content(facts)}) {where}")
+        return None
 
     def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:
         """The image, with the digest that it has on the host; without, where the host's files were not looked at."""

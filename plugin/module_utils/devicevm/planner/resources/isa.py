@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...inventory.features import features_for_guests
@@ -18,8 +18,8 @@ class Isa:
 
     name: str = "isa"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing with the extensions, when guests of the host can have all of them."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """The extensions, when guests of the host can have all of them."""
         asked = features_of(request)
         there = features_for_guests(book.host)
         if missing := [feature for feature in asked if feature not in there]:
@@ -27,8 +27,10 @@ class Isa:
             return Misfit(
                 lambda: f"{', '.join(missing)} cannot be had with {book.host.accelerator or 'its VMM'}: {known}"
             )
-        reason = f"{', '.join(asked)}: guests of this host can have {'them' if len(asked) > 1 else 'it'}"
-        return replace(footing, features=tuple(sorted({*footing.features, *asked})), reasons=(*footing.reasons, reason))
+        them = "them" if len(asked) > 1 else "it"
+        footing.features = tuple(sorted({*footing.features, *asked}))
+        footing.why.append(lambda: f"{', '.join(asked)}: guests of this host can have {them}")
+        return None
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """It was given all of them."""

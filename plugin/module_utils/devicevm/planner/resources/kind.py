@@ -4,39 +4,49 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from ...domain import CpuPlacement, DomainSpec, HostDevice
 from ...manifest.topology import ResourceRequest
-from ..book import Book
+from ..book import ANYWHERE, Book
 from ..code import Code
 from .near import Beside, near_of
 
+_OWN = Code()
 
-@dataclass(frozen=True)
+
+@dataclass(slots=True)
 class Footing:
-    """What a device VM stands on. `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes),
-    `features` the instruction set extensions that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual),
-    `arch` the architecture whose code the VMM translates for it (empty = the host's own). `devices` is how many devices
-    it emulates; `machine` is what firmware runs on, and `code` what the alternative brings along to run."""
+    """What a device VM stands on, as far as it is found: each kind of resource adds to it.
+
+    `vcpus` is how many virtual CPUs it gets, `memory` what it needs (bytes), `features` the instruction set extensions
+    that are asked of the VMM, `page_size` its memory's (bytes; 0 = usual), `arch` the architecture whose code the VMM
+    translates for it (empty = the host's own). `devices` is how many devices it emulates; `machine` is what firmware
+    runs on, and `code` what the alternative brings along to run. `why` says why these, and is worded as late as a
+    Misfit.
+    """
 
     memory: int
-    placement: CpuPlacement = field(default_factory=CpuPlacement)
+    placement: CpuPlacement = ANYWHERE
     vcpus: int = 1
     features: tuple[str, ...] = ()
     page_size: int = 0
     arch: str = ""
     devices: int = 1
     machine: str = ""
-    code: Code = field(default_factory=Code)
+    code: Code = _OWN
     host_devices: tuple[HostDevice, ...] = ()
-    reasons: tuple[str, ...] = ()
     beside: Beside | None = None
     """The clients that it serves and where they are; None = not known, and then nearness is not looked at."""
+    why: list[Callable[[], str]] = field(default_factory=list)
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why it stands on these, one for each request."""
+        return tuple(why() for why in self.why)
 
 
-@dataclass(frozen=True)
-class Misfit:
+class Misfit(NamedTuple):
     """It cannot be had. The words, with the numbers, are only worked out when somebody asks: on a fleet most hosts
     refuse what another one takes. They are those of the book as it is when they are asked for."""
 
@@ -49,14 +59,14 @@ class Misfit:
 
 
 class ResourceKind(Protocol):
-    """One kind of resource. It reads the book and writes nothing."""
+    """One kind of resource. It reads the book and writes nothing there."""
 
     @property
     def name(self) -> str:
         """What manifests call it."""
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing so far with what this request adds, or why it cannot be had on this host."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """Add to the footing so far what this request gives; or say why it cannot be had on this host."""
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """Whether what a device VM was given earlier is what is asked for now, as far as this kind goes."""
@@ -83,4 +93,4 @@ def nodes_for(request: ResourceRequest, book: Book) -> list[int | None]:
     wanted = request.options.get("numaNode")
     if wanted is None and request.options.get("near") != "node":
         return [None]
-    return [node for node in book.nodes if wanted in (None, "one", node)]
+    return list(book.nodes) if wanted in (None, "one") else [node for node in book.nodes if node == wanted]

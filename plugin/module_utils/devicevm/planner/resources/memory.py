@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
@@ -18,8 +18,8 @@ class Memory:
 
     name: str = "memory"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing with the page size, when as many pages are left."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """The page size, when as many pages are left."""
         size: int = request.options["pageSize"]
         sizes = {int(page) for node in book.host.nodes for page in node.huge_pages}
         if size not in sizes:
@@ -29,8 +29,9 @@ class Memory:
         left = book.huge_pages(size)
         if memory // size > left:
             return Misfit(lambda: f"{memory // size} pages of {format_bytes(size)} asked, {left} left")
-        reason = f"{memory // size} pages of {format_bytes(size)}"
-        return replace(footing, memory=memory, page_size=size, reasons=(*footing.reasons, reason))
+        footing.memory, footing.page_size = memory, size
+        footing.why.append(lambda: f"{memory // size} pages of {format_bytes(size)}")
+        return None
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """It has pages of this size."""

@@ -6,7 +6,7 @@ architecture that the host does not have, the VMM's instruction translator.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...guest.architecture import ARCHITECTURES
@@ -23,26 +23,27 @@ class Microcode:
 
     name: str = "microcode"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing, with another architecture where that is asked, when the host has what is asked."""
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """Another architecture where that is asked, when the host has what is asked."""
         asked, there = request.options.get("revision", 0), book.host.microcode
-        reasons = footing.reasons
         if asked and not there:
             return Misfit(lambda: f"revision {asked:#x} or later asked, the host does not tell its own")
         if there < asked:
             return Misfit(lambda: f"revision {asked:#x} or later asked, the host has {there:#x}")
         if asked:
-            reasons = (*reasons, f"the host's microcode is {there:#x}")
+            footing.why.append(lambda: f"the host's microcode is {there:#x}")
         arch = request.options.get("arch", "")
         if not arch or arch == book.host.arch:
-            return replace(footing, reasons=reasons)
+            return None
         if arch not in ARCHITECTURES:
             return Misfit(
                 lambda: f"there are no device VM images for {arch}, only for {', '.join(sorted(ARCHITECTURES))}"
             )
         if not any(kind.arch == arch and TRANSLATOR in kind.accelerators for kind in book.host.guests):
             return Misfit(lambda: f"the VMM has no translator for {arch}")
-        return replace(footing, arch=arch, reasons=(*reasons, f"the VMM translates {arch} into {book.host.arch}"))
+        footing.arch = arch
+        footing.why.append(lambda: f"the VMM translates {arch} into {book.host.arch}")
+        return None
 
     def fulfils(self, request: ResourceRequest, spec: DomainSpec, book: Book) -> bool:
         """The host it is on has the revision still."""

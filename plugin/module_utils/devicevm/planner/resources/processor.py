@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
 from ..book import Book
-from .cpus import Choice, as_asked, count_of, fit_cpus, on_node, taken
+from .cpus import Choice, as_asked, count_of, fit_cpus, taken
 from .kind import Footing, Misfit, words
 
 
@@ -18,7 +18,7 @@ class Processor:
 
     name: str = "processor"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         """One virtual CPU for each thread of each processor, pinned to it."""
         return fit_cpus(request, book, footing, self.name, _choose, True)
 
@@ -33,13 +33,12 @@ class Processor:
 
 
 def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
-    sockets = on_node(book.vacant_sockets(), node)
-    if node is not None:
-        # A processor of several NUMA nodes is on none of them.
-        sockets = [socket for socket in sockets if all(cpu.node == node for cpu in socket)]
+    # A processor of several NUMA nodes is on none of them.
+    free = book.vacant & book.bits.on[node]
+    sockets = [socket for socket in book.bits.sockets if not socket & ~free]
     if len(sockets) < request.count:
         return taken(request, book, "processor", len(sockets), node)
-    cpus = tuple(sorted(cpu.id for socket in sockets[: request.count] for cpu in socket))
+    cpus = book.bits.cpus(sum(sockets[: request.count]))
     return Choice(cpus, f"every thread of its processor{'s' if request.count > 1 else ''}")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
@@ -18,10 +18,11 @@ class ProgramResource:
 
     name: str = "program"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
-        """The footing with this code; it takes nothing of the host."""
-        reason = f"its code is {self.describe(request)}"
-        return replace(footing, code=self.code(request, book), reasons=(*footing.reasons, reason))
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
+        """This code; it takes nothing of the host."""
+        footing.code = self.code(request, book)
+        footing.why.append(lambda: f"its code is {self.describe(request)}")
+        return None
 
     def code(self, request: ResourceRequest, book: Book, running: DomainSpec | None = None) -> Code:
         """The image and the command that are named."""

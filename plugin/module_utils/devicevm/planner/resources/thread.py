@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
-from ..book import Book, CpuState, cpus_of
-from .cpus import Choice, as_asked, fit_cpus, on_node, taken
+from ..book import Book, cpus_of
+from ..cpubits import lowest
+from .cpus import Choice, as_asked, fit_cpus, taken
 from .emulator import NO_POOL
 from .kind import Footing, Misfit, words
 
@@ -24,7 +25,7 @@ class Thread:
 
     name: str = "thread"
 
-    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Footing | Misfit:
+    def fit(self, request: ResourceRequest, book: Book, footing: Footing) -> Misfit | None:
         """One virtual CPU for each logical processor, pinned to it."""
         return fit_cpus(request, book, footing, self.name, _choose, request.dedicated)
 
@@ -66,17 +67,10 @@ def _choose(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
         return _shared(request, book, node)
     smt = request.options.get("smt", "prefer")
     if smt == "isolate":
-        cores = on_node(book.vacant_cores(), node)[: request.count]
-        if len(cores) < request.count:
-            return taken(request, book, "core", len(cores), node)
-        idle = tuple(sorted(cpu.id for core in cores for cpu in core[1:]))
-        return Choice(tuple(core[0].id for core in cores), "alone on its core, whose other threads stay empty", idle)
+        return _isolated(request, book, node)
     if smt == "require":
         return _siblings(request, book, node)
-    cpus = _vacant(request.count, book, node)
-    if len(cpus) < request.count:
-        return _parted(book, node, taken(request, book, "thread", len(cpus), node))
-    return Choice(tuple(sorted(cpu.id for cpu in cpus)), "nobody else is pinned to it")
+    return _vacant(request, book, node)
 
 
 def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
@@ -84,7 +78,7 @@ def _shared(request: ResourceRequest, book: Book, node: int | None) -> Choice | 
     if len(cpus) < request.count:
         return _parted(book, node, _shared_out(request, book, node, len(cpus)))
     load = sum(cpu.load for cpu in cpus)
-    return Choice(tuple(sorted(cpu.id for cpu in cpus)), f"the least loaded, with {load:g} pinned there")
+    return Choice(tuple(sorted([cpu.id for cpu in cpus])), f"the least loaded, with {load:g} pinned there")
 
 
 def _shared_out(request: ResourceRequest, book: Book, node: int | None, room: int) -> Callable[[], str]:
@@ -117,34 +111,45 @@ def _parted(book: Book, node: int | None, words: Callable[[], str]) -> Callable[
     asking = book.parting.asking
 
     def told() -> str:
-        parted = book.parting.told(on_node(book.cores, node), asking)
+        parted = book.parting.told([core for core in book.cores if node in (None, core[0].node)], asking)
         return f"{words()}; {parted}" if parted else words()
 
     return told
 
 
-def _vacant(count: int, book: Book, node: int | None) -> list[CpuState]:
+def _vacant(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     """Vacant processors, first of cores that are begun already: whole cores are worth keeping whole. Of whole
     cores then as few as possible."""
-    begun: list[CpuState] = []
-    whole: list[CpuState] = []
-    for core in book.cores if node is None else on_node(book.cores, node):
-        vacant = [cpu for cpu in core if cpu.vacant]
-        if vacant and book.parted(core[0]):
-            (whole if len(vacant) == len(core) else begun).extend(vacant)
-    return [*begun, *whole][:count]
+    begun, whole = book.begun(node), book.whole & book.bits.on[node]
+    missing = request.count - begun.bit_count()
+    if missing > whole.bit_count():
+        return _parted(book, node, taken(request, book, "thread", (begun | whole).bit_count(), node))
+    found = lowest(begun, request.count) if missing <= 0 else begun | lowest(whole, missing)
+    return Choice(book.bits.cpus(found), "nobody else is pinned to it")
+
+
+def _isolated(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
+    """The first thread of a vacant core each; the others of it stay empty."""
+    cores = book.whole_cores(node)
+    if cores.bit_count() < request.count:
+        return taken(request, book, "core", cores.bit_count(), node)
+    first = lowest(cores, request.count)
+    idle = sum(book.bits.cores(first)) ^ first
+    why = "alone on its core, whose other threads stay empty"
+    return Choice(book.bits.cpus(first), why, book.bits.cpus(idle))
 
 
 def _siblings(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     """Whole cores that come to exactly as many threads."""
-    found: list[int] = []
-    for core in on_node(book.vacant_cores(), node):
-        if len(core) > 1 and len(found) + len(core) <= request.count:
-            found += [cpu.id for cpu in core]
-    if len(found) < request.count:
+    found, count = 0, 0
+    for core in book.bits.cores(book.whole & book.bits.on[node]):
+        threads = core.bit_count()
+        if 1 < threads <= request.count - count:
+            found, count = found | core, count + threads
+    if count < request.count:
         where = "" if node is None else f"NUMA node {node}: "
-        return lambda: f"{where}{request.count} threads on whole cores asked, {len(found)} free"
-    return Choice(tuple(sorted(found)), "every thread of its cores")
+        return lambda: f"{where}{request.count} threads on whole cores asked, {count} free"
+    return Choice(book.bits.cpus(found), "every thread of its cores")
 
 
 KIND = Thread()
