@@ -56,7 +56,11 @@ class ManagedStage(Stage):
         )
         log.close()
         socket = Path(f"{places_of(self.uri).runtime}.manager")
-        until(socket.exists, 30, (self.folder / "manager.log").read_text)
+        until(socket.exists, 30, self.said)
+
+    def said(self) -> str:
+        """What the managers have said so far."""
+        return (self.folder / "manager.log").read_text()
 
     def stop_manager(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the manager by a signal."""

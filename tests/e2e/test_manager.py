@@ -172,7 +172,7 @@ def test_a_client_goes_on_when_its_device_vm_or_the_manager_dies(managed: Manage
     # One that dies while nobody looks is back with the next manager; the others are as they were.
     os.kill(managed.device_vms()["real-dvm"], signal.SIGKILL)
     managed.start_manager("--grace", str(GRACE), "--timeout", "200")
-    until(lambda: connected(managed), SECONDS)
+    until(lambda: connected(managed), SECONDS, lambda: (managed.said(), managed.device_vms(), managed.json("status")))
     assert shell.ask(b"later", 5) == b"later"
     assert shell.run("cat /proc/sys/kernel/random/boot_id") == boot
     shell.close()

@@ -307,3 +307,15 @@ def test_a_lock_is_seen_by_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with lock("test:///default"):
         assert is_locked(places)
     assert not is_locked(places)
+
+
+def test_what_dies_while_a_manager_takes_over_is_back() -> None:
+    driver = Remembering(*TWO)
+    driver.active = driver.marked = {"a-dvm"}
+    kept = Keeper(driver, boots=1, guests=False)
+    seen = driver.observe()
+    driver.active = driver.marked = set()
+    kept.died("a-dvm", "its QEMU died")
+    driver.observe = lambda: seen  # type: ignore[method-assign]
+    kept.take_over(lambda _name: False)
+    until(lambda: driver.active == {"a-dvm"})

@@ -90,11 +90,12 @@ class Keeper:
         for seen in self.driver.observe():
             if seen.spec is None or seen.role is not Role.DEVICE_VM:
                 continue
-            kept = _Kept(seen.spec, wanted=seen.active, ready=seen.active and seen.ready)
-            self._kept[seen.name] = kept
-            if not seen.active and died(seen.name):
-                kept.wanted = True
-                self.died(seen.name, "it ended while the manager did not run")
+            wanted = seen.active or died(seen.name)
+            self._kept[seen.name] = _Kept(seen.spec, wanted=wanted, ready=seen.active and seen.ready)
+        # Looked at once more: one that ends while all this is read is not known yet to whoever hears of it.
+        for name, kept in list(self._kept.items()):
+            if kept.wanted and not self.driver.is_active(name):
+                self.died(name, "it ended while the manager did not run")
 
     def observe(self) -> tuple[ObservedDomain, ...]:
         """What the VMM says of its device VMs, and why one was given up."""
