@@ -151,15 +151,15 @@ def test_a_client_goes_on_when_its_device_vm_or_the_manager_dies(managed: Manage
     boot = shell.run("cat /proc/sys/kernel/random/boot_id")
 
     # Long enough to be in the midst of it: nothing of it may fail, and all of it must be there.
-    shell.run("dd if=/dev/urandom of=/tmp/data bs=64k count=96 2>/dev/null")
-    shell.run("(dd if=/tmp/data of=/dev/vda bs=4k oflag=direct; echo $? >/tmp/written) >/dev/null 2>&1 & sleep 0.5")
+    shell.run("dd if=/dev/urandom of=/tmp/data bs=64k count=64 2>/dev/null")
+    shell.run("(dd if=/tmp/data of=/dev/vda bs=4k oflag=direct; echo $? >/tmp/written) >/dev/null 2>&1 & sleep 0.2")
     assert "written" not in shell.run("ls /tmp")
     killed = managed.device_vms()["real-dvm"]
     os.kill(killed, signal.SIGKILL)
     until(lambda: managed.device_vms().get("real-dvm", killed) != killed and connected(managed), SECONDS)
     assert shell.ask(b"again", 5) == b"again"
     assert shell.run("while test ! -s /tmp/written; do sleep 0.2; done; cat /tmp/written") == "0\n"
-    shell.run("dd if=/dev/vda bs=4k count=1536 iflag=direct 2>/dev/null | cmp - /tmp/data")
+    shell.run("dd if=/dev/vda bs=4k count=1024 iflag=direct 2>/dev/null | cmp - /tmp/data")
 
     managed.stop_manager(signal.SIGKILL)
     assert shell.ask(b"alone", 5) == b"alone"
