@@ -108,6 +108,13 @@ class CpuPlacement:
     floats: bool = False
     """It may run anywhere, and the pins on threads that nobody asked to pin only keep it off dedicated CPUs."""
 
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """Every host CPU that it has, ascending: its virtual CPUs', and that of the VMM's own threads where they have
+        one of their own."""
+        own = self.emulator if self.emulator_on == "own" else ()
+        return tuple(sorted({cpu for pin in (*self.vcpus, own) for cpu in pin})) if self.vcpus or own else ()
+
 
 class FirmwareKind(str, Enum):
     """What a firmware image is, and so how a machine gets at it."""

@@ -83,7 +83,7 @@ def check_health(driver: Driver, supports: tuple[str, ...], owner: str = "") -> 
 
 def _domain(domain: ObservedDomain) -> DomainHealth:
     spec = domain.active_spec or domain.spec
-    cpus = tuple(sorted({cpu for pin in spec.placement.vcpus for cpu in pin})) if spec else ()
+    cpus = spec.placement.cpus if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
     running = "stalled" if domain.stalled else "running"

@@ -166,9 +166,9 @@ class Manager:
         except (OSError, KeyError, ValueError, TypeError) as error:
             return wire.error_line(DevicevmError(f"devicevm's manager cannot read the request: {error!r}"))
 
-    def _documents(self) -> list[tuple[str, bool]]:
+    def _documents(self) -> list[tuple[str, str]]:
         with vmm_words("cannot list the manager's domains"):
-            return domain_documents(self.vmm.connection)
+            return domain_documents(self.vmm)
 
     def _operations(self) -> dict[str, Answer]:
         keeper = self.keeper

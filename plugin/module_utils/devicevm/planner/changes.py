@@ -34,13 +34,15 @@ _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 class Changes:
     """The steps so far, by id, and what they need: the new specifications and the old ones.
 
-    `others` are the stores that other owners' devices write: they are in use, whatever goes here.
+    `others` are the stores that other owners' devices write: they are in use, whatever goes here. `kept` are the
+    clients that stay as they are: what does not run of them is not started.
     """
 
     observed: dict[str, ObservedDomain]
     live: bool
     others: dict[Identity, str] = field(default_factory=dict)
     delete_data: bool = False
+    kept: frozenset[str] = frozenset()
     steps: dict[str, Step] = field(default_factory=dict)
     domains: dict[str, DomainSpec] = field(default_factory=dict)
     previous: dict[str, DomainSpec] = field(default_factory=dict)
@@ -75,9 +77,11 @@ class Changes:
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=effect, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
-        names = {spec.name for spec in clients}
+        names = {spec.name for spec in clients} - self.kept
         for spec in in_order_of_release(device_vms, self.holders):
-            if not self._rests(spec, names):
+            if self._rests(spec, names):
+                self._put_right(spec, Phase.REQUEST)
+            else:
                 self._device_vm(spec)
         for spec in clients:
             self._client(spec)
@@ -166,6 +170,14 @@ class Changes:
             return False
         served_by_it = {emulator.client for emulator in spec.emulators}
         return bool(served_by_it) and not any(name in wanted or self._running(name) for name in served_by_it)
+
+    def _put_right(self, spec: DomainSpec, phase: Phase) -> None:
+        """The step that gives what does not run, and is not to, a definition with other processors, if it needs one."""
+        old = self.observed[spec.name].spec
+        if old is not None and old.placement != spec.placement:
+            pins = describe_pins(old, spec)
+            reason = f"it does not run, and is to take nobody's processors: when it is started, {pins}"
+            self._step(Action.DEFINE, spec, phase, reason)
 
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
@@ -261,6 +273,9 @@ class Changes:
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
         running = self._running(spec.name)
+        if spec.name in self.kept and running is None:
+            self._put_right(spec, Phase.CONNECT)
+            return
         stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
         same = domain is not None and domain.spec is spec and running is spec
         if domain is not None and same and not (stopped or domain.stalled or _wrong(domain)):

@@ -73,7 +73,7 @@ def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
 
 
 def describe_pins(old: DomainSpec, new: DomainSpec) -> str:
-    """`CPU 0-3 instead of any`; empty when both run on the same ones."""
+    """`it runs on CPU 0-3 instead of any`; empty when both run on the same ones."""
     if old.placement == new.placement:
         return ""
     before, after = (describe_cpus(spec) or "any" for spec in (old, new))

@@ -9,8 +9,8 @@ from ..domain import DomainSpec, ObservedDomain, Role
 from ..manifest.topology import Client, HostPolicy, Topology
 from .affinity import Neighbours
 from .arrange import Known, arrange
-from .book import Book
 from .component import components_of
+from .difference import repinned
 from .floating import Move, confined, moves
 from .freedom import freedom
 from .grouping import Unit, group
@@ -107,7 +107,7 @@ def _draft(
     near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
     placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
     trusts = trusts_of(view.observed, units, topology.clients)
-    placement.book_what_stays(kept, units, topology.clients, trusts)
+    placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept)
     by_client = _by_client(wants)
     arranged = arrange(placement, components, by_client, known)
@@ -121,10 +121,10 @@ def _draft(
     for client, reason in () if draft.unplaced else near.lonely():
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))
-    draft.desired += kept_device_vms(units)
+    draft.desired += kept_device_vms(units, placement.stands)
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
-    draft.desired += [spec for one in undeclared if one not in gone for spec in _kept_off(one, view, books)]
+    draft.desired += [spec for one in undeclared if one not in gone for spec in _put_right(one, view, placement)]
     mine = frozenset(view.mine)
     draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
     crossed = _crossings(draft.desired, view, policies, trusts)
@@ -148,14 +148,20 @@ def _crossings(
     ]
 
 
-def _kept_off(one: ObservedDomain, view: View, books: dict[str, Book]) -> list[DomainSpec]:
-    """A client that stays as it is, when it must run on other processors all the same: it floats, and may be moved."""
+def _put_right(one: ObservedDomain, view: View, placement: Placement) -> list[DomainSpec]:
+    """A client that stays as it is, when it is to have other processors all the same: it floats, and may be moved; a
+    move was interrupted; or it does not run, and gives way."""
     # Whatever a draft before this one has made of it: what counts is what is there.
     one = view.origin.mine.get(one.name, one)
-    if one.spec is None or not one.active or one.active_spec not in (None, one.spec) or one.spec.host not in books:
+    if one.spec is None or one.spec.host not in placement.books:
         return []
-    spec = confined(view.specs[one.name], books[one.spec.host])
-    return [spec] if spec != one.spec else []
+    spec = view.specs[one.name]
+    spec = replace(spec, placement=placement.stands.get(one.name, spec.placement))
+    spec = confined(spec, placement.books[spec.host])
+    running = (one.active_spec or one.spec) if one.active else one.spec
+    if spec == running == one.spec or (one.active and repinned(running, spec) != spec):
+        return []
+    return [spec]
 
 
 def _units(topology: Topology, wants: tuple[Want, ...], view: View, kept: frozenset[str]) -> list[Unit]:

@@ -18,7 +18,7 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         device_vm=spec.name,
         host=spec.host,
         unit=spec.placement.unit,
-        cpus=cpus_of(spec.placement),
+        cpus=spec.placement.cpus,
         memory=spec.memory,
         channel=", ".join(sorted({emulator.channel.kind for emulator in spec.emulators})),
         dedicated=spec.placement.dedicated,

@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..domain import CpuPlacement
-from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, ResourceRequest
 from .book import Book
-from .code import Code
 from .component import Component
 from .floating import homeless
 from .grouping import Unit
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one
 from .resources.near import Beside
 from .runnable import why_not_run
-from .specify import image_named, unit_memory
+from .specify import unit_memory
 
 TOGETHER = 100
 """Device VMs on one host that are laid anew together; on a host with more, only what comes on top is laid."""
@@ -80,14 +78,6 @@ class Asked:
         """Bytes of usual memory that it takes at least: none where it may have huge pages."""
         huge = any(request.kind in ("memory", "firmware") for some in self.alternatives for request in some)
         return 0 if huge else self.memory
-
-    def runs(self, code: Code) -> bool:
-        """Whether code can emulate its devices."""
-        return self._runs_own if code == Code() else not why_not_run(code, self.unit)
-
-    @cached_property
-    def _runs_own(self) -> bool:
-        return not why_not_run(Code(), self.unit)
 
 
 @dataclass(frozen=True, order=True)
@@ -198,7 +188,7 @@ class _Laying:
         self.tries -= 1
         self.book.parting.asks(asked.unit.name)
         footing = fit_one(alternative, self.book, asked.memory, asked.unit.size, self._beside(asked.unit))
-        if isinstance(footing, Misfit) or not asked.runs(footing.code) or not has_image(self.book, asked.unit, footing):
+        if isinstance(footing, Misfit) or why_not_run(asked.unit, footing, self.book.host):
             return None
         return footing
 
@@ -242,14 +232,6 @@ def fit_client(client: Client, book: Book) -> Footing | Misfit:
     if not book.takes(vm.vcpus, vm.memory):
         return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
     return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
-
-
-def has_image(book: Book, unit: Unit, footing: Footing) -> bool:
-    """Whether a device VM that is not there yet can boot on the host, as far as that is known."""
-    name = footing.code.image or unit.image
-    if footing.code.firmware or GUESTS not in book.host.vmm.supports:
-        return True
-    return image_named(book.host, name, footing.arch) is not None
 
 
 def _order(alternative: Alternative) -> Order:

@@ -74,8 +74,11 @@ class View:
             for name, one in self.mine.items()
             if name not in gone and (one.role is Role.CLIENT or not one.spec)
         }
+        resting = {spec.name for spec in draft.kept if spec.name not in self.running}
         for spec in draft.desired:
-            mine[spec.name] = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, True, spec, spec)
+            runs = spec.name not in resting
+            live = spec if runs else None
+            mine[spec.name] = ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, runs, spec, live)
         hosts = tuple(
             replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.mine))
             for host in self.hosts

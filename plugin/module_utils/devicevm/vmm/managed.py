@@ -38,7 +38,7 @@ class ManagedDriver(Driver):
     def host(self) -> Host:
         found = self.clients.host()
         cpus = frozenset(cpu.id for cpu in found.cpus)
-        holdings = [holding_from_xml(xml, active, cpus) for xml, active in self._ask("documents")]
+        holdings = [holding_from_xml(definition, live, cpus) for definition, live in self._ask("documents")]
         holdings += found.holdings
         return replace(
             found,

@@ -120,7 +120,7 @@ class LibvirtDriver(Driver):
         # Until its blocks are cleared it holds them: nobody else is given what this domain has left in them.
         self.unload(uuid)
         with vmm_words(f"cannot undefine {name}"):
-            tree = self._xml(domain, live=False)
+            tree = self.xml_of(domain, live=False)
             flags = sum(getattr(self.libvirt, flag) for flag in self.undefine_flags)
             domain.undefineFlags(flags)
             self._end_late_start(domain)
@@ -135,15 +135,15 @@ class LibvirtDriver(Driver):
         domain = self._running(name)
         self.prepare_runtime()
         with vmm_words(f"cannot attach {emulator.id} to {name}"):
-            for device in hotplug.missing(self._xml(domain, live=True), emulator):
+            for device in hotplug.missing(self.xml_of(domain, live=True), emulator):
                 domain.attachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
 
     def detach_emulator(self, name: str, emulator: Emulator) -> None:
         domain = self._running(name)
         with vmm_words(f"cannot detach {emulator.id} from {name}"):
-            for device in hotplug.present(self._xml(domain, live=True), emulator):
+            for device in hotplug.present(self.xml_of(domain, live=True), emulator):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
-            hotplug.wait_until_gone(lambda: self._xml(domain, live=True), emulator, name)
+            hotplug.wait_until_gone(lambda: self.xml_of(domain, live=True), emulator, name)
         files.remove_socket(emulator.channel.address, self.places)
 
     def pin(self, spec: DomainSpec) -> None:
@@ -162,9 +162,12 @@ class LibvirtDriver(Driver):
             return
         if domain.UUIDString() != uuid:
             raise VmmError(f"domain {name} is another one than when the plan was made", hint="make the plan anew")
-        tree = self._xml(domain, live=False)
         with vmm_words(f"cannot move {name}"):
-            pinning.repin(self, domain, tree, cpus, owner)
+            pinning.repin(self, domain, cpus, owner)
+
+    def live_xml(self, domain: libvirt.virDomain) -> str:
+        """The XML of a running domain as it is now."""
+        return str(domain.XMLDesc(0))
 
     def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
         """Pin one virtual CPU of a running domain, or of a definition."""
@@ -277,7 +280,7 @@ class LibvirtDriver(Driver):
         """VmmError for a domain that is not devicevm's or, with `owner`, another owner's."""
         if domain is None:
             return
-        tree = self._xml(domain, live=False)
+        tree = self.xml_of(domain, live=False)
         ours = find(tree) if tree is not None else None
         if ours is None:
             raise VmmError(
@@ -307,7 +310,8 @@ class LibvirtDriver(Driver):
                 f"is not needed, undefine it (virsh undefine {name})",
             )
 
-    def _xml(self, domain: libvirt.virDomain, *, live: bool) -> Element:
+    def xml_of(self, domain: libvirt.virDomain, *, live: bool) -> Element:
+        """A domain's XML: its definition's, or its running self's."""
         with vmm_words(f"cannot read domain {domain.name()}"):
-            text = domain.XMLDesc(0 if live else self.libvirt.VIR_DOMAIN_XML_INACTIVE)
+            text = self.live_xml(domain) if live else domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE)
         return parse(text, f"the XML of domain {domain.name()}")

@@ -10,7 +10,7 @@ from ...inventory.supports import VOLUMES
 from ...manifest.topology import Store
 from ..driver import VmmError
 from .driver import LibvirtDriver
-from .element import add, to_text
+from .element import add, parse, to_text
 
 if TYPE_CHECKING:
     import libvirt
@@ -25,6 +25,18 @@ class TestDriver(LibvirtDriver):
     def supports(self) -> tuple[str, ...]:
         return (VOLUMES,)
 
+    def live_xml(self, domain: libvirt.virDomain) -> str:
+        # Calls know half of this driver's CPUs only: who is pinned to all of those is pinned to none. Of I/O threads,
+        # which cannot be pinned, none runs.
+        every = format_cpuset(range(self.connection.getCPUMap(0)[0]))
+        tree = parse(super().live_xml(domain), "the live XML of a domain")
+        for parent in (tree, *tree.findall("cputune")):
+            for child in [
+                one for one in parent if one.tag in ("iothreads", "iothreadids") or one.get("cpuset") == every
+            ]:
+                parent.remove(child)
+        return to_text(tree)
+
     def pin_vcpu(self, domain: libvirt.virDomain, number: int, cpus: tuple[bool, ...], *, live: bool) -> None:
         # Here the call that takes flags takes none.
         if live:
@@ -38,14 +50,13 @@ class TestDriver(LibvirtDriver):
             self._define_pin(domain, cpus, "iothreadpin", iothread=str(number))
 
     def pin_emulator(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], *, live: bool) -> None:
-        # Calls know half of this driver's CPUs only.
         if live:
             super().pin_emulator(domain, cpus, live=True)
         else:
             self._define_pin(domain, cpus, "emulatorpin")
 
     def _define_pin(self, domain: libvirt.virDomain, cpus: tuple[bool, ...], tag: str, **attributes: str) -> None:
-        tree = self._xml(domain, live=False)
+        tree = self.xml_of(domain, live=False)
         tune = tree.find("cputune")
         if tune is None:
             tune = add(tree, "cputune")
