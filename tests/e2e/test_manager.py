@@ -128,7 +128,7 @@ def test_libvirt_s_error_tells_why_a_client_does_not_start(managed: ManagedStage
     path = managed.declare("broken", CLIENT % ("broken", managed.folder / "kernel", broken))
     managed.devicevm("apply", path)
     status, words = managed.try_virsh("start", "broken")
-    assert status and "broken cannot start" in words and "broken.x does not stay up" in words
+    assert status and "broken cannot start: device VM broken-dvm" in words and "broken.x" in words
     until(lambda: not managed.device_vms(), 30)
     assert managed.virsh("domstate", "broken").strip() == "shut off"
     managed.devicevm("destroy", "--yes", path)
