@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .manifest.topology import Boot, Start, Store
+from .manifest.topology import Boot, Start, Store, Uplink
 
 
 class Role(str, Enum):
@@ -23,7 +23,8 @@ class Role(str, Enum):
 class Channel:
     """How one device reaches its front end, named the same at both ends.
 
-    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM.
+    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM; of a link, the
+    hardware address of the device VM's NIC.
     """
 
     kind: str
@@ -63,6 +64,14 @@ class Emulator:
 
 
 @dataclass(frozen=True)
+class Service:
+    """A program that runs once in a device VM, for all devices of the class `name`. `command` is complete."""
+
+    name: str
+    command: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Attachment:
     """One device as its client sees it: a front end on a channel, and the device VM behind it."""
 
@@ -74,6 +83,8 @@ class Attachment:
     index: int
     """Position among the client's devices: fixes target names and boot order."""
     read_only: bool = False
+    mac: str = ""
+    """The hardware address of a NIC."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +192,10 @@ class DomainSpec:
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
     start: Start = Start.APPLY
     """Who starts it. A device VM is started on request when all its clients are."""
+    services: tuple[Service, ...] = ()
+    """What a device VM runs once for all devices of a class, by name."""
+    uplink: Uplink | None = None
+    """A device VM's NIC on the host's network; its `mac` is set."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from ..domain import DomainSpec, Role
 from ..errors import DevicevmError
-from ..guest.boot_config import device_config
+from ..guest.boot_config import device_config, service_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
 from ..planner.difference import EmulatorChanges, compare_emulators
@@ -176,20 +176,25 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     context.driver.define(new)
     if old.placement != new.placement:
         context.driver.pin(new)
-    if changes:
-        _change_emulators(context, changes, old, new)
+    if changes or old.services != new.services:
+        _change_programs(context, changes, old, new)
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
     rejoin_clients(context.driver, new.emulators)
 
 
-def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
+def _change_programs(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
     before = {emulator.id: emulator for emulator in old.emulators}
     with Control(new.control, timeout=context.timeout) as control:
         for emulator in (*changes.removed, *(before[emulator.id] for emulator in changes.changed)):
             control.remove(emulator.id)
             context.driver.detach_emulator(new.name, emulator)
+        for name in {service.name for service in old.services} - {service.name for service in new.services}:
+            control.remove(name)
+        for service in set(new.services) - set(old.services):
+            # One of that name is replaced.
+            control.add(service_config(service))
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
             control.add(device_config(emulator))

@@ -18,7 +18,7 @@ from .parameters import complete, parameter_problems, parameter_schema
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
 from .storage import class_storage, relative_finding, storage_findings
-from .template import expand, template_values
+from .template import LINK_NAMES, expand, template_values
 from .wording import nearest
 
 MIN_MEMORY = 2**20
@@ -150,7 +150,8 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     """What the planner will do with the template must work now, while there is a line to point at."""
     built = build_device(device, class_, document.folder)
     program = build_program(class_.spec["program"])
-    values = template_values(built, "0" if built.store or built.memory else "")
+    link = dict.fromkeys(LINK_NAMES, "0") if class_.spec["protocol"] == "ethernet" else None
+    values = template_values(built, "0" if built.store or built.memory else "", link)
     try:
         for command in (program.command, *own_commands(class_.spec.get("resources", ()))):
             if command and not expand(command, values):

@@ -76,8 +76,17 @@ class ClassStorage:
 
 
 @dataclass(frozen=True)
+class ClassService:
+    """What a class runs once in each of its device VMs. `command` is a template like a program's; `defaults` are the
+    parameters of a device VM that says nothing."""
+
+    command: tuple[Any, ...]
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DeviceClass:
-    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd or bytes."""
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes or ethernet."""
 
     name: str
     protocol: str
@@ -89,6 +98,7 @@ class DeviceClass:
     resources: tuple[tuple[ResourceRequest, ...], ...]
     parameters: dict[str, Any] = field(default_factory=dict)
     storage: ClassStorage | None = None
+    service: ClassService | None = None
 
 
 @dataclass(frozen=True)
@@ -193,6 +203,22 @@ class Serves:
     match_labels: dict[str, str] = field(default_factory=dict)
 
 
+class UplinkKind(str, Enum):
+    """What of the host a NIC is on: a tap that is there already, or a bridge, which gets one more."""
+
+    TAP = "tap"
+    BRIDGE = "bridge"
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """A NIC on the host's network, on its tap or bridge of that name. An empty `mac` is worked out."""
+
+    kind: UplinkKind
+    name: str
+    mac: str = ""
+
+
 @dataclass(frozen=True)
 class DeviceVM:
     """A device VM in which the user wants a say; `resources` empty = what the classes ask for.
@@ -214,6 +240,9 @@ class DeviceVM:
     """Devices of two of these classes are not in one."""
     clients_apart: dict[str, str] = field(default_factory=dict)
     """Two clients that have all of these labels are not served by one. Empty = no matter."""
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it says to the services of classes, by class; checked and complete with defaults."""
+    uplink: Uplink | None = None
 
 
 class FloatingDomains(str, Enum):

@@ -18,6 +18,7 @@ from .difference import (
     content_stays,
     describe_cpus,
     describe_pins,
+    describe_services,
     difference,
     repinned,
     same_but_for_emulators,
@@ -223,7 +224,8 @@ class Changes:
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
-        reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec)))) or difference(running, spec)
+        reasons = (str(changes), describe_services(running, spec), describe_pins(running, spec))
+        reason = "; ".join(filter(None, reasons)) or difference(running, spec)
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
         clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
         felt = tuple(sorted(clients - self.restarts.keys()))

@@ -18,6 +18,7 @@ from .measure import Measure, measure
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Unplaced
 from .requests import Want, wants_of
+from .services import parted
 from .storage import describe_store, identity, stores_of_others
 from .trust import crossings, trusts_of
 from .view import View
@@ -109,6 +110,7 @@ def _draft(
     trusts = trusts_of(view.observed, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept)
+    draft.warnings += parted(units)
     by_client = _by_client(wants)
     arranged = arrange(placement, components, by_client, known)
     draft.known = arranged.known

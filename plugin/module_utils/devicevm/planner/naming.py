@@ -42,6 +42,12 @@ def console_log(runtime_dir: str, domain: str) -> str:
     return f"{runtime_dir}/{domain}.console"
 
 
+def hardware_address(*parts: str) -> str:
+    """The MAC address of what `parts` name: locally administered, of one station (IEEE 802)."""
+    text = digest(["mac", *parts], 10)
+    return ":".join(("02", *(text[place : place + 2] for place in range(0, 10, 2))))
+
+
 @lru_cache(maxsize=2**16)
 def backing_serial(owner: str, client: str, device: str) -> str:
     """The serial number by which a device VM finds a device's backing disk (a SCSI disk takes 20 bytes)."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..channel.registry import channel_kind
 from ..domain import Channel, Emulator
 from ..manifest.template import expand, template_values
 from ..manifest.topology import Client, Device, DeviceClass, Topology
+from ..record import digest
 from . import naming
 from .code import Code
 
@@ -54,7 +56,22 @@ def wants_of(topology: Topology) -> tuple[Want, ...]:
 def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
     """The channel between a device's emulator and its front end."""
     address = naming.channel_address(runtime_dir, owner, device_vm, want.id)
-    return Channel(want.channel, address, want.id)
+    link = link_of(want, owner)
+    return Channel(want.channel, address, link["port"] if link else want.id)
+
+
+def link_of(want: Want, owner: str) -> dict[str, str]:
+    """What a template can say of a device's link: the hardware addresses of both its ends, the client's name, and a
+    short name of its own. Empty for a device on another kind of channel."""
+    if channel_kind(want.channel).has_port:
+        return {}
+    client, device = want.client.name, want.device
+    return {
+        "port": naming.hardware_address(owner, client, device.name, "port"),
+        "mac": device.parameters.get("mac") or naming.hardware_address(owner, client, device.name),
+        "client": client,
+        "name": digest([owner, want.id], 10),
+    }
 
 
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
@@ -64,7 +81,7 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
     backed = store is not None or device.memory > 0
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed else ""
-    values = template_values(device, serial)
+    values = template_values(device, serial, link_of(want, owner))
     (ready,) = expand((program.ready,), values)
     return Emulator(
         client=want.client.name,

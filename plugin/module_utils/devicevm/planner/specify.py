@@ -12,9 +12,10 @@ from ..manifest.topology import Boot, Client, Start
 from ..record import digest, digest_of
 from . import naming
 from .grouping import MEMORY_STEP, Unit
-from .requests import Want, channel_of, emulator_of
+from .requests import Want, channel_of, emulator_of, link_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
+from .services import services_of, uplink_of
 
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 """The machine of device VMs, by architecture: the one that boots fastest."""
@@ -39,6 +40,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     arch = footing.arch or host.arch
     name = code.image or unit.image
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
+    uplink = uplink_of(unit, owner)
+    services = services_of(unit, owner, uplink)
     if old and not code.firmware and keeps_image(old, name, arch):
         wanted_now: dict[str, Any] = {
             "emulators": emulators,
@@ -49,6 +52,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             "page_size": footing.page_size,
             "host_devices": footing.host_devices,
             "start": starts(unit),
+            "services": services,
+            "uplink": uplink,
         }
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
         same = all(getattr(old, field) == value for field, value in wanted_now.items())
@@ -80,6 +85,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         host_devices=footing.host_devices,
         firmware=code.firmware,
         start=starts(unit),
+        services=services,
+        uplink=uplink,
     )
 
 
@@ -118,6 +125,7 @@ def specify_client(
                 device_vm=homes[want.id],
                 index=want.index,
                 read_only=bool(want.device.store and want.device.store.read_only),
+                mac=link_of(want, owner).get("mac", ""),
             )
             for want in wants
         ),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
+from ...channel.registry import channel_kind
 from ...domain import DomainSpec, Emulator, ObservedDomain
 from ...inventory.host import Host
 from ...manifest.topology import Store
@@ -144,7 +145,8 @@ class LibvirtDriver(Driver):
             for device in hotplug.present(self.xml_of(domain, live=True), emulator):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self.xml_of(domain, live=True), emulator, name)
-        files.remove_socket(emulator.channel.address, self.places)
+        if channel_kind(emulator.channel.kind).live:  # else it is there as long as the device VM runs
+            files.remove_socket(emulator.channel.address, self.places)
 
     def pin(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
