@@ -12,10 +12,11 @@ from functools import cached_property
 
 from ..domain import Attachment, DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
-from ..manifest.topology import Consumer, Store
+from ..manifest.topology import Consumer, Start
 from .consumers import plugged
 from .difference import (
     compare_emulators,
+    content_stays,
     describe_cpus,
     describe_pins,
     describe_services,
@@ -27,8 +28,8 @@ from .difference import (
 )
 from .holders import Holders, in_order_of_release
 from .parts import with_parts, without_part
-from .plan import Action, Effect, Phase, Step, Subject
-from .storage import Identity, identity
+from .plan import Action, Effect, Phase, Step, Subject, step_id
+from .storage import Identity, identity, may_delete
 
 _LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
 """How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
@@ -131,6 +132,11 @@ class Changes:
                 stays = not frontend or survives(frontend, before.get(emulator.id, emulator), emulator)
                 if not stays and self._running(emulator.client) is not None:
                     reasons.setdefault(emulator.client, reason)
+            # Its device VM may be back by somebody else's hand, but not what was in its memory.
+            for emulator in spec.emulators:
+                domain = self.observed.get(emulator.client)
+                if domain is not None and domain.stalled and not content_stays(emulator, emulator):
+                    reasons.setdefault(emulator.client, "a disk of its did not answer, and its content is gone")
         return reasons
 
     def _emulators(self, device_vm: str) -> dict[str, Emulator]:
@@ -217,6 +223,8 @@ class Changes:
             self._warn_of_loss(spec.emulators, running)
             felt = ()
         after += self._definition(spec, Phase.REQUEST, reason, after)
+        if self._waits(spec):
+            return
         # Of one that has died by itself, its clients feel the end of the outage, but for those that are restarted.
         felt = tuple(name for name in felt if name not in self.restarts and self._running(name))
         reason = f"it runs the emulation code of {served(spec)}"
@@ -229,6 +237,10 @@ class Changes:
             return Effect.NONE
         return Effect.RECONNECT if all(self.reconnects(name, spec.name) for name in clients) else Effect.RESTART
 
+    def _waits(self, spec: DomainSpec) -> bool:
+        """Whether a device VM is not to be started now: it comes up with its clients, and none of them runs."""
+        return spec.start is Start.REQUEST and not any(self._running(one.client) for one in spec.emulators)
+
     def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
         if running is spec or running == spec:
             after = self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
@@ -240,7 +252,7 @@ class Changes:
         after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
         reasons = (str(changes), describe_services(running, spec), describe_pins(running, spec))
-        reason = "; ".join(filter(None, reasons))
+        reason = "; ".join(filter(None, reasons)) or difference(running, spec)
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
         clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
         felt = tuple(sorted(clients - self.restarts.keys() - self.replugs.keys()))
@@ -285,7 +297,7 @@ class Changes:
         return bool(moved)
 
     def _known(self, action: Action, kind: Subject, name: str) -> tuple[str, ...]:
-        key = _id(action, kind, name)
+        key = step_id(action, kind, name)
         return (key,) if key in self.steps else ()
 
     def _client(self, spec: DomainSpec) -> None:
@@ -303,8 +315,8 @@ class Changes:
         else:
             reason = difference(domain.spec, spec)
         if running is not None and running != spec and not stopped:
-            pins = describe_pins(running, spec)
-            self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
+            reason = describe_pins(running, spec) or difference(running, spec)
+            self._step(Action.UPDATE, spec, Phase.CONNECT, reason, effect=Effect.LIVE, affects=(spec.name,))
         elif domain is not None and domain.stalled and not stopped:
             reason = "a disk of its did not answer"
             self._step(
@@ -319,7 +331,7 @@ class Changes:
         if running is not None and running != spec and not stopped:
             return
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
-        if stopped or running is None:
+        if stopped or (running is None and spec.start is Start.APPLY):
             after += self._made(spec) + stopped
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
@@ -389,7 +401,7 @@ class Changes:
     def _on_existing(
         self, action: Action, spec: DomainSpec, phase: Phase, reason: str, effect: Effect, after: tuple[str, ...] = ()
     ) -> None:
-        key = _id(action, Subject.CLIENT, spec.name)
+        key = step_id(action, Subject.CLIENT, spec.name)
         affects = () if effect is Effect.NONE else (spec.name,)
         self.steps[key] = Step(key, action, Subject.CLIENT, spec.name, phase, effect, reason, after, affects)
         if action is Action.ATTACH:
@@ -401,7 +413,7 @@ class Changes:
     def _made(self, client: DomainSpec) -> tuple[str, ...]:
         """The steps after which all device VMs of a client run as they are to."""
         uses = sorted({attachment.device_vm for attachment in client.attachments})
-        made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+        made = [step_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
         return tuple(key for key in made if key in self.steps)
 
     def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
@@ -423,7 +435,7 @@ class Changes:
 
     def _release(self, action: Action, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> str:
         kind = _SUBJECT[domain.role]
-        key = _id(action, kind, domain.name)
+        key = step_id(action, kind, domain.name)
         affects = (domain.name,) if domain.role is Role.CLIENT else ()
         effect = Effect.REMOVE if affects else Effect.NONE
         self.steps[key] = Step(
@@ -447,12 +459,12 @@ class Changes:
         emulators = [one for domain in self.observed.values() if domain.spec for one in domain.spec.emulators]
         for emulator in sorted(emulators, key=lambda one: one.id) if self.delete_data else ():
             store = emulator.store
-            if store and _may_delete(store) and identity(store) not in wanted and identity(store) not in self.others:
+            if store and may_delete(store) and identity(store) not in wanted and identity(store) not in self.others:
                 self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", everything)
 
     def _store(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: tuple[str, ...]) -> str:
         name = f"{emulator.client}/{emulator.name}"
-        key = _id(action, Subject.STORE, name)
+        key = step_id(action, Subject.STORE, name)
         effect = Effect.REMOVE if action is Action.DELETE else Effect.NONE
         self.steps[key] = Step(key, action, Subject.STORE, name, phase, effect, reason, after, store=emulator.store)
         return key
@@ -475,20 +487,11 @@ class Changes:
         if old is not None:
             self.previous[spec.name] = old
         kind = _SUBJECT[spec.role]
-        key = _id(action, kind, spec.name)
+        key = step_id(action, kind, spec.name)
         self.steps[key] = Step(
             key, action, kind, spec.name, phase, effect, reason, tuple(dict.fromkeys(after)), affects
         )
         return key
-
-
-def _id(action: Action, kind: Subject, name: str) -> str:
-    return f"{action.value}/{kind.value}/{name}"
-
-
-def _may_delete(store: Store) -> bool:
-    """A block device is the host's, not ours to delete; what is read only was never ours to write."""
-    return store.kind != "block" and not store.read_only and store.reclaim == "delete"
 
 
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:
