@@ -242,15 +242,14 @@ def test_a_domain_that_its_vmm_has_paused_goes_on_once_its_disks_answer() -> Non
     assert felt(plan) == {"resume/client/ledger": "live"}
 
 
-def test_a_domain_that_was_paused_gets_another_disk_when_its_content_is_gone() -> None:
+def test_a_domain_that_is_paused_for_a_disk_whose_content_is_gone_is_left_to_its_user() -> None:
     vmm = world()
     vmm.apply(declared(ledger()))
     seen_without(vmm, stalled=True)
-    assert set(felt(vmm.plan(declared(ledger())))) == {
-        "detach/client/ledger",
-        "attach/client/ledger",
-        "resume/client/ledger",
-    }
+    plan = vmm.plan(declared(ledger()))
+    assert felt(plan) == {}
+    (warning,) = plan.warnings
+    assert "stays paused until it is stopped and started again" in warning
 
 
 class Recorder:
