@@ -7,8 +7,9 @@ from .disk import DISKS
 from .frontend import Frontend
 from .rng import RNGS
 from .serial import SERIALS
+from .usb import USBS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS)}
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS, *USBS)}
 
 
 def frontend_named(name: str) -> Frontend:
