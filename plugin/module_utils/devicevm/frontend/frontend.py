@@ -21,7 +21,8 @@ class Frontend:
     libvirt devices; `number` counts, from `first`, the client's devices with the same `numbering`
     (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
     `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted, as long as
-    what was on the device is still there.
+    what was on the device is still there. A USB device counts as well: it is pulled out and plugged in again, which its
+    guest is made for.
     `controllers` are (type, model) pairs that the client needs once; `ports` is how many PCIe ports each takes.
     """
 
