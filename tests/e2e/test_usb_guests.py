@@ -36,7 +36,7 @@ spec:
         product: "0x0001"
         manufacturer: Bench & Sons
         model: Combo
-        massStorage: {{size: 16MiB, store: {{file: stick.img}}}}
+        massStorage: {{size: 4MiB, store: {{file: stick.img}}}}
         serial: {{program: echo}}
         keyboard: {{text: "{typed}", interval: 1000}}
         hid: {{descriptor: "{mouse}", reportLength: 3, reports: ["000502"], interval: 500}}
@@ -92,8 +92,8 @@ def use(shell: Shell) -> str:
     moves = set(re.findall(r"\(REL_.\), value -?\d+", events(shell, "[1-9]")))
     assert moves == {"(REL_X), value 5", "(REL_Y), value 2"}
     assert shell.run(ASK.format("hello-acm")).strip() == "hello-acm"
-    shell.run("mkfs.ext4 -q -F /dev/sda; mkdir -p /run/stick; mount /dev/sda /run/stick")
-    shell.run("dd if=/dev/urandom of=/run/stick/file bs=64k count=32 conv=fsync 2>/dev/null; sync")
+    shell.run("mkfs.ext4 -q -F -O ^has_journal -N 16 /dev/sda; mkdir -p /run/stick; mount /dev/sda /run/stick")
+    shell.run("dd if=/dev/urandom of=/run/stick/file bs=64k count=16 conv=fsync 2>/dev/null; sync")
     return shell.run(HASH)
 
 
@@ -124,15 +124,16 @@ def plug_out_and_in(stage: Stage, shell: Shell) -> None:
     plugged_in(shell)
 
 
-def test_a_client_uses_a_composite_device_and_finds_it_again(stage: Stage) -> None:
+def survive(stage: Stage, kills: int) -> None:
     path, stick = stage.folder / "bench.yaml", stage.folder / "stick.img"
     path.write_text(MANIFEST.format(port=shell_port(stage.folder / "bench.shell"), typed=TYPED, mouse=MOUSE))
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "bench.shell")
     plugged_in(shell)
     wanted = use(shell)
-    lose_device_vm(stage, shell, path)
-    assert shell.run(HASH) == wanted
+    for _number in range(kills):
+        lose_device_vm(stage, shell, path)
+        assert shell.run(HASH) == wanted
     shell.run("umount /run/stick")
     plug_out_and_in(stage, shell)
     assert "No changes" in stage.devicevm("apply", path).stdout
@@ -143,3 +144,12 @@ def test_a_client_uses_a_composite_device_and_finds_it_again(stage: Stage) -> No
     subprocess.run(["e2fsck", "-fn", stick], check=True, capture_output=True)
     found = subprocess.run(["debugfs", "-R", "cat /file", stick], check=True, capture_output=True).stdout
     assert hashlib.sha256(found).hexdigest() == wanted.split()[0]
+
+
+def test_a_client_uses_a_composite_device_and_finds_it_again(stage: Stage) -> None:
+    survive(stage, 1)
+
+
+@pytest.mark.long
+def test_a_client_finds_a_composite_device_again_twenty_times(stage: Stage) -> None:
+    survive(stage, 20)
