@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
+
+from devicevm.inventory.cpuset import format_cpuset
 
 
 def test_plan_tells_who_feels_it_and_until_when(cli: Any, web: Path, vmm: Any) -> None:
@@ -97,3 +100,24 @@ def test_what_is_left_out_and_does_not_run_is_left_so(cli: Any, web: Path, vmm: 
     assert said.out.endswith("No changes. 2 cannot be placed.\n")
     web.write_text(declared_so)
     assert "start device VM web-dvm" in cli("plan", web).out
+
+
+def test_a_processor_of_the_vmms_own_threads_is_among_those_of_its_device_vm(cli: Any, web: Path, vmm: Any) -> None:
+    """What libvirt has pinned, and what plan and status say, are the same processors."""
+    resources = "[{thread: {count: 1, dedicated: true, emulator: own}}]"
+    declared = (
+        f"---\napiVersion: devicevm/v1\nkind: DeviceVM\nmetadata: {{name: fast}}\nspec: {{resources: {resources}}}\n"
+    )
+    web.write_text(web.read_text() + declared)
+    said = cli("plan", web)
+    assert cli("apply", web).status == 0
+    tune = ElementTree.fromstring(vmm.lookupByName("fast").XMLDesc()).findall("cputune/*")
+    assert [one.tag for one in tune] == ["vcpupin", "emulatorpin"]
+    pinned = sorted(int(one.get("cpuset", "")) for one in tune)
+    words = format_cpuset(pinned)
+    assert f"thread, CPUs {words}, alone" in said.out
+    assert f"fast has CPU {words} to itself" in said.out + said.err
+    (row,) = [line.split() for line in cli("status").out.splitlines() if line.split()[:1] == ["fast"]]
+    assert words in row
+    (domain,) = [one for one in cli("status", "-o", "json").json["domains"] if one["name"] == "fast"]
+    assert domain["cpus"] == pinned

@@ -5,10 +5,15 @@ from __future__ import annotations
 import struct
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from devicevm.domain import Attachment, Channel, CpuPlacement, DomainSpec, Emulator, Role
 from devicevm.manifest.topology import Boot, Store
 from devicevm.planner import naming
+
+if TYPE_CHECKING:
+    import libvirt
+    from devicevm.vmm.libvirt.driver import LibvirtDriver
 
 GREETING = b"hello from a guest\r\n"
 MIB = 2**20
@@ -98,4 +103,13 @@ def client(runtime: str, accelerator: str, kernel: Path, of: DomainSpec, *, name
             for index, (item, frontend) in enumerate(zip(of.emulators, ("isa-serial", "virtio-rng"), strict=True))
         ),
         console=naming.console_log(runtime, name),
+    )
+
+
+def foreign(driver: LibvirtDriver, inner: str = "") -> libvirt.virDomain:
+    """A domain `theirs` that devicevm did not make, with more in its XML."""
+    kind = driver.connection.getType().lower()
+    return driver.connection.defineXML(
+        f"<domain type='{kind}'><name>theirs</name><memory>32768</memory>{inner}"
+        "<os><type arch='x86_64'>hvm</type></os></domain>"
     )

@@ -23,24 +23,9 @@ from devicevm.planner import naming
 from devicevm.vmm.driver import VmmError
 from devicevm.vmm.libvirt.driver import LibvirtDriver
 from devicevm.vmm.libvirt.metadata import NAMESPACE, PREFIX
-from guests import GREETING, MIB, OWNER, client, device_vm, emulator
+from guests import GREETING, MIB, OWNER, client, device_vm, emulator, foreign
 
 pytestmark = pytest.mark.libvirt
-
-FOREIGN = (
-    "<domain type='{type}'><name>{name}</name><memory>32768</memory><os><type arch='x86_64'>hvm</type></os></domain>"
-)
-
-
-def foreign(vmm: Vmm, driver: LibvirtDriver, name: str = "theirs") -> str:
-    """A domain that devicevm did not make; its XML."""
-    kind = "qemu" if vmm.guests else "test"
-    domain = driver.connection.defineXML(FOREIGN.format(type=kind, name=name))
-    return str(domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE))
-
-
-def forget(driver: LibvirtDriver, name: str) -> None:
-    driver.connection.lookupByName(name).undefine()
 
 
 def test_what_was_defined_is_observed(driver: LibvirtDriver, domains: Domains) -> None:
@@ -130,8 +115,9 @@ def test_unknown_domains(driver: LibvirtDriver, domains: Domains) -> None:
             fails()
 
 
-def test_a_foreign_domain_is_left_alone(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
-    before = foreign(vmm, driver)
+def test_a_foreign_domain_is_left_alone(driver: LibvirtDriver, domains: Domains) -> None:
+    theirs = foreign(driver)
+    before = theirs.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE)
     try:
         named = replace(domains.device_vm, name="theirs")
         touches: list[Callable[[], None]] = [
@@ -145,10 +131,10 @@ def test_a_foreign_domain_is_left_alone(vmm: Vmm, driver: LibvirtDriver, domains
             with pytest.raises(VmmError, match="theirs is not devicevm's, and is left alone"):
                 touch()
         assert driver.observe() == ()
-        assert driver.connection.lookupByName("theirs").XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE) == before
+        assert theirs.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE) == before
         assert "theirs" in {holding.domain for holding in driver.host().holdings}
     finally:
-        forget(driver, "theirs")
+        theirs.undefine()
 
 
 def test_another_owners_domain_is_not_redefined(driver: LibvirtDriver, domains: Domains) -> None:
@@ -171,18 +157,15 @@ def test_a_renamed_domain_is_told_from_a_new_one(vmm: Vmm, driver: LibvirtDriver
     driver.define(domains.client)
 
 
-def test_a_foreign_domain_with_the_planned_uuid_is_left_alone(
-    vmm: Vmm, driver: LibvirtDriver, domains: Domains
-) -> None:
-    kind, uuid = "qemu" if vmm.guests else "test", domains.client.uuid
-    xml = FOREIGN.format(type=kind, name="theirs").replace("<memory>", f"<uuid>{uuid}</uuid><memory>")
-    driver.connection.defineXML(xml)
+def test_a_foreign_domain_with_the_planned_uuid_is_left_alone(driver: LibvirtDriver, domains: Domains) -> None:
+    uuid = domains.client.uuid
+    theirs = foreign(driver, f"<uuid>{uuid}</uuid>")
     try:
         with pytest.raises(VmmError, match=f"domain theirs has its UUID {uuid}") as caught:
             driver.define(domains.client)
         assert "virsh undefine theirs" in caught.value.hint
     finally:
-        forget(driver, "theirs")
+        theirs.undefine()
 
 
 def test_a_domain_of_the_name_with_another_uuid_is_not_redefined(driver: LibvirtDriver, domains: Domains) -> None:
@@ -401,73 +384,3 @@ def test_a_running_domain_moves_to_other_processors_and_back(vmm: Vmm, driver: L
     assert all(domain.vcpus()[1][0]) and all(domain.emulatorPinInfo())
     (seen,) = driver.observe()
     assert (seen.active_spec, seen.live_drift) == (plain, ())
-
-
-def test_whom_an_owner_has_moved_is_left_alone_while_that_owner_is_here(
-    vmm: Vmm, driver: LibvirtDriver, domains: Domains
-) -> None:
-    foreign(vmm, driver, "theirs")
-    domain = driver.connection.lookupByName("theirs")
-    uuid = domain.UUIDString()
-    try:
-        driver.define(domains.device_vm)
-        driver.repin("theirs", uuid, (0,), OWNER)
-        untouched = domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE)
-        for cpus, owner, why in [
-            ((), "somebody", "moved by owner"),
-            ((-1,), OWNER, "to CPU -1"),
-            ((9999,), OWNER, "to CPU 9999"),
-        ]:
-            with pytest.raises(VmmError, match=why):
-                driver.repin("theirs", uuid, cpus, owner)
-        assert domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE) == untouched
-        driver.undefine(domains.device_vm.name)
-        driver.repin("theirs", uuid, (), "somebody")
-        assert [one.moved_by for one in driver.host().holdings if one.domain == "theirs"] == [""]
-    finally:
-        forget(driver, "theirs")
-
-
-def test_a_domain_of_others_that_floats_is_moved_and_put_back(vmm: Vmm, driver: LibvirtDriver) -> None:
-    text = FOREIGN.format(type="qemu" if vmm.guests else "test", name="theirs")
-    text = text.replace(
-        "<os>", "<vcpu>2</vcpu><iothreads>1</iothreads><cputune><vcpupin vcpu='1' cpuset='0'/></cputune><os>"
-    )
-    domain = driver.connection.defineXML(text)
-    before = domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE)
-    domain.create()
-    last = driver.connection.getCPUMap(0)[0] - 1
-    try:
-        for owner in (OWNER, OWNER):
-            driver.repin("theirs", domain.UUIDString(), (last,), owner)
-            assert [[n for n, on in enumerate(pin) if on] for pin in domain.vcpus()[1]] == [[last], [0]]
-            assert [n for n, on in enumerate(domain.emulatorPinInfo()) if on] == [last]
-            if vmm.guests:
-                assert [[n for n, on in enumerate(io[1]) if on] for io in domain.ioThreadInfo(0)] == [[last]]
-            (held,) = [one for one in driver.host().holdings if one.domain == "theirs"]
-            assert (held.floats, held.cpus, held.moved_by, held.moved_to) == (True, (0,), OWNER, (last,))
-        with pytest.raises(VmmError, match="another one"):
-            driver.repin("theirs", "00000000-0000-0000-0000-000000000000", (), OWNER)
-        driver.repin("theirs", domain.UUIDString(), (), OWNER)
-        assert [all(pin) for pin in domain.vcpus()[1]] == [True, last == 0]
-        (held,) = [one for one in driver.host().holdings if one.domain == "theirs"]
-        assert (held.floats, held.cpus, held.moved_by, held.moved_to) == (True, (0,), "", ())
-        # Nothing but pins on all CPUs is left of it; the numbers of I/O threads are libvirt's own addition.
-        after = ElementTree.fromstring(domain.XMLDesc(driver.libvirt.VIR_DOMAIN_XML_INACTIVE))
-        tune = after.find("cputune")
-        assert tune is not None
-        for pin in [one for one in tune if one.get("vcpu") != "1"]:
-            tune.remove(pin)
-        was = ElementTree.fromstring(before)
-        assert [one.tag for one in after if one.tag not in ("metadata", "iothreadids")] == [one.tag for one in was]
-        assert ElementTree.tostring(tune).split() == ElementTree.tostring(was.find("cputune")).split()
-    finally:
-        domain.destroy()
-        domain.undefine()
-
-
-def test_a_domain_of_devicevms_own_is_not_repinned(driver: LibvirtDriver, domains: Domains) -> None:
-    driver.define(domains.device_vm)
-    with pytest.raises(VmmError, match="devicevm's own"):
-        driver.repin("web-dvm", domains.device_vm.uuid, (0,), OWNER)
-    driver.repin("nobody", domains.device_vm.uuid, (0,), OWNER)

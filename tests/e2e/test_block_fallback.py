@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stage import Shell, Stage, shell_port
+from manifests import with_shell, write
+from stage import Shell, Stage
 from stage_collection import REPO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -40,10 +41,7 @@ def manifest(stage: Stage) -> Path:
     class_, client = yaml.safe_load_all(EXAMPLE.read_text())
     (simulated,) = [one["block"] for one in class_["spec"]["resources"] if one["block"].get("provider") == "simulated"]
     simulated["design"] = "instrument.design"
-    client["spec"]["vm"]["domainXML"] = shell_port(stage.folder / "lab.shell")
-    path = stage.folder / "lab.yaml"
-    path.write_text(yaml.safe_dump_all([class_, client]))
-    return path
+    return write(stage.folder, class_, with_shell(client, stage))
 
 
 def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) -> None:
@@ -53,7 +51,7 @@ def test_where_there_is_no_card_its_simulation_answers_a_client(stage: Stage) ->
     digest = hashlib.sha256(circuit.read_bytes()).hexdigest()
     assert f"simulates {circuit} (SHA-256 {digest[:12]})" in allocation["reasons"][1]
     stage.devicevm("apply", path)
-    shell = Shell(stage.folder / "lab.shell")
+    shell = Shell(stage.folder / "block-user.shell")
     assert shell.ask(b"I", 4) == b"DVM1"
     for data in (b"123456789", bytes(range(64))):
         wanted = binascii.crc_hqx(data, 0xFFFF).to_bytes(2, "big")

@@ -19,7 +19,8 @@ from devicevm.planner.plan import Action, Effect, Phase, Plan, Step, Subject
 from devicevm.vmm.driver import Driver
 from devicevm.vmm.firmware import firmware_digest
 from devicevm.vmm.registry import open_driver
-from stage import Shell, Stage, shell_port
+from manifests import with_shell, write
+from stage import Shell, Stage
 from stage_collection import REPO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -70,10 +71,7 @@ def manifest(stage: Stage, kind: str, *, expect: str = "") -> Path:
     class_["spec"]["resources"] = [{"firmware": firmware}]
     if expect:
         class_["spec"]["program"]["expect"] = expect
-    client["spec"]["vm"]["domainXML"] = shell_port(stage.folder / "a.shell")
-    path = stage.folder / "lab.yaml"
-    path.write_text(yaml.safe_dump_all([class_, client]))
-    return path
+    return write(stage.folder, class_, with_shell(client, stage))
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def test_a_client_measures_with_an_instrument_that_is_firmware(kind: str, stage:
     stage.devicevm("apply", path)
     assert stage.devicevm("apply", path).stdout == "No changes.\n"
 
-    shell = Shell(stage.folder / "a.shell")
+    shell = Shell(stage.folder / f"{CLIENT}.shell")
     assert shell.run(ASK.format("*IDN?")).strip() == f"devicevm,thermometer,{model},1"
     measured = [shell.run(ASK.format("meas:temp?")).strip() for _ in range(3)]
     assert measured == ["21.5", "21.6", "21.7"]
@@ -123,7 +121,7 @@ def test_a_client_measures_with_an_instrument_that_is_firmware(kind: str, stage:
 def test_a_client_outlives_a_restart_of_its_instrument(stage: Stage, driver: Driver) -> None:
     path = manifest(stage, "rom")
     stage.devicevm("apply", path)
-    shell = Shell(stage.folder / "a.shell")
+    shell = Shell(stage.folder / f"{CLIENT}.shell")
     boot = shell.run("cat /proc/sys/kernel/random/boot_id")
     assert shell.run(ASK.format("MEAS:TEMP?")).strip() == "21.5"
     stage.virsh("destroy", DEVICE_VM)

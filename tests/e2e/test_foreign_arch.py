@@ -8,14 +8,18 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from devicevm.guest.architecture import build_architecture
 from devicevm.guest.control import Control
-from stage import Shell, Stage, shell_port
-from test_main_job import SHARED, SMALL, a_client, use_disk, use_instruments
+from manifests import client, device_vm, entropy, with_shell, write
+from stage import Shell, Stage
+from stage_collection import REPO
+from test_main_job import a_client, use_disk, use_instruments
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, pytest.mark.timeout(600)]
 
 ARCH = "aarch64"
+EXAMPLE = REPO / "examples" / "resource-translator.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +33,14 @@ def foreign(images: None) -> None:
     subprocess.run(command, check=True, timeout=900)
 
 
-def manifest(stage: Stage, *documents: str) -> Path:
-    """Clients on one device VM, whose emulation code the VMM is to translate."""
-    path = stage.folder / "topology.yaml"
-    path.write_text(SHARED + f"  resources: [{{microcode: {{arch: {ARCH}}}}}]\n" + "".join(documents))
-    return path
+TRANSLATED = device_vm("instruments", "disk", "rng", "serial", resources=[{"microcode": {"arch": ARCH}}])
+"""One device VM for all clients, whose emulation code the VMM is to translate."""
 
 
 def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) -> None:
     backing = stage.folder / "data.raw"
-    first = a_client(stage, "a", "virtio-blk").replace("size: 32MiB", f"size: 32MiB, store: {{file: {backing}}}")
-    path = manifest(stage, first)
+    first = a_client(stage, "a", "virtio-blk", store={"file": str(backing)})
+    path = write(stage.folder, TRANSLATED, first)
     plan = stage.json("plan", path)
     (device_vm,) = [spec for spec in plan["domains"] if spec["role"] == "device-vm"]
     assert f"the VMM translates {ARCH}" in plan["allocations"][0]["reasons"][0]
@@ -68,7 +69,7 @@ def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) ->
     # What it has stays; what is added comes to the running device VM.
     assert "No changes" in stage.devicevm("apply", path).stdout
     boot = shell.run("cat /proc/sys/kernel/random/boot_id")
-    path = manifest(stage, first, SMALL.format(name="c", port=shell_port(stage.folder / "c.shell")))
+    write(stage.folder, TRANSLATED, first, client("c", entropy(), stage=stage, memory="192MiB"))
     step = stage.json("plan", path)["steps"][0]
     assert (step["id"], step["effect"]) == ("update/device-vm/instruments", "live")
     stage.devicevm("apply", path)
@@ -78,6 +79,20 @@ def test_an_aarch64_device_vm_serves_x86_clients(foreign: None, stage: Stage) ->
     with Control(device_vm["control"]) as control:
         assert (control.status().arch, len(control.status().devices)) == (ARCH, 4)
     stage.devicevm("destroy", "--yes", "--delete-data", path)
+
+
+def test_the_example_of_a_translator(foreign: None, stage: Stage) -> None:
+    device_vm_, user = reversed(list(yaml.safe_load_all(EXAMPLE.read_text())))
+    path = write(stage.folder, device_vm_, with_shell(user, stage))
+    stage.devicevm("apply", path)
+    assert stage.devicevm("apply", path).stdout == "No changes.\n"
+    assert Path(f"/proc/{stage.process('translator-storage')}/exe").resolve().name == f"qemu-system-{ARCH}"
+    shell = Shell(stage.folder / "translator-user.shell")
+    shell.run("echo kept | dd of=/dev/vda bs=512 conv=sync,fsync 2>/dev/null; echo 3 >/proc/sys/vm/drop_caches")
+    assert shell.run("head -c 4 /dev/vda") == "kept"
+    shell.run("stty -F /dev/ttyS1 raw -echo; timeout 30 grep -m1 '^.GPRMC' /dev/ttyS1")
+    shell.close()
+    stage.devicevm("destroy", "--yes", path)
 
 
 def md5_of(path: Path, size: int) -> str:

@@ -9,32 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stage import Shell, Stage, shell_port
+from manifests import client, disk, serial, write
+from stage import Shell, Stage
 
 pytestmark = pytest.mark.e2e
-
-CLIENT = """\
-apiVersion: devicevm/v1
-kind: Client
-metadata: {{name: a}}
-spec:
-  vm:
-    vcpus: 1
-    memory: 256MiB
-    boot: {{guestImage: client}}
-    domainXML: "{port}"
-  devices:
-{devices}
-"""
-
-
-def apply(stage: Stage, *devices: str) -> tuple[Path, Shell]:
-    """Apply a client with these devices; its manifest and its shell."""
-    path = stage.folder / "a.yaml"
-    lines = "\n".join(f"    - {device}" for device in devices)
-    path.write_text(CLIENT.format(port=shell_port(stage.folder / "a.shell"), devices=lines))
-    stage.devicevm("apply", path)
-    return path, Shell(stage.folder / "a.shell")
 
 
 def disks_by_size(shell: Shell) -> dict[str, str]:
@@ -47,17 +25,12 @@ SIZES = {"virtio-blk": 8, "virtio-scsi": 9, "sata": 10, "usb": 11}
 """MiB of a disk behind each front end, by which the guest's disks are told apart."""
 BOOK, NOTES, RAW = 1, 2, 4
 """MiB of the disks with stores."""
-LENGTH = "[/bin/sh, -c, 'while read -r line; do echo \"${#line}\"; done']"
+LENGTH = ["/bin/sh", "-c", 'while read -r line; do echo "${#line}"; done']
 PORTS = (
-    f"{{name: one, class: serial, parameters: {{command: {LENGTH}}}}}",
-    "{name: two, class: serial, frontend: pci-serial, parameters: {program: echo}}",
-    "{name: three, class: serial, frontend: usb-serial, parameters: {program: echo}}",
+    serial("one", command=LENGTH),
+    serial("two", "pci-serial", program="echo"),
+    serial("three", "usb-serial", program="echo"),
 )
-
-
-def disk(name: str, parameters: str, frontend: str = "virtio-blk") -> str:
-    """A line of the manifest."""
-    return f"{{name: {name}, class: disk, frontend: {frontend}, parameters: {{{parameters}}}}}"
 
 
 @contextlib.contextmanager
@@ -107,12 +80,14 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
     pool.mkdir()
     stage.virsh("pool-create-as", "p", "dir", "--target", str(pool))
     with loop_device(block) as device:
-        devices = [disk(name, f"size: {size}MiB", name) for name, size in SIZES.items()]
-        devices.append(disk("book", f"size: {BOOK}MiB, readOnly: true, store: {{file: {handbook}}}"))
-        devices.append(disk("notes", f"size: {NOTES}MiB, store: {{volume: {{pool: p, name: notes.img}}}}"))
+        devices = [disk(name, f"{size}MiB", name) for name, size in SIZES.items()]
+        devices.append(disk("book", f"{BOOK}MiB", readOnly=True, store={"file": str(handbook)}))
+        devices.append(disk("notes", f"{NOTES}MiB", store={"volume": {"pool": "p", "name": "notes.img"}}))
         if device:
-            devices.append(disk("raw", f"store: {{block: {device}}}"))
-        path, shell = apply(stage, *devices, *PORTS)
+            devices.append(disk("raw", store={"block": device}))
+        path = write(stage.folder, client("a", *devices, *PORTS, stage=stage))
+        stage.devicevm("apply", path)
+        shell = Shell(stage.folder / "a.shell")
         # USB storage is looked for in its own time.
         count = len(SIZES) + 2 + bool(device)
         shell.run(
@@ -134,7 +109,7 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
         # What is the user's stays; what devicevm made goes when told so.
         stage.devicevm("destroy", "--yes", path)
         assert (pool / "notes.img").read_bytes().startswith(b"kept\n")
-        apply(stage, *devices[len(SIZES) :])
+        stage.devicevm("apply", write(stage.folder, client("a", *devices[len(SIZES) :])))
         stage.devicevm("destroy", "--yes", "--delete-data", path)
         assert not (pool / "notes.img").exists()
         assert handbook.exists()

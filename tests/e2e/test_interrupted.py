@@ -6,25 +6,16 @@ import signal
 from pathlib import Path
 
 import pytest
+from manifests import client, disk, entropy, serial, write
 from stage import Stage
 
 pytestmark = pytest.mark.e2e
 
-TWO = """\
-apiVersion: devicevm/v1
-kind: Client
-metadata: {name: a}
-spec:
-  vm: {vcpus: 1, memory: 192MiB, boot: {guestImage: client}}
-  devices: [{name: data, class: disk, parameters: {size: 8MiB}}, {name: entropy, class: rng}]
----
-apiVersion: devicevm/v1
-kind: Client
-metadata: {name: b}
-spec:
-  vm: {vcpus: 1, memory: 192MiB, boot: {guestImage: client}}
-  devices: [{name: gps, class: serial, parameters: {program: nmea}}]
-"""
+
+def two(stage: Stage) -> Path:
+    """A manifest of two clients, with a device VM each."""
+    first = client("a", disk("data", "8MiB"), entropy(), memory="192MiB")
+    return write(stage.folder, first, client("b", serial(), memory="192MiB"))
 
 
 def apply_and_kill(stage: Stage, path: Path, lines: int, number: signal.Signals = signal.SIGKILL) -> int:
@@ -45,8 +36,7 @@ def apply_and_kill(stage: Stage, path: Path, lines: int, number: signal.Signals 
 @pytest.mark.parametrize("lines", [(0, 2, 1, 2), (4,)], ids=["again-and-again", "late"])
 def test_a_killed_apply_is_finished_by_the_next(stage: Stage, lines: tuple[int, ...]) -> None:
     """Each starts from what the one before it has left."""
-    path = stage.folder / "two.yaml"
-    path.write_text(TWO)
+    path = two(stage)
     for count in lines:
         apply_and_kill(stage, path, count)
     result = stage.json("apply", path)
@@ -57,8 +47,7 @@ def test_a_killed_apply_is_finished_by_the_next(stage: Stage, lines: tuple[int, 
 
 
 def test_an_apply_that_is_told_to_stop_is_finished_by_the_next(stage: Stage) -> None:
-    path = stage.folder / "two.yaml"
-    path.write_text(TWO)
+    path = two(stage)
     assert apply_and_kill(stage, path, 3, signal.SIGINT) == 130
     # Nothing is begun after the signal, and nothing is left half done.
     assert set(stage.domains()) < {"a", "a-dvm", "b", "b-dvm"} or stage.json("plan", path)["steps"]
@@ -69,20 +58,14 @@ def test_an_apply_that_is_told_to_stop_is_finished_by_the_next(stage: Stage) -> 
 
 
 def test_a_killed_apply_is_undone_by_a_destroy(stage: Stage) -> None:
-    path = stage.folder / "two.yaml"
-    path.write_text(TWO)
+    path = two(stage)
     apply_and_kill(stage, path, 3)
     stage.devicevm("destroy", "--yes", "--owner", "default")
     assert stage.domains() == []
 
 
 def test_a_device_vm_that_does_not_come_up_is_undone_and_its_last_words_are_told(stage: Stage) -> None:
-    path = stage.folder / "broken.yaml"
-    path.write_text(
-        TWO.split("---", maxsplit=1)[0].replace(
-            "{name: entropy, class: rng}", "{name: x, class: serial, parameters: {command: [/bin/false]}}"
-        )
-    )
+    path = write(stage.folder, client("a", disk("data", "8MiB"), serial("x", command=["/bin/false"])))
     result = stage.devicevm("apply", "--timeout", "30", path, ok=False)
     assert result.returncode == 1
     assert "start/device-vm/a-dvm" in result.stderr or "a-dvm" in result.stderr
@@ -91,8 +74,7 @@ def test_a_device_vm_that_does_not_come_up_is_undone_and_its_last_words_are_told
 
 
 def test_two_applies_at_once_do_not_double_book(stage: Stage) -> None:
-    path = stage.folder / "two.yaml"
-    path.write_text(TWO)
+    path = two(stage)
     first = stage.start("apply", "--lock-timeout", "200", path)
     second = stage.start("apply", "--lock-timeout", "200", path)
     codes = [process.wait(timeout=200) for process in (first, second)]

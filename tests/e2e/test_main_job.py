@@ -8,63 +8,21 @@ import re
 import signal
 import time
 from functools import reduce
-from pathlib import Path
+from typing import Any
 
 import pytest
-from stage import Shell, Stage, shell_port
+from manifests import Document, client, device_vm, disk, entropy, serial, write
+from stage import Shell, Stage
 
 pytestmark = pytest.mark.e2e
 
-SHARED = """\
-apiVersion: devicevm/v1
-kind: DeviceVM
-metadata: {name: instruments}
-spec:
-  serves: {classes: [disk, rng, serial]}
-  share: {scope: trustDomain, maxDevices: 16}
-"""
-
-CLIENT = """\
----
-apiVersion: devicevm/v1
-kind: Client
-metadata: {{name: {name}}}
-spec:
-  vm:
-    vcpus: 1
-    memory: 512MiB
-    boot: {{guestImage: test-client}}
-    domainXML: "{port}"
-  devices:
-    - {{name: data, class: disk, frontend: {frontend}, parameters: {{size: 32MiB}}}}
-    - {{name: entropy, class: rng}}
-    - {{name: gps, class: serial, parameters: {{program: nmea}}}}
-"""
-
-SMALL = """\
----
-apiVersion: devicevm/v1
-kind: Client
-metadata: {{name: {name}}}
-spec:
-  vm:
-    vcpus: 1
-    memory: 192MiB
-    boot: {{guestImage: client}}
-    domainXML: "{port}"
-  devices:
-    - {{name: entropy, class: rng}}
-"""
+INSTRUMENTS = device_vm("instruments", "disk", "rng", "serial")
 
 
-def manifest(stage: Stage, *documents: str) -> Path:
-    path = stage.folder / "topology.yaml"
-    path.write_text(SHARED + "".join(documents))
-    return path
-
-
-def a_client(stage: Stage, name: str, frontend: str) -> str:
-    return CLIENT.format(name=name, frontend=frontend, port=shell_port(stage.folder / f"{name}.shell"))
+def a_client(stage: Stage, name: str, frontend: str, **parameters: Any) -> Document:
+    """A client with a disk, entropy and a GPS receiver, and fio to work with."""
+    devices = (disk("data", "32MiB", frontend, **parameters), entropy(), serial())
+    return client(name, *devices, stage=stage, image="test-client", memory="512MiB")
 
 
 def checksum_holds(sentence: str) -> bool:
@@ -95,7 +53,7 @@ def use_instruments(shell: Shell) -> None:
 
 def test_two_clients_share_a_device_vm_and_a_third_is_added_live(stage: Stage) -> None:
     pair = [a_client(stage, "a", "virtio-blk"), a_client(stage, "b", "sata")]
-    path = manifest(stage, *pair)
+    path = write(stage.folder, INSTRUMENTS, *pair)
     result = stage.json("apply", path)
     assert not result["failed"]
     assert stage.domains() == ["a", "b", "instruments"]
@@ -116,8 +74,7 @@ def test_two_clients_share_a_device_vm_and_a_third_is_added_live(stage: Stage) -
         assert f'client="a" name="{name}"' in metadata or f"client='a' name='{name}'" in metadata
 
     boots = {name: shells[name].run("cat /proc/sys/kernel/random/boot_id") for name in "ab"}
-    third = SMALL.format(name="c", port=shell_port(stage.folder / "c.shell"))
-    path = manifest(stage, *pair, third)
+    path = write(stage.folder, INSTRUMENTS, *pair, client("c", entropy(), stage=stage, memory="192MiB"))
     steps = stage.json("plan", path)["steps"]
     assert [(step["id"], step["effect"]) for step in steps] == [
         ("update/device-vm/instruments", "live"),
@@ -136,7 +93,7 @@ def test_two_clients_share_a_device_vm_and_a_third_is_added_live(stage: Stage) -
     assert len(health) == 7
 
     # One client less: its devices leave the running device VM, the others go on.
-    stage.devicevm("apply", "--yes", "--prune", manifest(stage, *pair))
+    stage.devicevm("apply", "--yes", "--prune", write(stage.folder, INSTRUMENTS, *pair))
     assert stage.domains() == ["a", "b", "instruments"]
     use_instruments(shells["a"])
     stage.devicevm("destroy", "--yes", "--owner", "default")
@@ -144,8 +101,8 @@ def test_two_clients_share_a_device_vm_and_a_third_is_added_live(stage: Stage) -
 
 def test_acknowledged_writes_are_on_the_backing_store_and_outlive_everything(stage: Stage) -> None:
     backing = stage.folder / "data.raw"
-    document = a_client(stage, "a", "virtio-blk").replace("size: 32MiB", f"size: 32MiB, store: {{file: {backing}}}")
-    path = manifest(stage, document)
+    document = a_client(stage, "a", "virtio-blk", store={"file": str(backing)})
+    path = write(stage.folder, INSTRUMENTS, document)
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "a.shell")
     shell.run(

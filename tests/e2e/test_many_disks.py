@@ -3,41 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from stage import Shell, Stage, shell_port
+from manifests import Document, client, device_vm, disk, write
+from stage import Shell, Stage
 
 pytestmark = pytest.mark.e2e
 
-SHARED = """\
-apiVersion: devicevm/v1
-kind: DeviceVM
-metadata: {name: storage}
-spec:
-  serves: {classes: [disk]}
-  share: {scope: trustDomain, maxDevices: 16}
-"""
 
-CLIENT = """\
----
-apiVersion: devicevm/v1
-kind: Client
-metadata: {{name: {name}}}
-spec:
-  vm:
-    vcpus: 1
-    memory: 256MiB
-    boot: {{guestImage: client}}
-    domainXML: "{port}"
-  devices:
-{devices}
-"""
-
-DISK = "    - {{name: d{size}, class: disk, parameters: {{size: {size}MiB, store: {{file: {path}}}}}}}"
-
-
-def client(stage: Stage, name: str, *sizes: int) -> str:
+def keeper(stage: Stage, name: str, *sizes: int) -> Document:
     """A client with one disk of each size in MiB, each kept in a file of its own."""
-    devices = "\n".join(DISK.format(size=size, path=stage.folder / f"{name}{size}.img") for size in sizes)
-    return CLIENT.format(name=name, port=shell_port(stage.folder / f"{name}.shell"), devices=devices)
+    disks = [disk(f"d{size}", f"{size}MiB", store={"file": str(stage.folder / f"{name}{size}.img")}) for size in sizes]
+    return client(name, *disks, stage=stage)
 
 
 def write_to_each(stage: Stage, name: str, *sizes: int) -> None:
@@ -58,13 +33,13 @@ def write_to_each(stage: Stage, name: str, *sizes: int) -> None:
 
 
 def test_ten_disks_with_stores_and_one_more_while_they_run(stage: Stage) -> None:
-    path = stage.folder / "topology.yaml"
     sizes = tuple(range(2, 12))
-    path.write_text(SHARED + client(stage, "a", *sizes))
+    storage, first = device_vm("storage", "disk"), keeper(stage, "a", *sizes)
+    path = write(stage.folder, storage, first)
     stage.devicevm("apply", path)
     write_to_each(stage, "a", *sizes)
     before = stage.virsh("domid", "storage").strip()
-    path.write_text(SHARED + client(stage, "a", *sizes) + client(stage, "b", 12))
+    write(stage.folder, storage, first, keeper(stage, "b", 12))
     stage.devicevm("apply", path)
     write_to_each(stage, "b", 12)
     assert stage.virsh("domid", "storage").strip() == before

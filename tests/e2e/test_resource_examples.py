@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from devicevm.guest.control import Control
 from devicevm.inventory.cpuset import parse_cpuset
-from stage import Stage
+from manifests import with_shell, write
+from stage import Shell, Stage
 
 pytestmark = pytest.mark.e2e
 
@@ -65,6 +67,26 @@ def test_extensions_are_seen_in_the_guest(stage: Stage) -> None:
     stage.devicevm("destroy", "--yes", EXAMPLES / "resource-isa.yaml")
 
 
+def test_of_alternatives_the_best_that_the_host_has_answers_the_client(stage: Stage) -> None:
+    """With the program of that alternative, on a processor that has what the program was made for."""
+    declared, user = yaml.safe_load_all((EXAMPLES / "resource-alternatives.yaml").read_text())
+    path = write(stage.folder, declared, with_shell(user, stage))
+    (allocation,) = stage.json("plan", path)["allocations"]
+    *refused, taken = allocation["reasons"]
+    stage.devicevm("apply", path)
+    shell = Shell(stage.folder / "alternatives-user.shell")
+    answer = shell.ask(b"hello\n", 7).decode().partition(":")[0]
+    shell.close()
+    program = {"avx512": "avx512f", "avx2": "avx2"}.get(answer, "")
+    assert taken.startswith(program or "1 ")
+    control = next(path for path in stage.sockets() if path.name.endswith("-control.sock"))
+    with Control(str(control), timeout=20) as guest:
+        assert {program} - {""} <= set(guest.cpu().flags)
+    told = stage.devicevm("explain", path, "alternatives-user/meter").stdout
+    assert refused and all(reason in told for reason in refused)
+    stage.devicevm("destroy", "--yes", path)
+
+
 def test_an_extension_that_the_vmm_drops_silently_is_an_error(stage: Stage) -> None:
     """The plan is made to ask for one that TCG does not have: libvirt starts the guest all the same."""
     path = stage.folder / "plan.json"
@@ -92,6 +114,15 @@ def test_a_device_vm_is_near_its_client(stage: Stage) -> None:
     stage.devicevm("destroy", "--yes", path)
 
 
+def test_a_class_of_ones_own_answers(stage: Stage) -> None:
+    """As its `expect` says: until then its device VM is not ready."""
+    path = EXAMPLES / "own-class.yaml"
+    stage.devicevm("apply", path)
+    devices = {one["device"]: one["state"] for one in stage.json("status")["devices"]}
+    assert devices == {"inside": "connected", "outside": "connected"}
+    stage.devicevm("destroy", "--yes", path)
+
+
 FLOATING = """<domain type='qemu'><name>theirs</name><memory unit='MiB'>32</memory><vcpu>2</vcpu>
 <os><type arch='x86_64'>hvm</type></os></domain>"""
 
@@ -110,7 +141,8 @@ def test_what_floats_is_kept_off_dedicated_processors(stage: Stage) -> None:
     stage.virsh("start", "theirs")
     before = set(affinities(stage.process("theirs")).values())
     plan = stage.json("plan", path)
-    moved = ["repin/domain/theirs", "update/device-vm/pool-storage", "update/client/pool-user"]
+    # Everybody is off the processor before the device VM has it alone.
+    moved = ["repin/domain/theirs", "update/client/pool-user", "update/device-vm/pool-storage"]
     assert [step["id"] for step in plan["steps"]] == moved
     assert {step["effect"] for step in plan["steps"]} == {"live"}
     stage.devicevm("apply", path)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from stage import Shell, Stage, shell_port
+from manifests import with_shell, write
+from stage import Shell, Stage
 from stage_collection import REPO
 
 pytestmark = pytest.mark.e2e
@@ -44,10 +45,7 @@ def manifest(stage: Stage, verilog: str) -> Path:
     device_class, client = yaml.safe_load_all((EXAMPLE / "instrument.yaml").read_text())
     (device,) = client["spec"]["devices"]
     device["parameters"] = {"store": {"file": str(design)}, "size": len(data), "sha256": digest}
-    client["spec"]["vm"]["domainXML"] = shell_port(stage.folder / "lab.shell")
-    path = stage.folder / "lab.yaml"
-    path.write_text(yaml.safe_dump_all([device_class, client]))
-    return path
+    return write(stage.folder, device_class, with_shell(client, stage))
 
 
 def generator(seed: int, count: int, taps: int = TAPS) -> bytes:

@@ -11,36 +11,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from stage import Shell, Stage, shell_port
+from stage_collection import REPO
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
-TYPED = "Hi, 5!\\n"
+EXAMPLE = REPO / "examples" / "usb.yaml"
 KEYS = "LEFTSHIFT H I COMMA SPACE 5 LEFTSHIFT 1 ENTER"
-# The boot mouse's descriptor (USB HID 1.11, appendix B.2); its report: five to the right, two down.
-MOUSE = "05010902a1010901a100050919012903150025019503750181029501750581010501093009311581257f750895028106c0c0"
-MANIFEST = """\
-apiVersion: devicevm/v1
-kind: Client
-metadata: {{name: bench}}
-spec:
-  vm:
-    memory: 384MiB
-    boot: {{guestImage: test-client}}
-    domainXML: "{port}"
-  devices:
-    - name: combo
-      class: usb
-      parameters:
-        vendor: "0x1209"
-        product: "0x0001"
-        manufacturer: Bench & Sons
-        model: Combo
-        massStorage: {{size: 4MiB, store: {{file: stick.img}}}}
-        serial: {{program: echo}}
-        keyboard: {{text: "{typed}", interval: 1000}}
-        hid: {{descriptor: "{mouse}", reportLength: 3, reports: ["000502"], interval: 500}}
-"""
 ID = "1209:0001"
 
 
@@ -77,21 +55,21 @@ def events(shell: Shell, kind: str) -> str:
     return shell.run(f"timeout 3 evtest {device} || true")
 
 
-ASK = "stty -F /dev/ttyACM0 raw -echo; exec 3<>/dev/ttyACM0; echo {0} >&3; timeout 20 head -n 1 <&3; exec 3>&-"
+LISTEN = "stty -F /dev/ttyACM0 raw -echo; timeout 20 grep -a -m 1 GPGGA /dev/ttyACM0"
 HASH = "sha256sum </run/stick/file"
 
 
 def use(shell: Shell) -> str:
     """All that is in the device is used; the checksum of a file on the stick, which stays mounted."""
     says = shell.run(f"lsusb -v -d {ID} 2>/dev/null")
-    for word in ("iManufacturer .* Bench & Sons", "iProduct .* Combo", "iSerial .* combo"):
+    for word in ("iManufacturer .* Bench & Sons", "iProduct .* Combo", "iSerial .* 0042"):
         assert re.search(word, says), says
     assert drivers(shell) == ["cdc_acm", "cdc_acm", "usb-storage", "usbhid", "usbhid"]
     keys = re.findall(r"\(KEY_(\w+)\), value 1", events(shell, "^0$"))
     assert KEYS in " ".join(keys)
     moves = set(re.findall(r"\(REL_.\), value -?\d+", events(shell, "[1-9]")))
     assert moves == {"(REL_X), value 5", "(REL_Y), value 2"}
-    assert shell.run(ASK.format("hello-acm")).strip() == "hello-acm"
+    assert ",4851.5022,N,00217.6688,E," in shell.run(LISTEN)
     shell.run("mkfs.ext4 -q -F -O ^has_journal -N 16 /dev/sda; mkdir -p /run/stick; mount /dev/sda /run/stick")
     shell.run("dd if=/dev/urandom of=/run/stick/file bs=64k count=16 conv=fsync 2>/dev/null; sync")
     return shell.run(HASH)
@@ -100,35 +78,37 @@ def use(shell: Shell) -> str:
 def lose_device_vm(stage: Stage, shell: Shell, path: Path) -> None:
     """The device VM is killed: for the client the device is pulled out, and plugged in again."""
     booted = shell.run("cat /proc/sys/kernel/random/boot_id")
-    os.kill(stage.process("bench-dvm"), signal.SIGKILL)
+    os.kill(stage.process("usb-bench-dvm"), signal.SIGKILL)
     wait_for(shell, f"! lsusb -d {ID} >/dev/null")
     steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"] if step["kind"] != "store"}
-    assert steps == {"start/device-vm/bench-dvm": "reconnect"}
+    assert steps == {"start/device-vm/usb-bench-dvm": "reconnect"}
     shell.run("echo 3 >/proc/sys/vm/drop_caches; if cat /run/stick/file >/dev/null 2>&1; then false; fi")
     shell.run("umount /run/stick")
     stage.devicevm("apply", path)
     plugged_in(shell)
     assert shell.run("cat /proc/sys/kernel/random/boot_id") == booted
-    assert shell.run(ASK.format("hello-again")).strip() == "hello-again"
+    assert ",4851.5022,N,00217.6688,E," in shell.run(LISTEN)
     shell.run("e2fsck -p /dev/sda >/dev/null || test $? = 1; mount /dev/sda /run/stick")
 
 
 def plug_out_and_in(stage: Stage, shell: Shell) -> None:
     """By virsh, while the client runs."""
     device = stage.folder / "device.xml"
-    (part,) = re.findall(r"<redirdev.*?</redirdev>", stage.virsh("dumpxml", "bench"), re.DOTALL)
+    (part,) = re.findall(r"<redirdev.*?</redirdev>", stage.virsh("dumpxml", "usb-bench"), re.DOTALL)
     device.write_text(re.sub(r"<address[^>]*/>", "", part))
-    stage.virsh("detach-device", "bench", str(device), "--live")
+    stage.virsh("detach-device", "usb-bench", str(device), "--live")
     wait_for(shell, f"! lsusb -d {ID} >/dev/null")
-    stage.virsh("attach-device", "bench", str(device), "--live")
+    stage.virsh("attach-device", "usb-bench", str(device), "--live")
     plugged_in(shell)
 
 
 def survive(stage: Stage, kills: int) -> None:
     path, stick = stage.folder / "bench.yaml", stage.folder / "stick.img"
-    path.write_text(MANIFEST.format(port=shell_port(stage.folder / "bench.shell"), typed=TYPED, mouse=MOUSE))
+    document = yaml.safe_load(EXAMPLE.read_text())
+    document["spec"]["vm"] |= {"boot": {"guestImage": "test-client"}, "domainXML": shell_port(stage.folder / "shell")}
+    path.write_text(yaml.safe_dump(document))
     stage.devicevm("apply", path)
-    shell = Shell(stage.folder / "bench.shell")
+    shell = Shell(stage.folder / "shell")
     plugged_in(shell)
     wanted = use(shell)
     for _number in range(kills):

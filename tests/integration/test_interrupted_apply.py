@@ -7,6 +7,7 @@ the n-th changing call, for every n, and the next apply gets a fresh driver on t
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from devicevm.manifest.topology import DeviceVM, Serves, Topology
 from devicevm.planner.planner import Intent
 from devicevm.vmm.driver import Driver
 from devicevm.vmm.registry import open_driver
-from world import client, disk, topology
+from world import client, core, disk, topology
 
 libvirt = pytest.importorskip("libvirt")
 pytestmark = pytest.mark.libvirt
@@ -96,3 +97,40 @@ def test_a_death_at_any_call_is_repaired(driver: Driver, then: Topology, after: 
         _apply(driver, NOTHING)
         assert driver.observe() == ()
     assert deaths > 15
+
+
+def test_what_is_left_out_after_a_death_takes_nobodys_processors(driver: Driver) -> None:
+    """Device VMs with processors of their own take over from each other; then their clients have no place any more."""
+    clients = [client(name, disk()) for name in "ab"]
+    cores = len(driver.host().cpus) // 2
+
+    def wanted(first: str, second: str, **changes: Any) -> Topology:
+        declared = tuple(
+            DeviceVM(name, Serves(clients=(of.name,)), resources=(core(cores - number),))
+            for number, (name, of) in enumerate(zip((first, second), clients, strict=True))
+        )
+        return topology(*(replace(one, **changes) for one in clients), device_vms=declared)
+
+    both = 0
+    for calls in range(1, 100):
+        mortal = Mortal(driver, calls, after=True)
+        try:
+            _apply(mortal, wanted("x", "y"))
+            _apply(mortal, wanted("z", "x"))
+        except Killed:
+            both += len(_doubly_held(driver)) > 0
+        else:
+            break
+        left = wanted("z", "x", host="elsewhere")
+        plan = plan_on(driver, left, PRUNE)
+        assert plan.unplaced or not driver.observe()
+        assert carry_out(plan, driver, driver.host(), Options(allow_unplaced=True), Progress()).ok
+        assert not _doubly_held(driver)
+        _apply(driver, NOTHING)
+    assert both > 1
+
+
+def _doubly_held(driver: Driver) -> set[int]:
+    """The processors that one domain has to itself, and another has as well."""
+    held = [(cpu, one) for one in driver.host().holdings for cpu in one.cpus]
+    return {cpu for cpu, one in held if one.dedicated and any(cpu == c and one is not two for c, two in held)}

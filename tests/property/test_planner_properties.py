@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from devicevm.apply.check import check_plan
-from devicevm.domain import DomainSpec, Role
+from devicevm.domain import DomainSpec, ObservedDomain, Role
 from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import (
     Device,
@@ -205,6 +205,21 @@ def check_host(one: Host, specs: list[DomainSpec], wanted: Topology) -> None:
         assert pages <= node.huge_pages[str(PAGES)]
 
 
+def check_definitions(vmm: ModelVmm) -> None:
+    """What does not run has no processor that somebody else has, if one of the two has it alone."""
+    holders: dict[tuple[str, int], list[tuple[ObservedDomain, bool]]] = {}
+    for domain in vmm.observe():
+        for spec in {domain.spec, domain.active_spec} - {None}:
+            assert spec is not None
+            for cpu in () if roams(spec) else held_by(spec.placement):
+                holders.setdefault((spec.host, cpu), []).append((domain, spec.placement.dedicated))
+    for key, there in holders.items():
+        for domain, dedicated in there:
+            others = [(one.name, alone) for one, alone in there if one.name != domain.name]
+            clash = others and (dedicated or any(alone for _, alone in others))
+            assert domain.active or not clash, f"{key}: {domain.name} and {others}"
+
+
 @given(fleets(), topologies())
 @settings(max_examples=150, deadline=None)
 def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(fleet: tuple[Host, ...], wanted: Topology) -> None:
@@ -259,6 +274,15 @@ def test_adding_a_client_disturbs_nobody(fleet: tuple[Host, ...], wanted: Topolo
     assert not any(step.action.value in ("stop", "undefine") for step in plan.steps)
 
 
+def carry_out_some(vmm: ModelVmm, plan: Plan, steps: int) -> None:
+    """Begin to carry out a plan, and stop after so many steps."""
+    done: list[str] = []
+    for step in plan.steps:
+        if len(done) < steps and set(step.after) <= set(done):
+            vmm.carry_out(replace(plan, steps=(replace(step, after=()),)))
+            done.append(step.id)
+
+
 @given(fleets(), topologies(), topologies(), st.integers(0, 12))
 @settings(max_examples=150, deadline=None)
 def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
@@ -268,17 +292,43 @@ def test_an_apply_that_stops_after_any_step_is_finished_by_the_next(
     first = replace(first, hosts=second.hosts)
     vmm.apply(first)
     prune = Intent("default", prune=True)
-    plan = vmm.plan(second, prune)
-    done: list[str] = []
-    for step in plan.steps:
-        if len(done) < steps and set(step.after) <= set(done):
-            vmm.carry_out(replace(plan, steps=(replace(step, after=()),)))
-            done.append(step.id)
+    carry_out_some(vmm, vmm.plan(second, prune), steps)
     last = vmm.apply(second, prune)
-    # With something left out nothing is applied, unless asked; then it stays as the interruption has left it, and what
-    # went in place of it may make room for it.
+    # With something left out nothing is applied, unless asked; then what went in place of it may make room for it.
     if not last.unplaced:
         check_booking(vmm, second)
         assert vmm.plan(second, prune).steps == ()
     vmm.apply(topology(classes=CLASSES, hosts=second.hosts), prune)
     assert vmm.domains == {}
+
+
+@st.composite
+def crowds(draw: st.DrawFn) -> Topology:
+    """Clients and device VMs that want processors of their own; the device VMs have one name, or another."""
+    clients = []
+    for name in sorted(draw(st.sets(st.sampled_from("abc"), min_size=1))):
+        kinds = draw(st.lists(st.sampled_from(["alone", "apart", "pair"]), max_size=2))
+        made = client(name, *(replace(disk(f"d{index}"), class_=kind) for index, kind in enumerate(kinds)))
+        if draw(st.booleans()):
+            made = replace(made, vm=replace(made.vm, cpus=threads(dedicated=True)[0]))
+        clients.append(made)
+    declared = DeviceVM(draw(st.sampled_from("xyz")), Serves(), draw(st.sampled_from(list(ShareScope))))
+    return topology(*clients, classes=CLASSES, device_vms=(declared,))
+
+
+@given(st.integers(2, 5), crowds(), crowds(), st.integers(1, 9), st.sets(st.sampled_from("abc"), min_size=1))
+@settings(max_examples=150, deadline=None)
+def test_what_is_left_out_after_an_interruption_takes_nobodys_processors(
+    cores: int, first: Topology, second: Topology, steps: int, out: set[str]
+) -> None:
+    vmm = ModelVmm(host(cores=cores, threads=1))
+    vmm.apply(first)
+    carry_out_some(vmm, vmm.plan(second), steps)
+    clients = tuple(replace(one, host="nowhere") if one.name in out else one for one in second.clients)
+    left = replace(second, clients=clients)
+    ran = {domain.name for domain in vmm.observe() if domain.active}
+    plan = vmm.apply(left)
+    check_definitions(vmm)
+    gone = {item.client for item in plan.unplaced} & vmm.domains.keys()
+    assert {name for name in gone if vmm.domains[name].active} == gone & ran
+    assert not [step.id for step in vmm.plan(left).steps if step.name in gone]

@@ -24,7 +24,11 @@ METADATA = (
 
 
 def holding(inner: str, cpus: int = 8) -> Holding:
-    return holding_from_xml(DOMAIN.format(inner), True, frozenset(range(cpus)))
+    return running(inner, inner, cpus)
+
+
+def running(defined: str, live: str, cpus: int = 8) -> Holding:
+    return holding_from_xml(DOMAIN.format(defined), DOMAIN.format(live), frozenset(range(cpus)))
 
 
 def test_idle_processors_and_huge_pages_are_held() -> None:
@@ -101,6 +105,40 @@ def test_pins(inner: str, cpus: tuple[int, ...], floats: bool) -> None:
     assert (found.cpus, found.floats) == (cpus, floats)
 
 
+PIN = "<vcpu>1</vcpu><cputune><vcpupin vcpu='0' cpuset='{}'/></cputune>"
+ANYWHERE = "<vcpu>1</vcpu>"
+
+
+@pytest.mark.parametrize(
+    ("defined", "live", "cpus", "floats"),
+    [
+        (ANYWHERE, PIN.format(2), (2,), True),
+        (PIN.format(2), ANYWHERE, (2,), True),
+        (PIN.format(2), PIN.format("0-7"), (2,), True),
+        (PIN.format(2), PIN.format(5), (2, 5), False),
+        (PIN.format(2), PIN.format(2), (2,), False),
+    ],
+)
+def test_what_runs_is_judged_by_its_pins_and_by_those_of_its_next_start(
+    defined: str, live: str, cpus: tuple[int, ...], floats: bool
+) -> None:
+    found = running(defined, live)
+    assert (found.active, found.cpus, found.floats) == (True, cpus, floats)
+    assert not holding_from_xml(DOMAIN.format(defined)).active
+
+
+def test_what_was_changed_while_it_runs_is_held_as_well() -> None:
+    card = "<address domain='0' bus='0x{}' slot='0' function='0'/>"
+    one, other = (f"<hostdev type='pci'><source>{card.format(bus)}</source></hostdev>" for bus in ("01", "02"))
+    nodes = "<numatune><memory mode='strict' nodeset='{}'/></numatune>"
+    found = running(
+        f"<vcpu>4</vcpu>{nodes.format(0)}<devices>{one}</devices>",
+        f"<vcpu>2</vcpu>{nodes.format(1)}<devices>{other}</devices>",
+    )
+    assert (found.vcpus, found.nodes) == (4, (1,))
+    assert found.node_devices == ("0000:01:00.0", "0000:02:00.0")
+
+
 def test_all_cpus_one_by_one_are_pins() -> None:
     pins = "".join(f"<vcpupin vcpu='{cpu}' cpuset='{cpu}'/>" for cpu in range(8))
     found = holding(f"<vcpu>8</vcpu><cputune>{pins}</cputune>")
@@ -148,12 +186,12 @@ def test_node_devices() -> None:
 
 def test_memory_is_rounded_up_to_kib() -> None:
     xml = "<domain><name>a</name><memory unit='b'>1025</memory></domain>"
-    assert holding_from_xml(xml, False).memory == 2048
+    assert holding_from_xml(xml).memory == 2048
 
 
 def test_errors_name_the_domain() -> None:
     with pytest.raises(DevicevmError, match="domain web: memory: 'x' is no number"):
-        holding_from_xml("<domain><name>web</name><memory>x</memory></domain>", True)
+        holding_from_xml("<domain><name>web</name><memory>x</memory></domain>")
     # A foreign domain must not cost time either.
     pin = "<vcpu>999999999999999</vcpu><cputune><vcpupin vcpu='0' cpuset='1'/></cputune>"
     assert holding(pin).floats
@@ -162,9 +200,7 @@ def test_errors_name_the_domain() -> None:
 def test_five_hundred_domains_cost_little() -> None:
     """Well under 0.3 s where it was measured (docs/inventory.md); the bound leaves room for slow machines."""
     devices = "".join(f"<disk type='file'><source file='/{n}'/><target dev='vd{n}'/></disk>" for n in range(40))
-    domains = [
-        (DOMAIN.format(f"<vcpu cpuset='{n % 8}'>2</vcpu><devices>{devices}</devices>"), True) for n in range(500)
-    ]
+    domains = [(DOMAIN.format(f"<vcpu cpuset='{n % 8}'>2</vcpu><devices>{devices}</devices>"),) * 2 for n in range(500)]
     start = time.perf_counter()
     host = host_from_documents(
         "<capabilities><host><cpu><arch>x</arch></cpu></host></capabilities>", name="a", cpu_count=8, domains=domains

@@ -19,6 +19,7 @@ import pytest
 from devicevm.errors import InvalidManifest
 from devicevm.manifest.read import check, read_topology
 from devicevm.manifest.topology import Topology
+from devicevm.planner.resources import KINDS
 from devicevm.record import from_data, to_data
 
 REPO = Path(__file__).resolve().parents[2]
@@ -83,6 +84,15 @@ def test_every_key_is_documented() -> None:
         text = "".join((REPO / "docs" / f"{page}.md").read_text() for page in pages.get(name, ("manifests",)))
         keys = set(keys_of(json.loads((REPO / "schemas" / f"{name}.schema.json").read_text())))
         assert not sorted(key for key in keys if not re.search(rf"\b{key}\b", text)), name
+
+
+def test_every_example_is_documented_and_every_resource_has_one() -> None:
+    text = (REPO / "docs" / "manifests.md").read_text().partition("## Examples")[2]
+    assert sorted(re.findall(r"\(\.\./examples/([a-z-]+\.yaml)\)", text)) == [path.name for path in EXAMPLES]
+    topologies = [read_topology([path], **OWN) for path in EXAMPLES if path.name.startswith("resource-")]
+    declared = [one for topology in topologies for one in (*topology.device_vms, *topology.classes)]
+    asked = {request.kind for one in declared for alternative in one.resources for request in alternative}
+    assert asked == set(KINDS)
 
 
 def keys_of(schema: Any) -> Iterator[str]:

@@ -152,6 +152,18 @@ def test_refusals_have_the_numbers(alternative: Alternative, says: str) -> None:
     assert says in refused(alternative, book())
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_where_no_core_has_siblings_nobody_gets_any_and_that_is_why(count: int) -> None:
+    without = host(cores=4, threads=1, sockets=2)
+    whole = ask("thread", count, dedicated=True, smt="require")
+    assert refused((whole,), book(without)) == f"{count} thread{'s' * (count > 1)} with all siblings asked, " + (
+        "no core there has siblings"
+    )
+    on_one = replace(whole, options={**whole.options, "numaNode": 1})
+    assert refused((on_one,), book(without)).startswith("NUMA node 1: ")
+    assert "no core there has siblings" not in refused((replace(whole, count=9),), book())
+
+
 def test_memory_of_the_node_counts() -> None:
     one = host(cores=2, sockets=2, memory=4 * GIB, holdings=(holder(memory=GIB, nodes=(0,)),))
     assert given((ask("core", numaNode="one"),), book(one), 2 * GIB).placement.nodes == (1,)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from ..errors import DevicevmError
 from .disk import DISKS
 from .frontend import Frontend
+from .net import NICS
 from .rng import RNGS
 from .serial import SERIALS
+from .tpm import TPMS
 from .usb import USBS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS, *USBS)}
+_ALL = (*DISKS, *NICS, *RNGS, *SERIALS, *TPMS, *USBS)
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in _ALL}
 
 
 def frontend_named(name: str) -> Frontend:

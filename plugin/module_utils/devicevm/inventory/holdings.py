@@ -7,7 +7,7 @@ itself: each text is parsed once and only the few elements that matter are looke
 from __future__ import annotations
 
 import xml.etree.ElementTree as ET
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .cpuset import parse_cpuset
 from .document import integer, parse_document, pci_address, scaled_bytes, stripped
@@ -21,9 +21,12 @@ ALLOCATION_TAG = f"{{{NAMESPACE}}}allocation"
 _BINDING_MODES = ("strict", "restrictive")
 
 
-def holding_from_xml(xml: str, active: bool, host_cpus: frozenset[int] = frozenset()) -> Holding:
-    """The Holding of a domain's XML, inactive or live; see holding_from_element."""
-    return holding_from_element(parse_document(xml, ("domain",), "domain"), active, host_cpus)
+def holding_from_xml(definition: str, live: str = "", host_cpus: frozenset[int] = frozenset()) -> Holding:
+    """The Holding of a domain's XML; `live` is empty for one that does not run. See holding_from_element."""
+    defined = holding_from_element(parse_document(definition, ("domain",), "domain"), bool(live), host_cpus)
+    if not live:
+        return defined
+    return _together(defined, holding_from_element(parse_document(live, ("domain",), "domain"), True, host_cpus))
 
 
 def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[int] = frozenset()) -> Holding:
@@ -57,6 +60,23 @@ def holding_from_element(root: ET.Element, active: bool, host_cpus: frozenset[in
         page_size=_page_size(root, what),
         moved_by=moved.owner if moved else "",
         moved_to=moved.cpus if moved and settled else (),
+    )
+
+
+def _together(defined: Holding, now: Holding) -> Holding:
+    """What a running domain holds: what it has now, which may have been changed while it runs, and what it would take
+    at its next start. Its memory is where it is now."""
+    return replace(
+        now,
+        vcpus=max(defined.vcpus, now.vcpus),
+        memory=max(defined.memory, now.memory),
+        cpus=tuple(sorted({*defined.cpus, *now.cpus})),
+        floats=defined.floats or now.floats,
+        dedicated=defined.dedicated or now.dedicated,
+        node_devices=tuple(sorted({*defined.node_devices, *now.node_devices})),
+        owner=defined.owner or now.owner,
+        moved_by=defined.moved_by or now.moved_by,
+        moved_to=now.moved_to if now.moved_to == defined.moved_to else (),
     )
 
 

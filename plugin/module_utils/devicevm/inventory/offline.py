@@ -19,7 +19,7 @@ def host_from_documents(  # noqa: PLR0913 - each is a document of its own, by ke
     name: str,
     domain_capabilities: Iterable[str] = (),
     node_devices: Iterable[str] = (),
-    domains: Iterable[tuple[str, bool] | Holding] = (),
+    domains: Iterable[tuple[str, str] | Holding] = (),
     images: Iterable[ImageFacts] = (),
     vmm: Vmm | None = None,
     accelerator: str = "",
@@ -28,10 +28,11 @@ def host_from_documents(  # noqa: PLR0913 - each is a document of its own, by ke
 ) -> Host:
     """The inventory of a host from libvirt's XML documents.
 
-    `domains` holds (XML, active) of every domain, or a Holding where the caller has parsed the XML already (give
-    holding_from_element the host's CPUs then, as this function does). `cpu_count` and `memory` (bytes) add what
-    the capabilities leave out: see parse_capabilities. Without `vmm` the driver is guessed from the accelerators.
-    `accelerator` is what was seen to work (vmm/accelerator.py); "" = not probed.
+    `domains` holds (definition, live XML) of every domain, the latter empty for one that does not run; or a Holding
+    where the caller has parsed the XML already (give holding_from_element the host's CPUs then, as this function does).
+    `cpu_count` and `memory` (bytes) add what the capabilities leave out: see parse_capabilities. Without `vmm` the
+    driver is guessed from the accelerators. `accelerator` is what was seen to work (vmm/accelerator.py); "" = not
+    probed.
     DevicevmError when a document is not what it should be. Lists come out sorted: order of input does not matter.
     """
     found = parse_capabilities(capabilities, cpu_count=cpu_count, memory=memory)

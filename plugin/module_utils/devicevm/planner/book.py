@@ -246,6 +246,11 @@ class Book:
             return f"memory: {describe_memory(self.free, memory)}{headroom}"
         return ""
 
+    def is_taken(self, placement: CpuPlacement) -> bool:
+        """Whether somebody has a processor of a placement, when one of the two is to have it alone."""
+        cpus = [self.cpus[number] for number in held_by(placement) if number in self.cpus]
+        return any(cpu.dedicated_to or (placement.dedicated and cpu.pinned_by) for cpu in cpus)
+
     def may_stay(self, placement: CpuPlacement) -> str:
         """Why a placement made earlier cannot stay; empty when it can."""
         for number in held_by(placement):
@@ -302,12 +307,11 @@ _Before = tuple[int, int, int, int, float, list[tuple[CpuState, float]]]
 
 
 def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
-    """Every host CPU that a placement runs on, ascending."""
+    """Every host CPU that the virtual CPUs of a placement run on, ascending."""
     return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin})) if placement.vcpus else ()
 
 
 def held_by(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that nobody else may have because of a placement, or that is shared with it, ascending."""
-    cpus = cpus_of(placement)
-    own = placement.emulator if placement.emulator_on == "own" else ()
-    return tuple(sorted({*cpus, *placement.idle, *own})) if own or placement.idle else cpus
+    cpus = placement.cpus
+    return tuple(sorted({*cpus, *placement.idle})) if placement.idle else cpus

@@ -11,17 +11,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from ..domain import CpuPlacement
-from ..inventory.supports import GUESTS
 from ..manifest.topology import Client, ResourceRequest
 from .book import Book
-from .code import Code
 from .component import Component
 from .floating import homeless
 from .grouping import Unit
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one
 from .resources.near import Beside
 from .runnable import why_not_run
-from .specify import image_named, unit_memory
+from .specify import unit_memory
 
 TOGETHER = 100
 """Device VMs on one host that are laid anew together; on a host with more, only what comes on top is laid."""
@@ -81,14 +79,6 @@ class Asked:
         huge = any(request.kind in ("memory", "firmware") for some in self.alternatives for request in some)
         return 0 if huge else self.memory
 
-    def runs(self, code: Code) -> bool:
-        """Whether code can emulate its devices."""
-        return self._runs_own if code == Code() else not why_not_run(code, self.unit)
-
-    @cached_property
-    def _runs_own(self) -> bool:
-        return not why_not_run(Code(), self.unit)
-
 
 @dataclass(frozen=True, order=True)
 class _Pending:
@@ -108,8 +98,8 @@ class Load:
         self.component = component
         self.asked = [Asked(unit, unit_memory(unit), unit.resources) for unit in component.units]
         self.clients = component.clients
-        self.least_vcpus = sum(client.vm.vcpus for client in self.clients if not client.vm.cpus)
-        self.least_memory = sum(client.vm.memory for client in self.clients)
+        self.least_vcpus = sum(client.vcpus for client in self.clients if not client.cpus)
+        self.least_memory = sum(client.memory for client in self.clients)
         self.least_memory += sum(one.least_memory for one in self.asked)
         self.demands = component.demands
 
@@ -156,7 +146,7 @@ class _Laying:
         """Lay everything. Clients with processors of their own come first: device VMs may have to be near them."""
         mark = self.book.mark()
         pending = [_Pending(*one.order, one) for one in self.asked]
-        if all(self._client(client) for client in self.clients if client.vm.cpus) and self.lay(pending):
+        if all(self._client(client) for client in self.clients if client.cpus) and self.lay(pending):
             return True
         self.book.back_to(mark)
         return False
@@ -186,7 +176,7 @@ class _Laying:
 
     def _rest(self) -> bool:
         mark = self.book.mark()
-        if all(self._client(client) for client in self.clients if not client.vm.cpus) and not homeless(self.book):
+        if all(self._client(client) for client in self.clients if not client.cpus) and not homeless(self.book):
             return True
         self.book.back_to(mark)
         return False
@@ -198,7 +188,7 @@ class _Laying:
         self.tries -= 1
         self.book.parting.asks(asked.unit.name)
         footing = fit_one(alternative, self.book, asked.memory, asked.unit.size, self._beside(asked.unit))
-        if isinstance(footing, Misfit) or not asked.runs(footing.code) or not has_image(self.book, asked.unit, footing):
+        if isinstance(footing, Misfit) or why_not_run(asked.unit, footing, self.book.host):
             return None
         return footing
 
@@ -225,13 +215,16 @@ class _Laying:
         if isinstance(answer, Misfit):
             return False
         self.places[client.name] = answer.placement
-        self.book.book(client.name, answer.placement, client.vm.vcpus, client.vm.memory)
+        if client.vm is not None:
+            self.book.book(client.name, answer.placement, client.vcpus, client.memory)
         return True
 
 
 def fit_client(client: Client, book: Book) -> Footing | Misfit:
     """Where a client can run on a host, or why it cannot."""
     vm = client.vm
+    if vm is None:
+        return Footing(0, CpuPlacement(), 0)
     if vm.cpus:
         alternative = (vm.cpus,)
         answer = fit_one(alternative, book, vm.memory)
@@ -242,14 +235,6 @@ def fit_client(client: Client, book: Book) -> Footing | Misfit:
     if not book.takes(vm.vcpus, vm.memory):
         return Misfit(lambda: book.lacks(vm.vcpus, vm.memory))
     return Footing(vm.memory, book.roaming(vm.vcpus), vm.vcpus)
-
-
-def has_image(book: Book, unit: Unit, footing: Footing) -> bool:
-    """Whether a device VM that is not there yet can boot on the host, as far as that is known."""
-    name = footing.code.image or unit.image
-    if footing.code.firmware or GUESTS not in book.host.vmm.supports:
-        return True
-    return image_named(book.host, name, footing.arch) is not None
 
 
 def _order(alternative: Alternative) -> Order:

@@ -9,7 +9,7 @@ from functools import cached_property
 from ..domain import CpuPlacement, DomainSpec
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Holding
-from .book import Book, cpus_of
+from .book import Book
 from .floating import told
 from .given import allocation_of
 from .plan import Allocation
@@ -62,7 +62,7 @@ def passing(alone: list[Seat], floating: tuple[Holding, ...], book: Book, owner:
     """Tells of these places which domains among those that float may run there too."""
     names = ", ".join(told(floating, book, owner))
     return [
-        f"{seat.name} has CPU {format_cpuset(cpus_of(seat.placement))} to itself among pinned domains, but these are "
+        f"{seat.name} has CPU {format_cpuset(seat.placement.cpus)} to itself among pinned domains, but these are "
         f"not pinned and may run there too: {names}"
         for seat in alone
         if names

@@ -7,14 +7,13 @@ that ask for processors of their own before those that share.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
 from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.host import Host
-from ..inventory.supports import GUESTS
-from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from ..manifest.topology import Client, Consumer, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book
 from .code import Code
@@ -30,8 +29,8 @@ from .requests import Want
 from .resources import Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
 from .resources.near import Beside
 from .resources.nearest import nearest_fit
-from .runnable import why_not_run
-from .specify import image_named, keeps_image, specify_client, specify_device_vm, unit_memory
+from .runnable import why_not_boot, why_not_run
+from .specify import specify_client, specify_device_vm, unit_memory
 from .trust import Trusts
 
 ATTEMPTS = 256
@@ -57,7 +56,7 @@ class Placement:
         self.owner = owner
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
-        mine = frozenset(observed)
+        mine = frozenset(name for name, spec in observed.items() if spec.consumer is Consumer.VM)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
         self.stands: dict[str, CpuPlacement] = {}
@@ -73,11 +72,17 @@ class Placement:
         return order_of(self.strategy, self.books)
 
     def book_what_stays(
-        self, kept: list[DomainSpec], units: list[Unit], clients: tuple[Client, ...], trusts: Trusts
+        self,
+        kept: list[DomainSpec],
+        units: list[Unit],
+        clients: tuple[Client, ...],
+        trusts: Trusts,
+        running: Container[str],
     ) -> None:
         """Book the domains that are there and go on: as they are, or with the memory they need now.
 
-        `trusts` tells of every domain which trust domains it serves.
+        `trusts` tells of every domain which trust domains it serves. Of those of which nobody asks anything, what is
+        not among `running` gives way.
         """
         if len(set(trusts.values())) > 1:
             for one in self.books.values():
@@ -93,16 +98,24 @@ class Placement:
         served = {unit.name: sorted(unit.clients) for unit in units}
         # What nobody asks anything of stays where it is, and has that, whatever its host is declared to be now.
         fixed = {spec.name for spec in kept} | {unit.name for unit in units if unit.observed and not unit.wants}
+        resting = {name for name in fixed if name not in running}
         there = [*self.observed.values(), *kept]
-        # Then clients: what is to be near them is seen to be so, or not.
-        for spec in sorted(there, key=lambda spec: (spec.name not in fixed, spec.role is Role.DEVICE_VM)):
+        self.stands.update((spec.name, spec.placement) for spec in kept if spec.name in resting)
+
+        def turn(spec: DomainSpec) -> tuple[bool, bool, bool]:
+            # Clients come before device VMs: what is to be near them is seen to be so, or not.
+            return spec.name in resting, spec.name not in fixed, spec.role is Role.DEVICE_VM
+
+        for spec in sorted(there, key=turn):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
-            if book is None or spec.name in self.free.cpus:
+            if book is None or spec.name in self.free.cpus or spec.consumer is not Consumer.VM:
                 continue
             if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
             placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
+            if spec.name in resting and book.is_taken(placement):
+                placement = book.roaming(spec.vcpus)
             refusal = "" if vm and not vm.cpus else book.may_stay(placement)
             if wishes := ((vm.cpus,),) if vm and vm.cpus else asked.get(spec.name):
                 given = fulfilled(wishes, spec, book, self._stand(served.get(spec.name, [])))
@@ -184,9 +197,8 @@ class Placement:
         if name in self.free.avoid or self._unsuitable(component, name):
             return False
         host = self.hosts[name]
-        return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and all(
-            not boot.guest_image or GUESTS not in host.vmm.supports or image_named(host, boot.guest_image)
-            for boot in (client.vm.boot for client in component.clients)
+        return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and not any(
+            why_not_boot(client.boot, host) for client in component.clients
         )
 
     def _fixed(self, component: Component) -> list[str]:
@@ -305,13 +317,13 @@ class Trial:
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
         greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
-        pinned = [client for client in component.clients if client.vm.cpus]
+        pinned = [client for client in component.clients if client.cpus]
 
         def clients(some: list[Client]) -> list[str]:
             return [reason for client in some for reason in self._place_client(client, component, wants)]
 
         def last() -> list[str]:
-            return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
+            return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
         return clients(pinned) or self._place_units(greedy_first, 0, last)
@@ -354,11 +366,8 @@ class Trial:
             if isinstance(answer, Misfit):
                 reasons.append(_of(alternative, answer.why))
                 continue
-            if other := why_not_run(answer.code, unit):
+            if other := why_not_run(unit, answer, self.host):
                 reasons.append(_of(alternative, _said(other)))
-                continue
-            if missing := self._lacks_image(unit, answer):
-                reasons.append(_said(missing))
                 continue
             mark, before = self.book.mark(), len(self.placed.seats)
             if number < picked:
@@ -383,29 +392,13 @@ class Trial:
             return [_UNTOLD]
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
 
-    def _lacks_image(self, unit: Unit, footing: Footing) -> str:
-        """Why the unit cannot boot here; empty when it can, or when its host does not tell its images."""
-        host, name, arch, there = self.host, footing.code.image or unit.image, footing.arch, unit.observed
-        stays = there is not None and there.host == host.name and keeps_image(there, name, arch or host.arch)
-        if footing.code.firmware or stays:
-            return ""
-        if GUESTS not in host.vmm.supports or image_named(host, name, arch):
-            return ""
-        option = f"--arch {arch} " if arch else ""
-        built = f"image {name} for {arch}" if arch else f"image {name}"
-        return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
-
     def _accept(self, unit: Unit, footing: Footing, reasons: Callable[[], tuple[str, ...]]) -> None:
         specify = partial(specify_device_vm, unit, self.host, self.placement.owner, footing)
         self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
 
     def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:
-        boot = client.vm.boot
-        if boot.guest_image and GUESTS in self.host.vmm.supports and image_named(self.host, boot.guest_image) is None:
-            return [
-                f"{client.name}: image {boot.guest_image} is not there: "
-                f"build it with 'devicevm image build {boot.guest_image}'"
-            ]
+        if missing := why_not_boot(client.boot, self.host):
+            return [f"{client.name}: {missing}"]
         if self.placement.staying.get(client.name) == "":
             placement = self.placement.stands[client.name]
         else:
@@ -414,7 +407,8 @@ class Trial:
             if isinstance(answer, Misfit):
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
-            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+            if client.vm is not None:
+                self.book.book(client.name, placement, client.vcpus, client.memory)
         owner, there = self.placement.owner, self.placement.observed.get(client.name)
         # Not of `self`: a place that knew its trial would be a circle, which nobody collects (planner.py).
         specify = partial(
@@ -432,9 +426,13 @@ class Trial:
         return self.placed
 
 
-def kept_device_vms(units: list[Unit]) -> list[DomainSpec]:
-    """The device VMs to which nothing new is asked: what they serve still, and the rest as it is."""
-    return [replace(unit.observed, emulators=tuple(unit.kept)) for unit in units if unit.observed and not unit.wants]
+def kept_device_vms(units: list[Unit], stands: dict[str, CpuPlacement]) -> list[DomainSpec]:
+    """The device VMs to which nothing new is asked: what they serve still, where they stand, and the rest as it is."""
+    return [
+        replace(spec, emulators=tuple(unit.kept), placement=stands.get(unit.name, spec.placement))
+        for unit in units
+        if (spec := unit.observed) and not unit.wants
+    ]
 
 
 def _has_room(book: Book, unit: Unit) -> bool:

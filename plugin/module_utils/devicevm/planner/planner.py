@@ -13,6 +13,7 @@ from .changes import Changes
 from .draft import Draft, settle
 from .felt import with_felt
 from .floating import add_steps
+from .handover import in_turn
 from .plan import Plan, Step
 from .rebalance import price, rebalanced, with_ways_out
 from .specify import state_digest
@@ -72,11 +73,14 @@ def make_plan(
 
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
-    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data)
+    kept = frozenset(spec.name for spec in draft.kept)
+    others = stores_of_others(view.observed, intent.owner)
+    changes = Changes(view.mine, view.live, others, intent.delete_data, kept, view.awake)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 
 
 def _steps(changes: Changes, draft: Draft) -> tuple[Step, ...]:
-    steps = add_steps(changes.steps, draft.moves, draft.desired)
-    return with_felt(steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
+    steps = in_turn(changes.steps, changes.observed, changes.domains)
+    steps = add_steps(steps, draft.moves, draft.desired)
+    return with_felt(steps, changes.domains, frozenset((*changes.restarts, *changes.replugs)), changes.reconnects)

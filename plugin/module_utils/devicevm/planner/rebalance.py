@@ -13,7 +13,6 @@ from dataclasses import replace
 from ..domain import DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..manifest.topology import PlacementStrategy, Topology
-from .book import cpus_of
 from .component import components_of
 from .draft import Settled, settle
 from .floating import unconfined
@@ -209,5 +208,5 @@ def _felt(steps: Iterable[Step]) -> set[str]:
 
 
 def _place(spec: DomainSpec) -> str:
-    cpus = format_cpuset(cpus_of(spec.placement))
+    cpus = format_cpuset(spec.placement.cpus)
     return f"{spec.host}, CPU {cpus}" if cpus else spec.host

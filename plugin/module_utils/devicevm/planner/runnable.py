@@ -1,17 +1,48 @@
-"""Can the code that an alternative brings along emulate these devices?"""
+"""Can what was found for a device VM run it: is its code able to emulate the devices, and its image on the host?"""
 
 from __future__ import annotations
 
 from ..domain import DomainSpec
 from ..errors import DevicevmError
+from ..inventory.host import Host
+from ..inventory.supports import GUESTS
 from ..manifest.template import expand, template_values
+from ..manifest.topology import Boot
 from .code import Code
 from .grouping import Unit
 from .requests import Want
+from .resources import Footing
+from .specify import image_named, keeps_image
 
 
-def why_not_run(code: Code, unit: Unit) -> str:
-    """Why code cannot be what emulates a unit's devices; empty when it can."""
+def why_not_run(unit: Unit, footing: Footing, host: Host) -> str:
+    """Why a device VM cannot run on a footing that a host has for it; empty when it can."""
+    return _why_not_emulate(footing.code, unit) or _lacks_image(unit, footing, host)
+
+
+def why_not_boot(boot: Boot, host: Host) -> str:
+    """Why a client cannot boot on a host; empty when it can, as far as that is known."""
+    return _missing(boot.guest_image, "", host) if boot.guest_image else ""
+
+
+def _lacks_image(unit: Unit, footing: Footing, host: Host) -> str:
+    if footing.code.firmware:
+        return ""
+    name, arch, there = footing.code.image or unit.image, footing.arch, unit.observed
+    stays = there is not None and there.host == host.name and keeps_image(there, name, arch or host.arch)
+    return "" if stays else _missing(name, arch, host)
+
+
+def _missing(name: str, arch: str, host: Host) -> str:
+    """Why an image cannot be booted on a host, where that tells its images."""
+    if GUESTS not in host.vmm.supports or image_named(host, name, arch):
+        return ""
+    option = f"--arch {arch} " if arch else ""
+    built = f"image {name} for {arch}" if arch else f"image {name}"
+    return f"{built} is not there: build it with 'devicevm image build {option}{name}'"
+
+
+def _why_not_emulate(code: Code, unit: Unit) -> str:
     for want in unit.wants:
         if not (code.firmware or code.command or want.class_.program.command):
             return f"class {want.class_.name} has no program that would run on it"

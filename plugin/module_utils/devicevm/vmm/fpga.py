@@ -115,7 +115,8 @@ def program(
 
     `timeout` in seconds counts for all of it. DevicevmError with the kernel's state and status when it fails, when it
     takes too long, and for what cannot be programmed here: regions (DFL, OPAE), kernels without `firmware`.
-    Programming what is programmed already is done again: the kernel does not tell by what.
+    Programming what is programmed already is done again: the kernel does not tell by what. No manager can erase: a
+    device is cleared with a blank bitstream, or the next user would find the last one's circuit and its memory.
     """
     found = manager(id_, sysfs)
     folder = _folder(id_, sysfs)
@@ -129,26 +130,6 @@ def program(
     except DevicevmError as error:
         raise DevicevmError(f"{error.message}; {_condition(manager(id_, sysfs))}", hint=_hint(error.hint)) from error
     return _wait_operating(id_, sysfs, deadline, what, timeout)
-
-
-def clear(
-    id_: str,
-    blank: str,
-    *,
-    sysfs: Path = SYSFS,
-    firmware: Path = FIRMWARE,
-    timeout: float = SECONDS,
-    write: Write | None = None,
-) -> FpgaManager:
-    """Put the device back to nothing, by the bitstream `blank` that its class names: no manager can erase.
-
-    Without it the next user would find the last one's circuit, and what is in its memory.
-    """
-    if not blank:
-        raise DevicevmError(
-            f"{id_}: no blank bitstream is named", hint="name one in the device class, or clear it yourself"
-        )
-    return program(id_, blank, sysfs=sysfs, firmware=firmware, timeout=timeout, write=write)
 
 
 def _refuse_unable(found: FpgaManager, folder: Path) -> None:

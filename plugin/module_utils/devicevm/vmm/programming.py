@@ -38,26 +38,28 @@ class Programmer:
         """Program the blocks of a domain that is about to start: while it runs, they are VFIO's and have no manager."""
         self.check(spec)
         for device in _programmed(spec):
-            manager = fpga.manager_of(device.address, self.sysfs)
 
             def put(path: Path, text: str, device: HostDevice = device) -> None:
                 # Before anything of it can be in the block.
                 self._note(device, spec.uuid)
                 self.write(path, text)
 
-            fpga.program(manager.id, device.bitstream, sysfs=self.sysfs, firmware=self.firmware, write=put)
+            self._program(device.address, device.bitstream, put)
 
     def unload(self, uuid: str) -> None:
         """Clear what was programmed for a domain that has ended. DevicevmError when a block cannot be cleared: then it
         is not to be given to anybody."""
         for path, clear in self._notes_of(uuid):
             try:
-                manager = fpga.manager_of(path.name, self.sysfs)
-                fpga.clear(manager.id, clear, sysfs=self.sysfs, firmware=self.firmware, write=self.write)
+                self._program(path.name, clear, self.write)
             except DevicevmError as error:
                 hint = f"{error.hint}; when you have cleared it yourself, remove {path}"
                 raise DevicevmError(f"block {path.name} could not be cleared: {error.message}", hint=hint) from error
             path.unlink(missing_ok=True)
+
+    def _program(self, address: str, bitstream: str, write: fpga.Write) -> None:
+        manager = fpga.manager_of(address, self.sysfs)
+        fpga.program(manager.id, bitstream, sysfs=self.sysfs, firmware=self.firmware, write=write)
 
     def _note(self, device: HostDevice, uuid: str) -> None:
         self.notes.mkdir(mode=0o700, parents=True, exist_ok=True)

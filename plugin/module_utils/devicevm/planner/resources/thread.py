@@ -141,15 +141,18 @@ def _isolated(request: ResourceRequest, book: Book, node: int | None) -> Choice 
 
 def _siblings(request: ResourceRequest, book: Book, node: int | None) -> Choice | Callable[[], str]:
     """Whole cores that come to exactly as many threads."""
+    where = "" if node is None else f"NUMA node {node}: "
+    plural = "" if request.count == 1 else "s"
     found, count = 0, 0
     for core in book.bits.cores(book.whole & book.bits.on[node]):
         threads = core.bit_count()
         if 1 < threads <= request.count - count:
             found, count = found | core, count + threads
-    if count < request.count:
-        where = "" if node is None else f"NUMA node {node}: "
-        return lambda: f"{where}{request.count} threads on whole cores asked, {count} free"
-    return Choice(book.bits.cpus(found), "every thread of its cores")
+    if count == request.count:
+        return Choice(book.bits.cpus(found), "every thread of its cores")
+    if not any(core.bit_count() > 1 for core in book.bits.cores(book.bits.on[node])):
+        return lambda: f"{where}{request.count} thread{plural} with all siblings asked, no core there has siblings"
+    return lambda: f"{where}{request.count} thread{plural} on whole cores asked, {count} free"
 
 
 KIND = Thread()

@@ -37,7 +37,7 @@ def host(driver: LibvirtDriver) -> Host:
             name=connection.getHostname(),
             domain_capabilities=_domain_capabilities(connection, found.arch, offered),
             node_devices=_node_devices(connection),
-            domains=_domains(connection),
+            domains=_domains(driver),
             images=images,
             vmm=_vmm(driver),
             accelerator=_accelerator(driver, offered, tuple(image for image in images if image.arch == found.arch)),
@@ -132,13 +132,14 @@ def _node_devices(connection: libvirt.virConnect) -> list[str]:
         return []
 
 
-def _domains(connection: libvirt.virConnect) -> list[tuple[str, bool]]:
-    """(inactive XML, active) of every domain."""
+def _domains(driver: LibvirtDriver) -> list[tuple[str, str]]:
+    """(definition, live XML) of every domain; the latter is empty for one that does not run."""
     libvirt = binding()
     found = []
-    for domain in connection.listAllDomains(0):
+    for domain in driver.connection.listAllDomains(0):
         try:
-            found.append((domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), domain.ID() != -1))
+            live = driver.live_xml(domain) if domain.ID() != -1 else ""
+            found.append((domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE), live))
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise

@@ -27,52 +27,62 @@ def cpu_map(cpus: tuple[int, ...], count: int) -> tuple[bool, ...]:
     return tuple(not cpus or number in cpus for number in range(count))
 
 
-def repin(driver: LibvirtDriver, domain: libvirt.virDomain, tree: Element, cpus: tuple[int, ...], owner: str) -> None:
-    """Move the floating threads of a domain whose XML is `tree`: the running ones, and those of its next start.
+def repin(driver: LibvirtDriver, domain: libvirt.virDomain, cpus: tuple[int, ...], owner: str) -> None:
+    """Move the floating threads of a domain: those of its next start, and the running ones.
 
-    The mark goes first and comes off last, so that an interrupted move is known for one.
+    Which these are is seen in each for itself: what was pinned while it runs is not in the definition.
     """
     name = domain.name()
-    if find(tree) is not None:
+    states = [(False, driver.xml_of(domain, live=False))] if domain.isPersistent() else []
+    states += [(True, driver.xml_of(domain, live=True))] if domain.isActive() else []
+    if any(find(tree) is not None for live, tree in states):
         raise VmmError(f"domain {name} is devicevm's own, and is moved by its own plan")
-    old = moved_from_element(tree)
-    if old and old.owner != owner and any(one.owner == old.owner for one in driver.observe()):
-        raise VmmError(f"domain {name} was moved by owner {old.owner!r}, not by {owner!r}, and is left alone")
-    if not cpus and not old:
-        return
+    others = {old.owner for live, tree in states if (old := moved_from_element(tree)) and old.owner != owner}
+    if theirs := sorted(one.owner for one in driver.observe() if one.owner in others) if others else ():
+        raise VmmError(f"domain {name} was moved by owner {theirs[0]!r}, not by {owner!r}, and is left alone")
     count = cpu_count(driver.connection)
     if strange := [number for number in cpus if not 0 <= number < count]:
         raise VmmError(
             f"domain {name} cannot be moved to CPU {strange[0]}: the host has CPU 0-{count - 1}",
             hint="make the plan anew",
         )
+    for live, tree in states:
+        _repin(driver, domain, live, tree, cpus, owner, count)
+
+
+def _repin(
+    driver: LibvirtDriver,
+    domain: libvirt.virDomain,
+    live: bool,
+    tree: Element,
+    cpus: tuple[int, ...],
+    owner: str,
+    count: int,
+) -> None:
+    """The same of a definition, or of what runs. The mark goes first and comes off last, so that an interrupted move is
+    known for one."""
+    old = moved_from_element(tree)
+    if not cpus and not old:
+        return
     vcpus = int(tree.findtext("vcpu", "1"))
     threads = floating_threads(without_moves(tree, old), vcpus, frozenset(range(count)))
-    states = _states(driver, domain)
     if cpus:
         was = old.cpus if old and old.cpus != cpus else ()
         moved = Moved(owner, cpus, was, threads.vcpus, threads.emulator, threads.iothreads)
-        _mark(driver, domain, to_text(mark_of(moved)), sum(states))
-    for state in states:
-        live = state == driver.libvirt.VIR_DOMAIN_AFFECT_LIVE
-        there = {info[0] for info in domain.vcpus()[0]} if live else set(range(vcpus))
-        for number in threads.vcpus:
-            if number in there:
-                driver.pin_vcpu(domain, number, cpu_map(cpus, count), live=live)
-        for number in threads.iothreads:
-            driver.pin_iothread(domain, number, cpu_map(cpus, count), live=live)
-        if threads.emulator:
-            driver.pin_emulator(domain, cpu_map(cpus, count), live=live)
+        _mark(driver, domain, to_text(mark_of(moved)), live)
+    there = {info[0] for info in domain.vcpus()[0]} if live else set(range(vcpus))
+    for number in threads.vcpus:
+        if number in there:
+            driver.pin_vcpu(domain, number, cpu_map(cpus, count), live=live)
+    for number in threads.iothreads:
+        driver.pin_iothread(domain, number, cpu_map(cpus, count), live=live)
+    if threads.emulator:
+        driver.pin_emulator(domain, cpu_map(cpus, count), live=live)
     if not cpus:
-        _mark(driver, domain, None, sum(states))
+        _mark(driver, domain, None, live)
 
 
-def _states(driver: LibvirtDriver, domain: libvirt.virDomain) -> list[int]:
-    """The flags of what there is of a domain: its definition, and its running self."""
+def _mark(driver: LibvirtDriver, domain: libvirt.virDomain, text: str | None, live: bool) -> None:
     libvirt = driver.libvirt
-    states = [libvirt.VIR_DOMAIN_AFFECT_CONFIG] if domain.isPersistent() else []
-    return [*states, *([libvirt.VIR_DOMAIN_AFFECT_LIVE] if domain.isActive() else [])]
-
-
-def _mark(driver: LibvirtDriver, domain: libvirt.virDomain, text: str | None, flags: int) -> None:
-    domain.setMetadata(driver.libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, PREFIX if text else None, NAMESPACE, flags)
+    flag = libvirt.VIR_DOMAIN_AFFECT_LIVE if live else libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, text, PREFIX if text else None, NAMESPACE, flag)
