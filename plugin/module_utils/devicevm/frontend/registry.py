@@ -11,8 +11,10 @@ from .net import NICS
 from .rng import RNGS
 from .serial import SERIALS
 from .tpm import TPMS
+from .usb import USBS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *NICS, *RNGS, *SERIALS, *TPMS)}
+_ALL = (*DISKS, *NICS, *RNGS, *SERIALS, *TPMS, *USBS)
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in _ALL}
 
 MACHINES = {"pc": re.compile(r"pc|pc-i440fx-.*")}
 """Kinds of machines, and which are of one, in QEMU's words."""

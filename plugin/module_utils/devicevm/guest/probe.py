@@ -26,6 +26,9 @@ _NBD_REP_ACK, _NBD_REP_INFO, _NBD_INFO_EXPORT = 1, 3, 0
 _NBD_MAX_REPLY = 4096  # bytes; NBD allows 4096-byte strings at most
 _NBD_MAX_REPLIES = 16
 _EGD_READ_BLOCKING = 2
+_USBREDIR_HELLO = 0
+_USBREDIR_VERSION = 64  # bytes; 32-bit words of capabilities follow
+_USBREDIR_MAX_HELLO = 256
 _MAX_BYTES = 64 * 1024
 _QUIET = 0.2  # seconds after which a device that was asked has said all
 _DRAIN = 1.0  # seconds at most: some never stop talking
@@ -83,6 +86,16 @@ def probe_egd(path: str, timeout: float = 5.0, *, size: int = 16) -> bytes:
     if size >= 8 and len(set(data)) == 1:
         raise DevicevmError(f"{path}: {size} equal bytes are not random")
     return data
+
+
+def probe_usbredir(path: str, timeout: float = 5.0) -> str:
+    """The version that the other side greets with (usb-redirection-protocol.md, usb_redir_hello)."""
+    with Stream(path, timeout) as stream:
+        kind, length = struct.unpack_from("<II", stream.exactly(12))
+        if kind != _USBREDIR_HELLO or not _USBREDIR_VERSION <= length <= _USBREDIR_MAX_HELLO:
+            raise DevicevmError(f"{path}: this is no usbredir host: packet {kind} of {length} bytes")
+        version = stream.exactly(length)[:_USBREDIR_VERSION].split(b"\0")[0]
+    return version.decode("ascii", "replace")
 
 
 def probe_bytes(path: str, timeout: float = 5.0, *, send: bytes = b"", pattern: bytes = b"") -> bytes:
@@ -147,6 +160,7 @@ PROBES: dict[str, Probe] = {
     "nbd": lambda path, timeout: f"{probe_nbd(path, timeout)} bytes",
     "egd": lambda path, timeout: f"{len(probe_egd(path, timeout))} random bytes",
     "nmea": probe_nmea,
+    "usbredir": probe_usbredir,
     "bytes": lambda path, timeout: f"{len(probe_bytes(path, timeout))} bytes arrived",
 }
 """Name -> probe: called with a socket's path and a timeout in seconds, returns what it found."""

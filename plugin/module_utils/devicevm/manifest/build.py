@@ -12,7 +12,7 @@ from .declared import Declared
 from .document import Document
 from .parameters import complete, parameter_schema, service_schema
 from .resources import alternatives_of, request_of
-from .storage import absolute, base_of, class_storage, secrets_of, store_of
+from .storage import absolute, base_of, class_storage, declared_storage, secrets_of, store_of
 from .topology import (
     DEFAULT_TRUST_DOMAIN,
     Boot,
@@ -30,6 +30,7 @@ from .topology import (
     Program,
     Serves,
     ShareScope,
+    Start,
     Topology,
     Uplink,
     UplinkKind,
@@ -56,8 +57,9 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
     """One device with its parameters complete, its front end chosen and its storage found."""
     parameters = complete(parameter_schema(class_.spec), data.get("parameters", {}))
     storage = class_storage(class_.spec)
-    store = store_of(storage, parameters, folder) if storage else None
-    in_memory = parse_bytes(parameters[storage.size]) if storage and not store else 0
+    declared = declared_storage(storage, parameters)
+    store = store_of(storage, declared, folder) if storage and declared is not None else None
+    in_memory = parse_bytes(declared[storage.size]) if storage and declared is not None and not store else 0
     return Device(
         name=data["name"],
         class_=data["class"],
@@ -67,8 +69,8 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
         store=store,
         memory=in_memory,
         path=absolute(data["path"], folder) if "path" in data else "",
-        base=base_of(storage, parameters, folder) if storage else None,
-        faulty=storage is not None and parameters.get(storage.faults) is not None,
+        base=base_of(storage, declared, folder) if storage and declared is not None else None,
+        faulty=bool(storage and declared is not None and declared.get(storage.faults) is not None),
         secrets=secrets_of(class_.spec, parameters, folder),
     )
 
@@ -128,6 +130,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         machine=data.get("machine", "q35"),
         domain_xml=data.get("domainXML", ""),
         cpus=request_of("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
+        start=Start(data.get("start", ClientVM.start.value)),
     )
 
 

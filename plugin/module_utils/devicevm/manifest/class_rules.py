@@ -171,6 +171,12 @@ def _storage_problems(document: Document, schema: dict[str, Any]) -> Iterator[Pr
     if storage is None:
         return
     known = names_of(schema)
+    if storage.within:
+        if storage.within not in known:
+            message = f"parameter {shown(storage.within)} is not among the class's parameters"
+            yield document.problem(("spec", "storage", "within"), message, nearest(storage.within, known))
+            return
+        known = names_of(known[storage.within])
     names = {"store": storage.store, "size": storage.size, "readOnly": storage.read_only}
     for key, name in {**names, "format": storage.format, "base": storage.base, "faults": storage.faults}.items():
         # A class may do without all but a size; a name that it gives must be there.

@@ -18,7 +18,7 @@ from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
-from .storage import class_storage, file_findings, relative_finding, storage_findings
+from .storage import class_storage, declared_storage, file_findings, relative_finding, storage_findings
 from .template import LINK_NAMES, expand, template_values
 from .topology import ClientVM, Consumer
 from .wording import nearest
@@ -161,8 +161,11 @@ def _device_problems(document: Document, place: Place, device: dict[str, Any], d
     storage = class_storage(class_.spec)
     if not problems:
         findings = list(file_findings(class_.spec, parameters, document.folder))
-        if storage:
-            findings += storage_findings(storage, parameters, document.folder)
+        declared_store = declared_storage(storage, parameters)
+        if storage and declared_store is not None:
+            inner: Place = (storage.within,) if storage.within else ()
+            found = storage_findings(storage, declared_store, document.folder)
+            findings += [((*inner, *at), message, hint) for at, message, hint in found]
         problems = [document.problem((*below, *at), message, hint) for at, message, hint in findings]
     yield from problems or [
         *_writer_problems(document, place, device, class_),

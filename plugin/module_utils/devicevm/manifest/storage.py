@@ -34,11 +34,19 @@ def class_storage(spec: Mapping[str, Any]) -> ClassStorage | None:
         format=names.get("format", usual.format),
         base=names.get("base", usual.base),
         faults=names.get("faults", usual.faults),
+        within=names.get("within", usual.within),
     )
 
 
+def declared_storage(names: ClassStorage | None, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The parameters that declare a device's storage; None when it has none."""
+    if names is None:
+        return None
+    return parameters.get(names.within) if names.within else parameters
+
+
 def store_of(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | None) -> Store | None:
-    """The store that checked parameters declare, or None for content that lives in memory.
+    """The store that checked parameters (`declared_storage`) declare, or None for content that lives in memory.
 
     A relative file path starts at `folder`. `size` is 0 for a block device that is taken as it is.
     """
@@ -82,7 +90,8 @@ def declared_at(data: Mapping[str, Any], name: str) -> Any:
 def file_findings(spec: Mapping[str, Any], parameters: Mapping[str, Any], folder: Path | None) -> Iterator[Finding]:
     """What is wrong with the files that parameters name beside a store: a base, and secrets."""
     storage = class_storage(spec)
-    for name in (*((storage.base,) if storage else ()), *spec.get("secrets", ())):
+    base = ".".join(filter(None, (storage.within, storage.base))) if storage else ""
+    for name in (*filter(None, (base,)), *spec.get("secrets", ())):
         declared, place = declared_at(parameters, name), tuple(name.split("."))
         if declared is None:
             continue

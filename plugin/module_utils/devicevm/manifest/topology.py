@@ -69,7 +69,8 @@ class ClassStorage:
     """Which parameters of a class declare backing storage.
 
     Without a store the device's `size` bytes live in the device VM's memory. `base` declares what the content is a copy
-    of, and `faults` that the device is to fail, and its client to see it.
+    of, and `faults` that the device is to fail, and its client to see it. `within` is the parameter that holds the
+    others; a device without it has no storage.
     """
 
     store: str = "store"
@@ -78,6 +79,7 @@ class ClassStorage:
     format: str = "format"
     base: str = "base"
     faults: str = "faults"
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,8 @@ class ClassService:
 
 @dataclass(frozen=True)
 class DeviceClass:
-    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes or ethernet. `image`
-    is a name, or a condition that comes to one."""
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes, ethernet, tpm or
+    usbredir. `image` is a name, or a condition that comes to one."""
 
     name: str
     protocol: str
@@ -178,6 +180,13 @@ class Boot:
     guest_image: str = ""
 
 
+class Start(str, Enum):
+    """Who starts a client: an apply does, or whoever asks the VMM to, and its device VMs come up with it."""
+
+    APPLY = "apply"
+    REQUEST = "request"
+
+
 @dataclass(frozen=True)
 class ClientVM:
     """A client VM for devicevm to make. `memory` in bytes; `domain_xml` is merged into the domain.
@@ -191,6 +200,7 @@ class ClientVM:
     machine: str = "q35"
     domain_xml: str = ""
     cpus: ResourceRequest | None = None
+    start: Start = Start.APPLY
 
 
 @dataclass(frozen=True)
@@ -231,6 +241,11 @@ class Client:
     def boot(self) -> Boot:
         """What devicevm boots it from."""
         return self.vm.boot if self.vm else Boot()
+
+    @property
+    def start(self) -> Start:
+        """Who starts it."""
+        return self.vm.start if self.vm else Start.APPLY
 
 
 @dataclass(frozen=True)
