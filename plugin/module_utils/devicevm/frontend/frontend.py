@@ -17,7 +17,7 @@ MAX_SERIAL = 20
 class Frontend:
     """A kind of device as a client's guest sees it.
 
-    `protocol` is what it speaks over the channel: nbd, egd or bytes. `elements(attachment, number)` makes its
+    `protocol` is what it speaks over the channel: nbd, egd, 9p or bytes. `elements(attachment, number)` makes its
     libvirt devices; `number` counts, from `first`, the client's devices with the same `numbering`
     (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
     `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted, as long as

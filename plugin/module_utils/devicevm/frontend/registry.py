@@ -5,10 +5,11 @@ from __future__ import annotations
 from ..errors import DevicevmError
 from .disk import DISKS
 from .frontend import Frontend
+from .port import PORTS
 from .rng import RNGS
 from .serial import SERIALS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *RNGS, *SERIALS)}
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *PORTS, *RNGS, *SERIALS)}
 
 
 def frontend_named(name: str) -> Frontend:
