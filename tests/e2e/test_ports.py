@@ -15,7 +15,9 @@ from stage_collection import REPO
 pytestmark = pytest.mark.e2e
 
 EXAMPLE = REPO / "examples" / "port.yaml"
-FIND = "port() { for name in /sys/class/virtio-ports/*/name; do grep -qx $1 $name && basename ${name%/name}; done; true; }"
+FIND = (
+    "port() { for name in /sys/class/virtio-ports/*/name; do grep -qx $1 $name && basename ${name%/name}; done; true; }"
+)
 
 
 def mirror() -> Document:
