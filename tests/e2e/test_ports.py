@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -20,6 +22,15 @@ FIND = (
 )
 
 
+def documented(stage: Stage) -> list[Document]:
+    """The program of one's own in docs/classes.md: image, class and client; the image is built."""
+    text = (REPO / "docs" / "classes.md").read_text().partition("## A program of your own")[2]
+    documents = list(yaml.safe_load_all(text.partition("```yaml\n")[2].partition("```")[0]))
+    path = write(stage.folder, *documents)
+    subprocess.run([sys.executable, "-m", "devicevm.cli", "image", "build", path], check=True, timeout=900)
+    return documents
+
+
 def mirror() -> Document:
     """A port that sends back what it gets."""
     return {"name": "mirror", "class": "port", "parameters": {"command": ["/usr/lib/devicevm/echo"]}}
@@ -27,8 +38,9 @@ def mirror() -> Document:
 
 def test_bytes_go_through_a_port_and_go_on_after_its_device_vm_was_killed(stage: Stage) -> None:
     lab = with_shell(yaml.safe_load(EXAMPLE.read_text()), stage)
-    lab["spec"]["devices"].append(mirror())
-    path = write(stage.folder, lab)
+    image, own_class, writer = documented(stage)
+    lab["spec"]["devices"] += [mirror(), *writer["spec"]["devices"]]
+    path = write(stage.folder, image, own_class, lab)
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "lab.shell")
     shell.run(FIND)
@@ -39,6 +51,8 @@ def test_bytes_go_through_a_port_and_go_on_after_its_device_vm_was_killed(stage:
     # Opened once and kept, as a program does.
     shell.run("exec 3<>/dev/$(port counter)")
     ask = "echo {0} >&3; timeout 60 head -n 1 <&3"
+    own = "exec 5<>/dev/$(port words); echo big >&5; timeout 60 head -n 1 <&5; exec 5>&-"
+    assert shell.run(own).strip() == "large"
     assert [shell.run(ask.format(word)).strip() for word in ("one", "two")] == ["1 one", "2 two"]
 
     os.kill(stage.process("lab-dvm"), signal.SIGKILL)

@@ -28,11 +28,25 @@ def trees() -> None:
     subprocess.run(command, check=True, timeout=900)
 
 
+def book(stage: Stage) -> Path:
+    """A file system that somebody else has made, with a file in it."""
+    pages, path = stage.folder / "pages", stage.folder / "book.ext4"
+    pages.mkdir()
+    (pages / "one").write_text("once upon a time\n")
+    subprocess.run(["/sbin/mke2fs", "-q", "-t", "ext4", "-d", pages, path, "4M"], check=True, timeout=60)
+    return path
+
+
 def manifest(stage: Stage, store: Path) -> Path:
-    """The example, with a shell and the store elsewhere."""
+    """The example, with a shell and the store elsewhere, and two more trees: in memory, and one that is only read."""
     image, client = yaml.safe_load_all(EXAMPLE.read_text())
     (device,) = client["spec"]["devices"]
     device["parameters"]["store"]["file"] = str(store)
+    written = {"size": "4MiB", "readOnly": True, "store": {"file": str(book(stage))}}
+    client["spec"]["devices"] += [
+        {"name": "scratch", "class": "filesystem", "parameters": {"size": "16MiB"}},
+        {"name": "book", "class": "filesystem", "parameters": written},
+    ]
     return write(stage.folder, image, with_shell(client, stage))
 
 
@@ -54,11 +68,16 @@ def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage) 
     stage.devicevm("apply", path)
     shell = mounted(stage)
     shell.run(
-        f"git init -q /srv/repo; cd /srv/repo; cp /bin/busybox box; git add box; {GIT} commit -qm one; cd /"
+        f"git init -q /srv/repo; cd /srv/repo; head -c 65536 /bin/busybox >box; git add box; {GIT} commit -qm one; cd /"
     )
     # Unmounted and mounted again, while the device VM runs on; a user owns what it makes.
     shell.run(f"umount /srv; {MOUNT}; mkdir -m 777 /srv/all; echo u:x:1000:1000::/:/bin/sh >>/etc/passwd")
     shell.run("su u -c 'echo mine >/srv/all/u'; test $(stat -c %u:%g /srv/all/u) = 1000:1000")
+    shell.run("mkdir /scratch /book; mount.devicevm scratch /scratch; mount.devicevm book /book -o ro,nofail")
+    assert shell.run("cat /book/one; ! touch /book/two 2>/dev/null") == "once upon a time\n"
+    full = "dd if=/dev/zero of=/scratch/all bs=64k 2>&1 | grep -o 'No space'; stat -c %s /scratch/all"
+    words, size = shell.run(full).split("\n")[:2]
+    assert words == "No space" and 14 << 20 < int(size) < 16 << 20
     # Each file is told when it is written: no more is needed.
     shell.run(
         "(for i in $(seq 10000); do dd if=/dev/urandom of=/srv/$i bs=4k count=1 2>/dev/null || break; "
@@ -76,7 +95,7 @@ def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage) 
     stage.devicevm("apply", path)
     shell = mounted(stage)
     assert sums(shell.run(f"sha256sum {' '.join(told)}")) == told
-    shell.run("cd /srv/repo; git fsck --full --strict && git checkout -qf && cmp box /bin/busybox")
+    shell.run("cd /srv/repo; git fsck --full --strict && git checkout -qf && cmp -n 65536 box /bin/busybox")
     shell.run("cd /; umount /srv")
     stage.devicevm("destroy", "--yes", path)
     # Another's tools read it without devicevm.

@@ -1,4 +1,4 @@
-"""What becomes of a store in the program that serves trees, on the host: real mke2fs and e2fsck, and nothing mounted."""
+"""What the program that serves trees makes of a store: real mke2fs and e2fsck, on the host, and nothing mounted."""
 
 from __future__ import annotations
 
@@ -24,7 +24,12 @@ def serve(store: Path, access: str = "rw", when: str = "sync") -> subprocess.Com
         (tools / name).chmod(0o755)
     environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "TREE": str(store.parent / "tree")}
     return subprocess.run(
-        ["sh", SERVE_TREE, store, access, when], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["sh", SERVE_TREE, store, access, when],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
