@@ -64,7 +64,7 @@ def demand_of(client: Client, classes: dict[str, DeviceClass]) -> Demand:
     for device in client.devices:
         class_ = classes[device.class_]
         units.setdefault(tuple((one.kind, one.count, one.dedicated) for one in class_.resources[0]), []).append(class_)
-    memory, cores, threads, shared, widest = client.vm.memory, 0, 0, 0, 0
+    memory, cores, threads, shared, widest = client.memory, 0, 0, 0, 0
     for members in units.values():
         needed = max(one.memory.base for one in members) + sum(one.memory.per_device for one in members)
         memory += -(-needed // MEMORY_STEP) * MEMORY_STEP
@@ -76,7 +76,7 @@ def demand_of(client: Client, classes: dict[str, DeviceClass]) -> Demand:
         else:
             shared += request.count
             widest = max(widest, request.count)
-    return Demand(memory, client.vm.vcpus, cores, threads, shared, widest)
+    return Demand(memory, client.vcpus, cores, threads, shared, widest)
 
 
 def room_of(host: Host, policy: HostPolicy) -> Room:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from devicevm.domain import DomainSpec, ObservedDomain, Role
+from devicevm.domain import DomainSpec, Emulator, ObservedDomain, Role
+from devicevm.frontend.registry import FRONTENDS
 from devicevm.inventory.host import Cpu, Holding, Host, ImageFacts, Node, Vmm
 from devicevm.inventory.supports import GUESTS, LIVE_DEVICES, STORES
 from devicevm.manifest.topology import (
@@ -13,12 +14,14 @@ from devicevm.manifest.topology import (
     ClassStorage,
     Client,
     ClientVM,
+    Consumer,
     Device,
     DeviceClass,
     Program,
     ResourceRequest,
     Topology,
 )
+from devicevm.part.part import Part
 from devicevm.planner.book import held_by
 from devicevm.planner.plan import Action, Plan, Step, Subject
 from devicevm.planner.planner import Intent, make_plan
@@ -59,7 +62,7 @@ def host(
         accelerator="tcg",
         images=tuple(
             ImageFacts(image, "0" * 12, f"/i/{image}/kernel", f"/i/{image}/initramfs", "quiet")
-            for image in ("base", "client")
+            for image in ("base", "client", "tpm")
         ),
         holdings=holdings,
     )
@@ -110,6 +113,15 @@ SERIAL = class_(
 )
 
 
+TPM = class_(
+    "tpm",
+    protocol="tpm",
+    frontends=("tpm-crb", "tpm-tis"),
+    image="tpm",
+    program=Program(("/usr/lib/devicevm/tpm", "${backing}")),
+)
+
+
 def disk(name: str = "data", size: int = MIB) -> Device:
     """An ephemeral disk."""
     return Device(name, "disk", {"size": str(size)}, memory=size)
@@ -121,7 +133,7 @@ def client(name: str, *devices: Device, labels: dict[str, str] | None = None, **
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
-def topology(*clients: Client, classes: tuple[DeviceClass, ...] = (DISK, RNG, SERIAL), **rest: object) -> Topology:
+def topology(*clients: Client, classes: tuple[DeviceClass, ...] = (DISK, RNG, SERIAL, TPM), **rest: object) -> Topology:
     """A topology of clients, sorted as the reader sorts them."""
     return Topology(tuple(sorted(clients, key=lambda item: item.name)), classes=classes, **rest)  # type: ignore[arg-type]
 
@@ -132,10 +144,15 @@ class ModelVmm:
     def __init__(self, *hosts: Host) -> None:
         self.hosts = hosts or (host(),)
         self.domains: dict[str, ObservedDomain] = {}
+        self.parts: dict[str, Part] = {}
+        """The host parts that run, by name."""
 
     def observe(self) -> tuple[ObservedDomain, ...]:
         """Every domain, sorted by name."""
-        return tuple(self.domains[name] for name in sorted(self.domains))
+        return tuple(
+            replace(domain, parts=tuple(one.id for one in parts_of(domain) if one.part in self.parts.values()))
+            for name, domain in sorted(self.domains.items())
+        )
 
     def inventory(self) -> tuple[Host, ...]:
         """The hosts with what the domains hold of them."""
@@ -144,7 +161,9 @@ class ModelVmm:
                 one,
                 holdings=one.holdings
                 + tuple(
-                    _holding(domain.spec) for domain in self.observe() if domain.spec and domain.spec.host == one.name
+                    _holding(domain.spec)
+                    for domain in self.observe()
+                    if domain.spec and domain.spec.host == one.name and domain.consumer is Consumer.VM
                 ),
             )
             for one in self.hosts
@@ -171,6 +190,8 @@ class ModelVmm:
             for step in ready:
                 if step.kind is Subject.DOMAIN:
                     self._repin(step, plan.owner)
+                elif step.kind is Subject.PART:
+                    self._do_part(step)
                 elif step.kind is not Subject.STORE:
                     self._do(step.action, step.name, plan)
                 done.add(step.id)
@@ -187,6 +208,23 @@ class ModelVmm:
             for host in self.hosts
         )
 
+    def _do_part(self, step: Step) -> None:
+        part = step.part
+        assert part is not None
+        if step.action is Action.STOP:
+            del self.parts[part.name]
+            return
+        running = [one for one in self.domains.values() if one.active]
+        assert any(emulator.part == part for one in running for emulator in parts_of(one)), (
+            f"{step.id} starts too early"
+        )
+        assert part.name not in self.parts, f"{step.id} runs already"
+        self.parts[part.name] = part
+
+    @property
+    def _awake(self) -> set[str]:
+        return {one.uuid for host in self.hosts for one in host.holdings if one.active}
+
     def _do(self, action: Action, name: str, plan: Plan) -> None:
         spec = next((spec for spec in plan.domains if spec.name == name), None)
         old = self.domains.get(name)
@@ -195,18 +233,38 @@ class ModelVmm:
             active = old.active if old else False
             live = spec if action is Action.UPDATE else (old.active_spec if old else None)
             self.domains[name] = ObservedDomain(name, spec.uuid, spec.owner, spec.role, active, spec, live)
+        elif action is Action.ATTACH:
+            assert spec is not None and spec.consumer is Consumer.EXISTING
+            active = spec.uuid in self._awake
+            seen = ObservedDomain(name, spec.uuid, spec.owner, spec.role, active, spec, spec if active else None)
+            self.domains[name] = replace(seen, consumer=Consumer.EXISTING)
+        elif action is Action.DETACH:
+            assert old is not None, f"{name} has no devices to take out"
+            del self.domains[name]
         elif action is Action.START:
             assert old is not None and not (old.active and old.ready), f"{name} is started, but runs or is not there"
+            addresses = {part.address for part in self.parts.values()}
+            attached = spec.attachments if spec else ()
+            needed = {one.channel.address for one in attached if FRONTENDS[one.frontend].part}
+            assert needed <= addresses, f"{name} is started before its host parts"
             self.domains[name] = replace(old, active=True, active_spec=old.spec, ready=True)
         elif action is Action.RESUME:
             assert old is not None and old.stalled, f"{name} is let go on, but nothing keeps it"
             self.domains[name] = replace(old, stalled=False)
         elif action is Action.STOP:
             assert old is not None and old.active, f"{name} is stopped, but does not run"
+            left = [one.id for one in parts_of(old) if one.part in self.parts.values()]
+            assert not left, f"{name} is stopped before the host parts of {left}"
             self.domains[name] = replace(old, active=False, active_spec=None)
         elif action is Action.UNDEFINE:
             assert old is not None and not old.active, f"{name} is undefined while it runs"
             del self.domains[name]
+
+
+def parts_of(domain: ObservedDomain) -> list[Emulator]:
+    """The emulators of a domain that have host parts."""
+    spec = domain.active_spec or domain.spec
+    return [one for one in spec.emulators if one.part] if spec else []
 
 
 def _holding(spec: DomainSpec) -> Holding:

@@ -34,10 +34,12 @@ def kinds_of(plan: Plan) -> dict[str, Kind]:
     found: dict[tuple[Subject, str], Kind] = {}
     for step in plan.steps:
         key = step.kind, step.name
-        if step.action in (Action.UNDEFINE, Action.DELETE):
+        if step.action in (Action.UNDEFINE, Action.DELETE, Action.DETACH):
             found[key] = Kind.REMOVE
-        elif step.action is Action.DEFINE and step.name not in before:
+        elif step.action in (Action.DEFINE, Action.ATTACH) and step.name not in before:
             found.setdefault(key, Kind.ADD)
+        elif step.action is Action.ATTACH:
+            found[key] = Kind.CHANGE  # taken out, and put in again
         else:
             found.setdefault(key, Kind.CHANGE)
     return {step.id: found[step.kind, step.name] for step in plan.steps}

@@ -156,10 +156,10 @@ def demo_topology(topology: Topology) -> Topology:
 
 
 def _asked(client: Client) -> Client:
-    line = client.vm.boot.command_line
-    if _ASK in line:
+    line = client.boot.command_line
+    if _ASK in line or client.vm is None:
         return client
-    boot = replace(client.vm.boot, command_line=f"{line} {_ASK}".strip())
+    boot = replace(client.boot, command_line=f"{line} {_ASK}".strip())
     return replace(client, vm=replace(client.vm, boot=boot))
 
 

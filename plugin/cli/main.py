@@ -24,6 +24,7 @@ COMMANDS = {
     "status": "status",
     "explain": "explain",
     "render": "render",
+    "endpoint": "endpoint",
     "destroy": "destroy",
     "image": "image",
     "logs": "logs",

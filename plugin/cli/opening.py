@@ -10,6 +10,7 @@ from pathlib import Path
 from ..domain import DomainSpec, ObservedDomain
 from ..errors import DevicevmError
 from ..guest.store import default_store
+from ..manifest.topology import Consumer
 from ..vmm.driver import Driver
 from ..vmm.lock import lock
 from ..vmm.registry import default_uri, open_driver
@@ -36,7 +37,7 @@ def store_of(vmm: Vmm) -> Path:
 
 def find_domain(driver: Driver, name: str) -> ObservedDomain:
     """The domain of devicevm's with this name, of any owner; DevicevmError that names those there are."""
-    domains = {domain.name: domain for domain in driver.observe()}
+    domains = {domain.name: domain for domain in driver.observe() if domain.consumer is Consumer.VM}
     if name in domains:
         return domains[name]
     if name in driver.domain_names():

@@ -20,6 +20,7 @@ _SUBJECTS = {
     Subject.DEVICE_VM: "device VM",
     Subject.CLIENT: "client",
     Subject.STORE: "storage",
+    Subject.PART: "host part",
     Subject.DOMAIN: "domain",
 }
 _EFFECTS = {
@@ -104,6 +105,8 @@ def describe_resource(allocation: Allocation) -> str:
 def _show_allocation(allocation: Allocation) -> None:
     output.line(f"  {allocation.device_vm} on {allocation.host}: {describe_resource(allocation)}")
     output.line(f"      serves {', '.join(allocation.serves)}")
+    for endpoint in allocation.endpoints:
+        output.line(f"      endpoint of {endpoint.device}: {endpoint.address}")
     for reason in allocation.reasons:
         output.line(f"      {reason}", "dim")
 

@@ -24,11 +24,11 @@ def _show_domains(heading: str, domains: list[DomainHealth]) -> None:
     output.line(heading, "bold")
     rows = [
         (
-            domain.name,
+            f"{domain.name} (domain {domain.domain})" if domain.domain else domain.name,
             domain.owner,
             domain.state,
-            format_cpuset(domain.cpus) or "any",
-            output.size(domain.memory),
+            "its own" if domain.domain else format_cpuset(domain.cpus) or "any",
+            "its own" if domain.domain else output.size(domain.memory),
             "; ".join(domain.drift) or "none",
         )
         for domain in domains

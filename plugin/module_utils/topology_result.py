@@ -107,7 +107,7 @@ def _after(plan: Plan, observed: Iterable[ObservedDomain]) -> dict[str, Any]:
         acts.setdefault((step.kind, step.name), set()).add(step.action)
     states: dict[str, Any] = {}
     for (kind, name), actions in acts.items():
-        if kind not in _NO_SPEC and Action.UNDEFINE not in actions:
+        if kind not in _NO_SPEC and Action.UNDEFINE not in actions and actions != {Action.DETACH}:
             runs = Action.START in actions or (name in active and Action.STOP not in actions)
             states[_title(kind, name)] = _state(runs, specs[name])
     return states

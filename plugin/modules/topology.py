@@ -180,7 +180,9 @@ steps:
       type: str
       sample: start/device-vm/web-dvm
     action:
-      description: What the step does.
+      description:
+        - What the step does. C(attach) and C(detach) put the devices of a client into a domain that others have made,
+          and take them out.
       type: str
       sample: start
     kind:

@@ -167,6 +167,25 @@ def test_nothing_of_others_is_touched(task: Task) -> None:
     assert {name: task.vmm.xml(name) for name in task.vmm.domains()} == lab
 
 
+def test_an_existing_domain_is_given_devices_and_loses_them(task: Task) -> None:
+    theirs = task.vmm.connection.defineXML(
+        "<domain type='test'><name>ledger-db</name><memory>32768</memory><os><type>hvm</type></os>"
+        "<devices><disk type='file'><source file='/x'/><target dev='vda'/></disk></devices></domain>"
+    )
+    before = theirs.XMLDesc(2)
+    wanted = [client("ledger", disk("log"))]
+    wanted[0]["spec"]["existing"] = {"domain": "ledger-db"}
+    del wanted[0]["spec"]["vm"]
+    told, _ = check_is_what_a_run_does(task, manifests=wanted)
+    assert "attach/client/ledger" in told.steps
+    assert "+client ledger:" in told.output
+    told, _ = check_is_what_a_run_does(task, manifests=wanted, state="absent")
+    assert "detach/client/ledger" in told.steps
+    assert "-client ledger:" in told.output
+    assert list(task.vmm.domains()) == ["ledger-db"]
+    assert theirs.XMLDesc(2) == before
+
+
 @pytest.mark.parametrize("mode", [[], ["--check"]])
 def test_what_cannot_be_placed_fails_with_reasons(task: Task, mode: list[str]) -> None:
     wanted = [client("web"), client("huge", memory="900GiB")]

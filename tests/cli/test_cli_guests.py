@@ -27,6 +27,7 @@ def test_logs(cli: Any, vmm: Any, web: Path, monkeypatch: pytest.MonkeyPatch) ->
         "name": "web",
         "console": ["one\ttwo"],
         "agent": [],
+        "parts": {},
     }
 
 

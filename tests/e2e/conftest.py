@@ -31,4 +31,4 @@ def stage(images: None) -> Iterator[Stage]:
         pytest.skip(reason)
     with make_stage() as made:
         yield made
-        assert (made.domains(), made.processes(), made.sockets()) == ([], [], [])
+        assert (made.domains(), made.processes(), made.sockets(), made.parts()) == ([], [], [], [])

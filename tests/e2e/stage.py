@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from devicevm.part.lock import holder
 from devicevm.vmm.places import places_of
 from private_libvirtd import PATH, heed_interrupts, system_libvirtd
 
@@ -118,6 +119,11 @@ class Stage:
         """devicevm's own sockets that are left."""
         return sorted(places_of(self.uri).runtime.rglob("*.sock"))
 
+    def parts(self) -> list[int]:
+        """The processes of host parts, by the locks that they hold."""
+        held = (holder(path) for path in (places_of(self.uri).state / "parts").glob("*.lock"))
+        return [one.pid for one in held if one]
+
 
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
@@ -131,9 +137,10 @@ def stage() -> Iterator[Stage]:
             try:
                 yield made
             finally:
-                for pid in made.processes():
+                for pid in made.parts() + made.processes():
                     os.kill(pid, signal.SIGKILL)
-                shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
+                for left in (places_of(uri).runtime, places_of(uri).state):
+                    shutil.rmtree(left, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -50,7 +50,7 @@ def survive(stage: Stage, kills: int) -> None:
     path.write_text(topology(stage))
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "web.shell")
-    booted = shell.run("cat /proc/sys/kernel/random/boot_id; cut -d. -f1 /proc/uptime")
+    booted = shell.run("dmesg -c >/dev/null; cat /proc/sys/kernel/random/boot_id")
     jobs = " ".join(f"--name={name} --filename={device}" for name, device in FRONTENDS.items())
     # All four disks are written and read back for as long as the kills last; entropy and position are read besides.
     shell.run(
@@ -72,8 +72,8 @@ def survive(stage: Stage, kills: int) -> None:
         shell.run("test -s /tmp/entropy && grep -q '^.GP' /tmp/position")
     shell.run("for i in $(seq 1200); do test -s /tmp/fio.end && break; sleep 0.1; done", timeout=180)
     assert shell.run("cat /tmp/fio.end").strip() == "0", shell.run("cat /tmp/fio; dmesg | tail -30")
-    assert shell.run("dmesg | grep -ciE 'i/o error|reset' || true").strip() == "0"
-    assert shell.run("cat /proc/sys/kernel/random/boot_id").split()[0] == booted.split()[0]
+    assert shell.run("dmesg | grep -iE 'i/o error|reset' || true").strip() == ""
+    assert shell.run("cat /proc/sys/kernel/random/boot_id") == booted
     assert "No changes" in stage.devicevm("apply", path).stdout
     stage.devicevm("destroy", "--yes", "--delete-data", path)
 

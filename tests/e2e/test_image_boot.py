@@ -218,6 +218,24 @@ def test_add_replace_remove(guest: Guest) -> None:
         assert "spare" not in {device.name for device in control.status().devices}
 
 
+def test_a_program_without_a_port_says_itself_that_it_is_ready(guest: Guest) -> None:
+    waits = "while [ ! -e /run/go ]; do sleep 0.05; done"
+    script = f'trap "echo left; exit 0" TERM; {waits}; echo here; : >"$READY"; while :; do sleep 1; done'
+    with guest.control() as control:
+        control.add({"name": "alone", "port": None, "command": ["/bin/sh", "-c", script]})
+        # Another without a port takes nothing from it.
+        control.add({"name": "short", "port": None, "command": ["/bin/sh", "-c", "exit 0"]})
+        guest.wait_for(control, "short", DeviceState.FAILED)
+        found = guest.device(control, "alone")
+        assert (found.state, found.connected) == (DeviceState.STARTING, False) and found.pid
+        control.add({"name": "short", "port": None, "command": ["/bin/sh", "-c", ": >/run/go; exec sleep 1000"]})
+        found = guest.wait_for(control, "alone", DeviceState.RUNNING)
+        assert (found.restarts, found.serving) == (0, False)
+        control.remove("short")
+        control.remove("alone")
+        assert {"alone: here", "alone: left"} <= set(control.log(50))
+
+
 @pytest.mark.parametrize(
     ("device", "reason"),
     [

@@ -112,6 +112,7 @@ def in_short(plan: Plan) -> str:
             lines.append(f"  runs {Path(allocation.firmware).name}")
         if allocation.blocks:
             lines.append(f"  has {', '.join(allocation.blocks)}")
+        lines += [f"  endpoint of {one.device}: {one.address}" for one in allocation.endpoints]
         lines += [f"  why: {reason}" for reason in allocation.reasons]
     for spec in plan.domains:
         if spec.attachments:

@@ -8,8 +8,8 @@ import pytest
 from devicevm.apply.check import check_plan
 from devicevm.domain import DomainSpec, ObservedDomain, Role
 from devicevm.errors import DevicevmError
-from devicevm.manifest.topology import Boot, Store
-from devicevm.planner.plan import Action, Effect, Phase, Plan, Step, Subject
+from devicevm.manifest.topology import Boot, Consumer, Store
+from devicevm.planner.plan import Action, Effect, Phase, Plan, Repin, Step, Subject
 
 
 def step(key: str, *after: str, store: Store | None = None) -> Step:
@@ -40,6 +40,9 @@ PLAN = Plan(
 )
 
 
+LEDGER = replace(WEB, name="ledger", consumer=Consumer.EXISTING, domain="ledger-db")
+
+
 def more(*steps: Step, plan: Plan = PLAN) -> Plan:
     return replace(plan, steps=(*plan.steps, *steps))
 
@@ -47,6 +50,8 @@ def more(*steps: Step, plan: Plan = PLAN) -> Plan:
 def test_a_plan_as_the_planner_writes_it_is_let_pass() -> None:
     check_plan(PLAN)
     check_plan(more(step("update/device-vm/web-dvm"), plan=replace(PLAN, previous=(DVM,))))
+    check_plan(more(step("attach/client/ledger"), plan=replace(PLAN, domains=(*PLAN.domains, LEDGER))))
+    check_plan(more(step("detach/client/ledger"), plan=replace(PLAN, previous=(LEDGER,))))
     gone = domain("gone", Role.CLIENT)
     check_plan(more(step("undefine/client/gone")), (seen(gone),))
     check_plan(more(step("undefine/client/gone"), plan=replace(PLAN, previous=(gone,))))
@@ -69,6 +74,8 @@ def test_a_plan_as_the_planner_writes_it_is_let_pass() -> None:
         (more(step("create/client/web")), "there is no step create for a client"),
         (more(step("update/device-vm/web-dvm")), "does not say what web-dvm was"),
         (replace(PLAN, domains=(WEB,), previous=(DVM,)), "does not say what web-dvm is to be"),
+        (more(step("attach/client/web"), plan=replace(PLAN, domains=(DVM,), previous=(WEB,))), "what web is to be"),
+        (more(step("detach/client/web")), "does not say what web was"),
         (more(step("delete/store/web/data")), "does not say which store"),
         (more(step("stop/client/web", "nothing")), "after nothing, and there is no such step"),
         (more(step("stop/client/web", "stop/client/web")), "wait for each other.*: stop/client/web"),
@@ -81,6 +88,15 @@ def test_a_plan_as_the_planner_writes_it_is_let_pass() -> None:
 def test_what_no_plan_is_like_is_refused(plan: Plan, says: str) -> None:
     with pytest.raises(DevicevmError, match=says):
         check_plan(plan, (seen(domain("shop", Role.CLIENT, "shop")),))
+
+
+def test_clients_in_existing_domains_go_by_names_of_their_owners() -> None:
+    """Another owner's client, and a domain to be moved, may be called as one of ours."""
+    theirs = replace(seen(replace(LEDGER, owner="shop")), consumer=Consumer.EXISTING)
+    plan = more(step("attach/client/ledger"), plan=replace(PLAN, domains=(*PLAN.domains, LEDGER)))
+    check_plan(plan, (theirs,))
+    moved = replace(step("repin/domain/ledger"), repin=Repin("u", "h1", (0,)))
+    check_plan(more(moved, plan=plan), (theirs,))
 
 
 def test_everything_that_is_wrong_is_said_at_once_and_in_bounds() -> None:

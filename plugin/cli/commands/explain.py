@@ -105,6 +105,9 @@ def _document(name: str, device: Device, now: Placing, anew: Placing) -> dict[st
 def _show(name: str, device: Device, allocation: Allocation, topology: Topology) -> None:
     output.line(f"{name} ({device.class_}) is emulated by device VM {allocation.device_vm} on host {allocation.host}")
     output.line(f"  resource: {describe_resource(allocation)}")
+    for endpoint in allocation.endpoints:
+        if endpoint.device == name:
+            output.line(f"  endpoint: {endpoint.address} (its XML: devicevm endpoint)")
     others = [served for served in allocation.serves if served != name]
     if others:
         output.line(f"  it also serves: {', '.join(others)}")

@@ -29,12 +29,13 @@ def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
     """Show what a domain has said.
 
     NAME is a client or a device VM: the last lines of its console, and of the agent's log when it is a device VM
-    that runs. What guests say is shown without control characters.
+    that runs, and of the processes on the host beside it. What guests say is shown without control characters.
     """
     with open_vmm(vmm) as driver:
         domain = find_domain(driver, name)
         spec = specification(domain)
         console = driver.console_tail(spec, lines)
+        parts = {one.id: driver.parts.tail(one.part, lines) for one in spec.emulators if one.part}
     agent: tuple[str, ...] = ()
     problem = ""
     if spec.firmware:
@@ -42,11 +43,13 @@ def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
     elif domain.active and domain.role is Role.DEVICE_VM:
         agent, problem = _agent_log(spec, lines)
     if form == "json":
-        output.document({"name": name, "console": console, "agent": agent})
+        output.document({"name": name, "console": console, "agent": agent, "parts": parts})
     else:
         _show("console", console)
         if agent:
             _show("agent", agent)
+        for device, said in parts.items():
+            _show(f"host part of {device}", said)
     if problem:
         output.warning(f"the agent's log cannot be had: {problem}")
     return 0

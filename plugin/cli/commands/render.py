@@ -31,8 +31,8 @@ from ..options import Vmm, command, compose, format_option, owner_option, paths_
 def render(*, paths: tuple[str, ...], only: str, owner: str, vmm: Vmm, form: str) -> int:
     """Show the domain XML that would be requested.
 
-    Nothing is changed. Domains that are as declared already are shown too. A comment names each domain; with
-    --domain there is none.
+    Nothing is changed. Domains that are as declared already are shown too. Of an existing domain only the devices
+    are shown that it is given. A comment names each domain; with --domain there is none.
     """
     topology = read(paths)
     with open_vmm(vmm) as driver:
@@ -63,6 +63,7 @@ def wanted_domains(
     now = {domain.name: domain.spec for domain in observed if domain.owner == owner and domain.spec}
     specs = now | {spec.name: spec for spec in plan.domains}
     clients = [specs[client.name] for client in topology.clients if client.name in specs]
-    names = {attachment.device_vm for client in clients for attachment in client.attachments}
+    names = {allocation.device_vm for allocation in plan.allocations}
+    names.update(attachment.device_vm for client in clients for attachment in client.attachments)
     wanted = [specs[name] for name in sorted(names) if name in specs] + clients
     return {spec.name: spec for spec in wanted}

@@ -5,6 +5,8 @@
 
 #include "agent.h"
 
+#define READY_DIR "/run/ready"
+
 enum { MAX_ARGUMENTS = 256, FAST_EXITS = 5 };
 
 enum phase {
@@ -19,6 +21,7 @@ enum phase {
 struct device {
 	/* what was asked for */
 	char name[MAX_NAME], port[128], backing[MAX_NAME];
+	bool portless;	      /* it serves by other means than a port, and says by itself when it is ready */
 	int64_t backing_size; /* bytes in memory; 0: the backing is a disk */
 	char **argv, **envp;
 	bool death_powers_off;
@@ -35,7 +38,7 @@ struct device {
 	unsigned restarts;
 	unsigned fast_exits;  /* in a row, without ever having waited for its port */
 	int64_t first_fast;
-	bool ready;	      /* was seen to wait for its port since it was started */
+	bool ready;	      /* was seen to wait for its port, or said so, since it was started */
 	bool peer_seen;	      /* somebody connected since it was started */
 	bool hung_up;	      /* ... and left: the program has to end */
 	bool failed;
@@ -49,9 +52,10 @@ struct device {
 	json_t *remove_id;    /* whom to tell when this one has stopped */
 };
 
-/* device_config.c */
+/* device_config.c; a portless program is ready when it has made the file that $READY names. */
 bool device_check(json_t *config, char *error, size_t size);
 bool device_init(struct device *device, json_t *config);
+void device_ready_path(const struct device *device, char *path, size_t size);
 void device_free(struct device *device);
 
 /* device_run.c: `slot` is the device's place in the table. */

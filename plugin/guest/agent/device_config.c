@@ -55,7 +55,7 @@ static const char *check_key(const char *key, json_t *value)
 	if (!strcmp(key, "name"))
 		return is_word(value, MAX_NAME) ? NULL : "a word of letters, digits, '.', '_' and '-' expected";
 	if (!strcmp(key, "port"))
-		return is_word(value, 128) ? NULL : "a port name expected";
+		return json_is_null(value) || is_word(value, 128) ? NULL : "a port name, or null, expected";
 	if (!strcmp(key, "backing"))
 		return is_word(value, MAX_NAME) ? NULL : "a disk serial expected";
 	if (!strcmp(key, "backingSize"))
@@ -103,13 +103,18 @@ static char **make_argv(json_t *command)
 	return argv;
 }
 
-static char **make_envp(json_t *environment)
+void device_ready_path(const struct device *device, char *path, size_t size)
+{
+	snprintf(path, size, READY_DIR "/%s", device->name);
+}
+
+static char **make_envp(json_t *environment, const char *ready)
 {
 	static const char *const base[][2] = {
 		{ "PATH", "/usr/sbin:/usr/bin:/sbin:/bin" }, { "HOME", "/root" }, { "TMPDIR", "/run" },
 	};
 	enum { BASE = sizeof base / sizeof base[0] };
-	char **envp = calloc(BASE + json_object_size(environment) + 1, sizeof *envp);
+	char **envp = calloc(BASE + json_object_size(environment) + 2, sizeof *envp);
 	size_t used = 0;
 	const char *key;
 	json_t *value;
@@ -123,25 +128,31 @@ static char **make_envp(json_t *environment)
 		if (!json_object_get(environment, base[i][0]) &&
 		    asprintf(&envp[used], "%s=%s", base[i][0], base[i][1]) >= 0)
 			used++;
+	if (ready && asprintf(&envp[used], "READY=%s", ready) >= 0)
+		used++;
 	envp[used] = NULL;
 	return envp;
 }
 
 bool device_init(struct device *device, json_t *config)
 {
-	const char *port = json_string_value(json_object_get(config, "port"));
+	json_t *port = json_object_get(config, "port");
 	const char *backing = json_string_value(json_object_get(config, "backing"));
 	const char *on_exit = json_string_value(json_object_get(config, "onExit"));
+	char ready[MAX_NAME + 16];
 
 	memset(device, 0, sizeof *device);
 	device->fd = device->errors = -1;
 	snprintf(device->name, sizeof device->name, "%s", json_string_value(json_object_get(config, "name")));
-	snprintf(device->port, sizeof device->port, "%s", port ? port : device->name);
+	device->portless = json_is_null(port);
+	if (!device->portless)
+		snprintf(device->port, sizeof device->port, "%s", port ? json_string_value(port) : device->name);
+	device_ready_path(device, ready, sizeof ready);
 	snprintf(device->backing, sizeof device->backing, "%s", backing ? backing : "");
 	device->backing_size = json_integer_value(json_object_get(config, "backingSize"));
 	device->death_powers_off = on_exit && !strcmp(on_exit, "poweroff");
 	device->argv = make_argv(json_object_get(config, "command"));
-	device->envp = make_envp(json_object_get(config, "environment"));
+	device->envp = make_envp(json_object_get(config, "environment"), device->portless ? ready : NULL);
 	device->config = json_incref(config);
 	return device->argv && device->envp;
 }

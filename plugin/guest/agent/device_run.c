@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -44,6 +45,23 @@ static void close_port(struct device *device)
 	device->fd = -1;
 }
 
+static void forget_ready(const struct device *device)
+{
+	char path[MAX_NAME + 16];
+
+	mkdir(READY_DIR, 0755);
+	device_ready_path(device, path, sizeof path);
+	unlink(path);
+}
+
+static bool says_ready(const struct device *device)
+{
+	char path[MAX_NAME + 16];
+
+	device_ready_path(device, path, sizeof path);
+	return access(path, F_OK) == 0;
+}
+
 static int64_t start(struct device *device, unsigned slot, int64_t now)
 {
 	if (device->fd >= 0)
@@ -51,6 +69,8 @@ static int64_t start(struct device *device, unsigned slot, int64_t now)
 	device->needs_peer = false;
 	device->ready = device->peer_seen = device->hung_up = false;
 	device->started = now;
+	if (device->portless)
+		forget_ready(device);
 	device->traffic = port_traffic(device->fd);
 	if (!device_spawn(device, slot)) {
 		close_port(device);
@@ -70,6 +90,8 @@ static int64_t look_for_port(struct device *device, unsigned slot, int64_t now)
 
 	if (!device->started)
 		device->started = now;
+	if (disk && device->portless)
+		return start(device, slot, now);
 	if (disk)
 		device->fd = port_open(device->port, O_RDWR);
 	if (device->fd < 0) {
@@ -123,13 +145,14 @@ static int64_t look_at_program(struct device *device, int64_t now)
 
 	if (now < device->due)
 		return device->due;
-	look_for_peer(device, now);
+	if (!device->portless)
+		look_for_peer(device, now);
 	if (device->hung_up)
 		return look_at_orphan(device, now);
 	if (device->ready)
 		return device->due = now + PEER_LOOK;
 	talks = device->peer_seen && now - device->started >= TALKING;
-	if (session_waits(device->pid, device->fd, WAITS_AT_ALL) || talks) {
+	if (device->portless ? says_ready(device) : session_waits(device->pid, device->fd, WAITS_AT_ALL) || talks) {
 		device->ready = true;
 		device->failed = false;
 		device->fast_exits = 0;
@@ -188,7 +211,7 @@ void device_stop(struct device *device, int64_t now)
 		device->phase = PHASE_STOPPED;
 		return;
 	}
-	device->due = now + (port_connected(device->fd) ? STOP_GRACE : STOP_GRACE_IDLE);
+	device->due = now + (device->portless || port_connected(device->fd) ? STOP_GRACE : STOP_GRACE_IDLE);
 	device->phase = PHASE_STOPPING;
 	kill(-device->pid, SIGTERM);
 }
@@ -210,7 +233,7 @@ static int64_t pause_after_failure(struct device *device, int64_t now)
 
 static void tell_end(const struct device *device, int status, bool connected)
 {
-	const char *peer = connected ? "while its peer was connected" : "with nobody connected";
+	const char *peer = device->portless ? "by itself" : connected ? "while its peer was connected" : "with nobody connected";
 
 	if (WIFSIGNALED(status))
 		log_message("%s: killed by signal %d %s", device->name, WTERMSIG(status), peer);
@@ -225,7 +248,8 @@ static void tell_end(const struct device *device, int status, bool connected)
 void device_exited(struct device *device, int status, int64_t now)
 {
 	bool connected = port_connected(device->fd) && !device->hung_up;
-	bool clean = WIFEXITED(status) && WEXITSTATUS(status) == 0;
+	/* Without a peer to take leave of, an end is never how it should be. */
+	bool clean = !device->portless && WIFEXITED(status) && WEXITSTATUS(status) == 0;
 	bool stopping = device->phase == PHASE_STOPPING;
 	/* One that died at once, not having been seen at work, has told its peer nothing yet. */
 	bool spoke = connected && (device->ready || now - device->started >= SPOKEN);

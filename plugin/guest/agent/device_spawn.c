@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* Starts a program with the port as standard input and output. */
+/* Starts a program with the port as standard input and output; one without a port has nothing to read, and what it
+ * writes is for the log. */
 #define _GNU_SOURCE
 #include "device.h"
 
@@ -13,12 +14,14 @@
 
 static void __attribute__((noreturn)) run(const struct device *device, int errors)
 {
+	int input = device->portless ? open("/dev/null", O_RDONLY | O_CLOEXEC) : device->fd;
+	int output = device->portless ? errors : device->fd;
 	sigset_t none;
 
 	setsid(); /* so that whatever it starts can be found, and ended with it */
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
-	if (dup2(device->fd, 0) < 0 || dup2(device->fd, 1) < 0 || dup2(errors, 2) < 0)
+	if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(errors, 2) < 0)
 		_exit(126);
 	execvpe(device->argv[0], device->argv, device->envp);
 	dprintf(2, "cannot run %s: %s\n", device->argv[0], strerror(errno));

@@ -33,10 +33,11 @@ static bool insert(json_t *config)
 static const struct device *other_on_port(json_t *config)
 {
 	const char *name = json_string_value(json_object_get(config, "name"));
-	const char *port = json_string_value(json_object_get(config, "port"));
+	json_t *given = json_object_get(config, "port");
+	const char *port = given ? json_string_value(given) : name;
 
 	for (unsigned i = 0; i < MAX_DEVICES; i++)
-		if (table[i] && !strcmp(table[i]->port, port ? port : name) && strcmp(table[i]->name, name))
+		if (port && table[i] && !strcmp(table[i]->port, port) && strcmp(table[i]->name, name))
 			return table[i];
 	return NULL;
 }

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .manifest.topology import Boot, Store
+from .manifest.topology import Boot, Consumer, Store, Uplink
+from .part.part import Part
 
 
 class Role(str, Enum):
@@ -23,7 +24,8 @@ class Role(str, Enum):
 class Channel:
     """How one device reaches its front end, named the same at both ends.
 
-    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM.
+    `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM; of a link, the
+    hardware address of the device VM's NIC.
     """
 
     kind: str
@@ -55,11 +57,23 @@ class Emulator:
     size: int = 0
     memory: int = 0
     """Bytes of the device VM's memory that this device accounts for."""
+    consumer: Consumer = Consumer.VM
+    """Who its client is: nothing but this tells of a client that is no domain."""
+    part: Part | None = None
+    """The process on the host that stands between its channel and its client, where there is one."""
 
     @property
     def id(self) -> str:
         """`client.device`, unique in an owner and readable in the guest's port names."""
         return f"{self.client}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Service:
+    """A program that runs once in a device VM, for all devices of the class `name`. `command` is complete."""
+
+    name: str
+    command: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -74,6 +88,10 @@ class Attachment:
     index: int
     """Position among the client's devices: fixes target names and boot order."""
     read_only: bool = False
+    mac: str = ""
+    """The hardware address of a NIC."""
+    path: str = ""
+    """Where it appears on the host, for the host as its client."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +161,8 @@ class Firmware:
 class DomainSpec:
     """A domain that devicevm makes. `memory` in bytes; `name` is unique on the VMM.
 
-    A device VM has `emulators`, a client has `attachments`; the rest is the same for both.
+    A device VM has `emulators`, a client has `attachments`; the rest is the same for both. A client that is no VM of
+    devicevm's (`consumer`) has its `attachments` and a host, and takes nothing of that.
     """
 
     name: str
@@ -179,6 +198,13 @@ class DomainSpec:
     firmware: Firmware | None = None
     """What a device VM without operating system runs: it has no agent, so no `control`, `console`, `image` or `boot`.
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
+    services: tuple[Service, ...] = ()
+    """What a device VM runs once for all devices of a class, by name."""
+    uplink: Uplink | None = None
+    """A device VM's NIC on the host's network; its `mac` is set."""
+    consumer: Consumer = Consumer.VM
+    domain: str = ""
+    """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
 
 
 @dataclass(frozen=True)
@@ -205,3 +231,8 @@ class ObservedDomain:
     """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
+    parts: tuple[str, ...] = ()
+    """Of a device VM: the ids of the emulators whose host parts run."""
+    consumer: Consumer = Consumer.VM
+    """For a client: `existing` when the domain is somebody else's, and only the devices in it are devicevm's; `name`
+    is the client's then, `uuid` the domain's."""

@@ -13,6 +13,7 @@ from .errors import DevicevmError
 from .guest.channel_socket import has_peer
 from .guest.control import Control, DeviceState
 from .inventory.supports import GUESTS
+from .manifest.topology import Consumer
 from .vmm.driver import Driver
 
 _SECONDS = 3.0
@@ -23,8 +24,9 @@ class DeviceHealth:
     """One device: who has it, who emulates it, and how it is.
 
     `state`: connected (its client uses it), ready (nobody does), starting, failed, stopped (its device VM
-    does not run), running (firmware: nobody uses it, and nobody in the machine can be asked how it is), unknown (the
-    device VM does not answer, or the VMM runs no guests).
+    does not run), part stopped (the process on the host between the two does not run), running (firmware: nobody uses
+    it, and nobody in the machine can be asked how it is), unknown (the device VM does not answer, or the VMM runs no
+    guests).
     """
 
     client: str
@@ -36,13 +38,16 @@ class DeviceHealth:
     state: str
     detail: str = ""
     restarts: int = 0
+    consumer: Consumer = Consumer.VM
+    """Who the client is: of the VMM's, `address` is where any domain can have the device."""
 
 
 @dataclass(frozen=True)
 class DomainHealth:
     """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer).
 
-    `drift` is what differs from what was asked for."""
+    `drift` is what differs from what was asked for. Of a client that is an existing `domain`, only its devices are
+    devicevm's."""
 
     name: str
     role: str
@@ -51,6 +56,7 @@ class DomainHealth:
     cpus: tuple[int, ...]
     memory: int
     drift: tuple[str, ...] = ()
+    domain: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,8 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
     state = ("stalled" if domain.stalled else "running") if domain.active else "stopped"
-    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, spec.memory if spec else 0, drift)
+    memory, name = (spec.memory, spec.domain) if spec else (0, "")
+    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, name)
 
 
 def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
@@ -97,6 +104,8 @@ def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> li
         state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
         if not domain.active:
             state = "stopped"
+        elif emulator.part and emulator.id not in domain.parts:
+            state = "part stopped"
         result.append(
             DeviceHealth(
                 client=emulator.client,
@@ -108,6 +117,7 @@ def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> li
                 state=state,
                 detail=words.get("", ("", "", 0))[1] or detail,
                 restarts=restarts,
+                consumer=emulator.consumer,
             )
         )
     return result

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from ..domain import DomainSpec, Role
 from ..errors import DevicevmError
-from ..guest.boot_config import device_config
+from ..guest.boot_config import device_config, service_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
+from ..manifest.topology import Consumer
 from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
@@ -124,13 +125,26 @@ def _start_device_vm(context: Context, step: Step) -> None:
 def _rejoin(context: Context, device_vm: DomainSpec) -> None:
     """Let those clients go on that a device VM was away from, and that do not come back by themselves."""
     disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd"]
-    for name in sorted({emulator.client for emulator in disks}):
-        context.driver.rejoin(name, tuple(emulator.channel.address for emulator in disks if emulator.client == name))
+    existing: dict[str, str] = {}
+    if any(emulator.consumer is Consumer.EXISTING for emulator in disks):
+        seen = [one for one in context.driver.observe() if one.owner == device_vm.owner and one.spec]
+        existing = {one.name: one.spec.domain for one in seen if one.spec and one.consumer is Consumer.EXISTING}
+    addresses: dict[str, list[str]] = {}
+    for emulator in disks:
+        # Who has an endpoint, or the host's own devices, is not known by a name.
+        name = {Consumer.VM: emulator.client, Consumer.EXISTING: existing.get(emulator.client, "")}.get(
+            emulator.consumer
+        )
+        if name:
+            addresses.setdefault(name, []).append(emulator.channel.address)
+    for name in sorted(addresses):
+        context.driver.rejoin(name, tuple(addresses[name]))
 
 
 def _resume(context: Context, step: Step) -> None:
-    addresses = tuple(attachment.channel.address for attachment in context.wanted(step).attachments)
-    context.driver.rejoin(step.name, addresses)
+    wanted = context.wanted(step)
+    addresses = tuple(attachment.channel.address for attachment in wanted.attachments)
+    context.driver.rejoin(wanted.domain or wanted.name, addresses)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -182,23 +196,53 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     context.driver.define(new)
     if old.placement != new.placement:
         context.driver.pin(new)
-    if changes:
-        _change_emulators(context, changes, old, new)
+    if changes or old.services != new.services:
+        _change_programs(context, changes, old, new)
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
     _rejoin(context, new)
 
 
-def _change_emulators(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
+def _change_programs(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:
     before = {emulator.id: emulator for emulator in old.emulators}
     with Control(new.control, timeout=context.timeout) as control:
         for emulator in (*changes.removed, *(before[emulator.id] for emulator in changes.changed)):
             control.remove(emulator.id)
             context.driver.detach_emulator(new.name, emulator)
+        for name in {service.name for service in old.services} - {service.name for service in new.services}:
+            control.remove(name)
+        for service in set(new.services) - set(old.services):
+            # One of that name is replaced.
+            control.add(service_config(service))
         for emulator in (*changes.added, *changes.changed):
             context.driver.attach_emulator(new.name, emulator)
             control.add(device_config(emulator))
+
+
+def _attach(context: Context, step: Step) -> None:
+    context.driver.attach_client(context.wanted(step))
+
+
+def _undo_attach(context: Context, step: Step) -> None:
+    wanted, before = context.wanted(step), context.before(step)
+    if before is None or before.uuid != wanted.uuid:
+        context.driver.detach_client(wanted.name, wanted.owner, wanted.uuid)
+    if before:
+        context.driver.attach_client(before)
+
+
+def _detach(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before is None:
+        raise DevicevmError(f"{step.id}: the plan does not say what {step.name} was", hint="make the plan anew")
+    context.driver.detach_client(before.name, before.owner, before.uuid)
+
+
+def _undo_detach(context: Context, step: Step) -> None:
+    before = context.before(step)
+    if before:
+        context.driver.attach_client(before)
 
 
 def _create_store(context: Context, step: Step) -> None:
@@ -217,6 +261,16 @@ def _delete_store(context: Context, step: Step) -> None:
         context.driver.delete_store(step.store)
 
 
+def _start_part(context: Context, step: Step) -> None:
+    if step.part:
+        context.driver.parts.start(step.part)
+
+
+def _stop_part(context: Context, step: Step) -> None:
+    if step.part:
+        context.driver.parts.stop(step.part)
+
+
 def _repin(context: Context, step: Step) -> None:
     if step.repin:
         context.driver.repin(step.name, step.repin.uuid, step.repin.cpus, context.plan.owner)
@@ -232,6 +286,8 @@ Function = Callable[[Context, Step], None]
 _DO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _create_store,
     (Action.DELETE, Subject.STORE): _delete_store,
+    (Action.START, Subject.PART): _start_part,
+    (Action.STOP, Subject.PART): _stop_part,
     (Action.REPIN, Subject.DOMAIN): _repin,
     (Action.DEFINE, Subject.DEVICE_VM): _define,
     (Action.DEFINE, Subject.CLIENT): _define,
@@ -244,6 +300,8 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.STOP, Subject.CLIENT): _stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undefine,
     (Action.UNDEFINE, Subject.CLIENT): _undefine,
+    (Action.ATTACH, Subject.CLIENT): _attach,
+    (Action.DETACH, Subject.CLIENT): _detach,
 }
 
 POSSIBLE = frozenset(_DO)
@@ -251,6 +309,8 @@ POSSIBLE = frozenset(_DO)
 
 _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.CREATE, Subject.STORE): _undo_create_store,
+    (Action.START, Subject.PART): _stop_part,
+    (Action.STOP, Subject.PART): _start_part,
     (Action.REPIN, Subject.DOMAIN): _undo_repin,
     (Action.DEFINE, Subject.DEVICE_VM): _undo_define,
     (Action.DEFINE, Subject.CLIENT): _undo_define,
@@ -262,4 +322,6 @@ _UNDO: dict[tuple[Action, Subject], Function] = {
     (Action.STOP, Subject.CLIENT): _undo_stop,
     (Action.UNDEFINE, Subject.DEVICE_VM): _undo_undefine,
     (Action.UNDEFINE, Subject.CLIENT): _undo_undefine,
+    (Action.ATTACH, Subject.CLIENT): _undo_attach,
+    (Action.DETACH, Subject.CLIENT): _undo_detach,
 }

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from .. import API_VERSION
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..errors import DevicevmError
+from ..manifest.topology import Consumer
 from ..planner.plan import Action, Plan, Step, Subject
 from .actions import POSSIBLE
 
@@ -23,6 +24,7 @@ _NEEDS_SPEC = {
     (Action.START, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.DEVICE_VM),
     (Action.UPDATE, Subject.CLIENT),
+    (Action.ATTACH, Subject.CLIENT),
     (Action.RESUME, Subject.CLIENT),
 }
 
@@ -63,17 +65,23 @@ def _domains(plan: Plan) -> Iterator[str]:
 def _steps(plan: Plan, observed: tuple[ObservedDomain, ...]) -> Iterator[str]:
     wanted = {spec.name: spec for spec in plan.domains}
     before = {spec.name: spec for spec in plan.previous}
-    seen = {domain.name: domain for domain in observed}
+    # What is in existing domains goes by its clients' names, which are an owner's own affair.
+    mine = {domain.name: domain for domain in observed if domain.owner == plan.owner}
+    made = {domain.name: domain for domain in observed if domain.consumer is Consumer.VM}
+    seen = {**mine, **made}
     for step in plan.steps:
         if (step.action, step.kind) not in POSSIBLE:
             yield f"{step.id}: there is no step {step.action.value} for a {step.kind.value}"
         elif step.kind is Subject.STORE:
             if step.store is None:
                 yield f"{step.id}: it does not say which store"
+        elif step.kind is Subject.PART:
+            if step.part is None:
+                yield f"{step.id}: it does not say which process"
         elif step.kind is Subject.DOMAIN:
             if step.repin is None:
                 yield f"{step.id}: it does not say where {step.name} is to run"
-            elif step.name in seen or step.name in wanted:
+            elif step.name in made or (step.name in wanted and wanted[step.name].consumer is Consumer.VM):
                 yield f"{step.id}: {step.name} is devicevm's own"
         else:
             yield from _domain_step(plan, step, wanted, before, seen)
@@ -97,7 +105,7 @@ def _domain_step(
         yield f"{step.id}: {step.name} is owner {seen[step.name].owner!r}'s, and the plan is {plan.owner!r}'s"
     if (step.action, step.kind) in _NEEDS_SPEC and step.name not in wanted:
         yield f"{step.id}: the plan does not say what {step.name} is to be"
-    if step.action is Action.UPDATE and step.name not in before:
+    if step.action in (Action.UPDATE, Action.DETACH) and step.name not in before:
         yield f"{step.id}: the plan does not say what {step.name} was"
 
 

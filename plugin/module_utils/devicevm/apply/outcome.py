@@ -9,6 +9,9 @@ from ..planner.plan import Action, Step
 
 # What these did was for the steps after them: when all of those failed, it was for nothing.
 _UNDONE = {Action.CREATE, Action.DEFINE, Action.START, Action.UPDATE, Action.STOP, Action.REPIN}
+_UNDONE |= {Action.ATTACH, Action.DETACH}
+_AGAIN = {Action.STOP: Action.START, Action.DETACH: Action.ATTACH}
+"""What is done, only to be put back later."""
 
 
 @dataclass
@@ -46,8 +49,8 @@ def to_undo(steps: tuple[Step, ...], outcome: Outcome) -> list[str]:
         if step.id in outcome.failed:
             result.append(step.id)
         elif step.id in outcome.done and step.action in _UNDONE:
-            start = f"{Action.START.value}/{step.kind.value}/{step.name}"
-            again = step.action is Action.STOP and start in planned
+            start = f"{_AGAIN[step.action].value}/{step.kind.value}/{step.name}" if step.action in _AGAIN else ""
+            again = start in planned
             if start in useless if again else users[step.id] and useless.issuperset(users[step.id]):
                 useless.add(step.id)
                 result.append(step.id)

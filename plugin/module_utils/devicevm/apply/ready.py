@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from ..channel.registry import channel_kind
 from ..domain import DomainSpec, Emulator
 from ..errors import DevicevmError
 from ..guest.channel_socket import has_peer
@@ -39,13 +40,14 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
         if spec.firmware:
             _wait_firmware(driver, spec, deadline, returning)
             return
+        seen = {emulator.id for emulator in spec.emulators if channel_kind(emulator.channel.kind).has_port}
         with _Guest(driver, spec, deadline) as guest:
             before = guest.wait_running()
             guest.check_features()
             asked = [one for one in spec.emulators if not before[one.id].connected and _asks(one)]
             probed = [emulator for emulator in asked if _wait_answer(driver, spec, emulator, deadline)]
             guest.wait_restarted({emulator.id: before[emulator.id].restarts for emulator in probed}, returning)
-            guest.wait_connected(returning)
+            guest.wait_connected(returning & seen)
     except DevicevmError as error:
         if spec.firmware:
             raise NotReady(f"device VM {spec.name}: {error.message}", hint=error.hint) from error
@@ -164,7 +166,7 @@ class _Guest:
 def _missing(spec: DomainSpec, devices: Iterable[DeviceStatus]) -> list[str]:
     """The emulators that do not wait for a peer yet; DevicevmError when one never will."""
     states = {device.name: device.state for device in devices}
-    wanted = sorted(emulator.id for emulator in spec.emulators)
+    wanted = sorted([*(emulator.id for emulator in spec.emulators), *(service.name for service in spec.services)])
     failed = [name for name in wanted if states.get(name) is DeviceState.FAILED]
     if failed:
         raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up")

@@ -7,26 +7,39 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from ..errors import DevicevmError
-from . import stream
+from . import link, stream
 
 
 @dataclass(frozen=True)
 class ChannelKind:
     """A kind of channel.
 
-    `device_vm(address, port)` makes the device VM's end: the device that its VMM gives it.
-    `shares_memory`: the device VM sees the client's memory. `live`: a running device VM can be given one more.
+    `device_vm(address, port)` makes the device VM's end: the device that its VMM gives it. It is a port, at which the
+    emulator sits. A kind without one has `arguments(address, port, number, bus)` for QEMU instead: the device VM's
+    `number`-th of the kind, on a PCI bus; the emulator then tells by itself when it is ready, and nobody is seen to be
+    connected. `shares_memory`: the device VM sees the client's memory. `live`: a running device VM can be given one
+    more.
     """
 
     name: str
     shares_memory: bool
     live: bool
-    device_vm: Callable[[str, str], Element]
+    device_vm: Callable[[str, str], Element] | None = None
+    arguments: Callable[[str, str, int, str], tuple[str, ...]] | None = None
+
+    @property
+    def has_port(self) -> bool:
+        """Whether the emulator sits at a port, where it can be probed and its peer be seen."""
+        return self.device_vm is not None
 
 
 CHANNELS = {
     kind.name: kind
-    for kind in (ChannelKind(name="stream", shares_memory=False, live=True, device_vm=stream.server_element),)
+    for kind in (
+        ChannelKind(name="stream", shares_memory=False, live=True, device_vm=stream.server_element),
+        # Without ACPI there is no PCI hot-plug.
+        ChannelKind(name="link", shares_memory=False, live=False, arguments=link.device_vm_arguments),
+    )
 }
 
 MAX_ADDRESS = 99

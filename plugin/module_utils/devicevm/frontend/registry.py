@@ -5,11 +5,15 @@ from __future__ import annotations
 from ..errors import DevicevmError
 from .disk import DISKS
 from .frontend import Frontend
+from .net import NICS
 from .port import PORTS
 from .rng import RNGS
 from .serial import SERIALS
+from .tpm import TPMS
 
-FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in (*DISKS, *PORTS, *RNGS, *SERIALS)}
+FRONTENDS: dict[str, Frontend] = {
+    frontend.name: frontend for frontend in (*DISKS, *NICS, *PORTS, *RNGS, *SERIALS, *TPMS)
+}
 
 
 def frontend_named(name: str) -> Frontend:

@@ -6,7 +6,8 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
-from ..domain import Emulator
+from ..channel.registry import channel_kind
+from ..domain import Emulator, Service
 from ..record import canonical_json
 
 FW_CFG_NAME = "opt/org.devicevm/config"
@@ -17,7 +18,7 @@ def device_config(emulator: Emulator) -> dict[str, Any]:
     """An emulator in the agent's words: an item of its boot configuration, and what `Control.add` takes."""
     config: dict[str, Any] = {
         "name": emulator.id,
-        "port": emulator.channel.port,
+        "port": emulator.channel.port if channel_kind(emulator.channel.kind).has_port else None,
         "command": list(emulator.command),
         "onExit": emulator.on_exit,
     }
@@ -26,6 +27,11 @@ def device_config(emulator: Emulator) -> dict[str, Any]:
     if emulator.serial and not emulator.store:
         config["backingSize"] = emulator.size
     return config
+
+
+def service_config(service: Service) -> dict[str, Any]:
+    """A service in the agent's words: a device without a port."""
+    return {"name": service.name, "port": None, "command": list(service.command), "onExit": "restart"}
 
 
 def boot_config(devices: Sequence[dict[str, Any]]) -> str:

@@ -111,7 +111,8 @@ def _source(sources: Path, name: str) -> Path:
 def _build(inputs: _Inputs, root: Path, built: Path, workspace: Path) -> Image:
     recipe = inputs.recipe
     kernel = find_kernel(root)
-    bytes_ = bootable(kernel.vmlinuz.read_bytes())
+    packaged = kernel.vmlinuz.read_bytes()
+    bytes_ = packaged if recipe.packaged_kernel else bootable(packaged)
     (built / KERNEL).write_bytes(bytes_)
     archive = _skeleton(recipe)
     _add_guest_programs(archive, inputs, workspace)

@@ -44,6 +44,7 @@ class ImageRecipe:
     """One image. Paths are absolute, inside the image; the rest is documented in docs/images.md.
 
     kernel              `cloud` (small, virtio only) or `generic` (all drivers)
+    packaged_kernel     the kernel stays as the distribution has packed it
     modules             loaded by the agent at boot, dependencies included
     modules_on_demand   group -> modules: in the image, loaded when a device needs them
     packages            distribution packages that `programs` come from
@@ -69,6 +70,7 @@ class ImageRecipe:
     guest_programs: tuple[str, ...] = ()
     command_line: tuple[str, ...] = ()
     architectures: dict[str, ArchitectureRecipe] = field(default_factory=dict)
+    packaged_kernel: bool = False
 
 
 def recipe_for(recipe: ImageRecipe, arch: Architecture) -> ImageRecipe:

@@ -10,15 +10,17 @@ from ..inventory.cpuset import parse_cpuset
 from ..quantity import parse_bytes
 from .declared import Declared
 from .document import Document
-from .parameters import complete, parameter_schema
+from .parameters import complete, parameter_schema, service_schema
 from .resources import alternatives_of, request_of
 from .storage import absolute, class_storage, store_of
 from .topology import (
     DEFAULT_TRUST_DOMAIN,
     Boot,
     ClassMemory,
+    ClassService,
     Client,
     ClientVM,
+    Consumer,
     Device,
     DeviceClass,
     DeviceVM,
@@ -29,13 +31,15 @@ from .topology import (
     Serves,
     ShareScope,
     Topology,
+    Uplink,
+    UplinkKind,
 )
 
 
 def build_topology(declared: Declared) -> Topology:
     """The topology of sound documents: the user's, and of the built-in classes those that are used."""
     clients = tuple(_client(document, declared) for document in declared.of("Client"))
-    device_vms = tuple(_device_vm(document) for document in declared.of("DeviceVM"))
+    device_vms = tuple(_device_vm(document, declared) for document in declared.of("DeviceVM"))
     used = {device.class_ for client in clients for device in client.devices}
     used.update(name for device_vm in device_vms for name in device_vm.serves.classes)
     classes = (document for document in declared.of("DeviceClass") if document.name in used or not document.built_in)
@@ -62,7 +66,15 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
         channel=data.get("channel", ""),
         store=store,
         memory=in_memory,
+        path=absolute(data["path"], folder) if "path" in data else "",
     )
+
+
+def consumers_of(spec: dict[str, Any]) -> list[Consumer]:
+    """Who the client of this `spec` says it is: one, when it is right."""
+    found = [kind for kind in (Consumer.VM, Consumer.EXISTING, Consumer.VMM) if kind.value in spec]
+    # As text, `host` says on which host any client is.
+    return [*found, Consumer.HOST] if isinstance(spec.get("host"), dict) else found
 
 
 def build_program(data: dict[str, Any]) -> Program:
@@ -78,19 +90,22 @@ def build_program(data: dict[str, Any]) -> Program:
 
 def _client(document: Document, declared: Declared) -> Client:
     spec = document.spec
+    host = spec.get("host", "")
     return Client(
         name=document.name,
-        vm=_client_vm(spec["vm"], document.folder),
+        vm=_client_vm(spec["vm"], document.folder) if "vm" in spec else None,
         devices=tuple(
             build_device(device, declared.sound["DeviceClass"][device["class"]], document.folder)
             for device in spec.get("devices", ())
         ),
         labels=dict(document.data["metadata"].get("labels", {})),
         trust_domain=spec.get("trustDomain", DEFAULT_TRUST_DOMAIN),
-        host=spec.get("host", ""),
+        host=host.get("name", "") if isinstance(host, dict) else host,
         host_labels=_host_labels(spec),
         affinity=_match_labels(spec.get("placement", {}), "affinity"),
         anti_affinity=_match_labels(spec.get("placement", {}), "antiAffinity"),
+        consumer=consumers_of(spec)[0],
+        domain=spec.get("existing", {}).get("domain", ""),
     )
 
 
@@ -113,7 +128,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
     )
 
 
-def _device_vm(document: Document) -> DeviceVM:
+def _device_vm(document: Document, declared: Declared) -> DeviceVM:
     spec = document.spec
     share = spec.get("share", {})
     return DeviceVM(
@@ -128,7 +143,18 @@ def _device_vm(document: Document) -> DeviceVM:
         same_labels=_unique(share.get("affinity", {}).get("matchLabelKeys", ())),
         classes_apart=_unique(share.get("antiAffinity", {}).get("classes", ())),
         clients_apart=_match_labels(share.get("antiAffinity", {}), "clients"),
+        parameters={
+            name: complete(service_schema(class_.spec), given)
+            for name, given in spec.get("parameters", {}).items()
+            if (class_ := declared.find("DeviceClass", name))
+        },
+        uplink=_uplink(spec["uplink"]) if "uplink" in spec else None,
     )
+
+
+def _uplink(data: dict[str, Any]) -> Uplink:
+    (kind,) = data.keys() - {"mac"}
+    return Uplink(UplinkKind(kind), data[kind], data.get("mac", ""))
 
 
 def _host_labels(spec: dict[str, Any]) -> dict[str, str]:
@@ -165,7 +191,12 @@ def _device_class(document: Document) -> DeviceClass:
         resources=alternatives_of(spec.get("resources", ({"thread": {}},)), document.folder),
         parameters=parameter_schema(spec),
         storage=class_storage(spec),
+        service=_service(spec) if "service" in spec else None,
     )
+
+
+def _service(spec: dict[str, Any]) -> ClassService:
+    return ClassService(tuple(spec["service"]["command"]), complete(service_schema(spec), {}))
 
 
 def _placement(document: Document) -> PlacementStrategy:

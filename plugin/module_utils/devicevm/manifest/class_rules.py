@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..channel.registry import CHANNELS
@@ -11,10 +11,11 @@ from ..errors import Problem
 from ..frontend.registry import FRONTENDS
 from .declared import Declared
 from .document import Document, Place, shown
-from .parameters import names_of, parameter_schema, schema_problems
+from .parameters import names_of, parameter_schema, schema_problems, service_schema
 from .resource_rules import brings_code
+from .service import service_problems
 from .storage import class_storage
-from .template import OWN_NAMES, is_name, names_in
+from .template import OWN_NAMES, SERVICE_NAMES, is_name, names_in
 from .wording import nearest
 
 
@@ -28,12 +29,14 @@ def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         yield document.problem(
             ("spec", "image"), f"image {shown(image)} is unknown", nearest(image, declared.names_of("Image"))
         )
-    problems = schema_problems(document)
+    problems = schema_problems(document, spec.get("parameters", {}))
     yield from problems
     if not problems:
         schema = parameter_schema(spec)
         yield from _template_problems(document, schema)
         yield from _storage_problems(document, schema)
+    if "service" in spec:
+        yield from _service_problems(document)
     yield from _expect_problems(document)
     yield from _command_problems(document)
 
@@ -51,6 +54,9 @@ def _expect_problems(document: Document) -> Iterator[Problem]:
         message = f"{shown(program['expect'])} is no regular expression of bytes: {error}"
         yield document.problem(place, message, "write bytes beyond ASCII as \\xNN")
 
+    if document.spec["protocol"] == "ethernet" and (program.get("expect") or program.get("ready", "bytes") != "bytes"):
+        message = "a network port cannot be probed: its program says by itself when it is ready"
+        yield document.problem(("spec", "program"), message, "remove ready and expect")
     if program.get("ask") and not program.get("expect"):
         message = "nothing is expected for an answer"
         yield document.problem(("spec", "program", "ask"), message, "add expect, which tells the right answer")
@@ -80,11 +86,15 @@ def _frontend_problems(document: Document) -> Iterator[Problem]:
 
 
 def _channel_problems(document: Document) -> Iterator[Problem]:
-    for index, name in enumerate(document.spec.get("channels", ())):
+    frontends = [FRONTENDS[name] for name in document.spec["frontends"] if name in FRONTENDS]
+    for index, name in enumerate(document.spec.get("channels", ["stream"])):
+        place = ("spec", "channels", index) if "channels" in document.spec else ("spec", "frontends")
+        wrong = [frontend for frontend in frontends if name in CHANNELS and name not in frontend.channels]
         if name not in CHANNELS:
-            yield document.problem(
-                ("spec", "channels", index), f"channel {shown(name)} is unknown", nearest(name, CHANNELS)
-            )
+            yield document.problem(place, f"channel {shown(name)} is unknown", nearest(name, CHANNELS))
+        elif wrong:
+            message = f"front end {wrong[0].name} is not reached by channel {name}"
+            yield document.problem(place, message, f"write channels: [{', '.join(wrong[0].channels)}]")
 
 
 def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[Problem]:
@@ -96,15 +106,42 @@ def _template_problems(document: Document, schema: dict[str, Any]) -> Iterator[P
     if isinstance(program.get("ready"), dict):
         uses.append((("spec", "program", "ready", "if"), program["ready"]["if"]))
     for place, name in uses:
-        if not is_name(name):
-            hint = "write ${parameter}, ${parameter.key} or ${parameter:bytes}; $${ for the characters ${"
-            yield document.problem(place, f"{shown(name)} names no parameter", hint)
-        else:
-            yield from _unknown_name(document, place, name, schema)
+        yield from _reference_problems(document, place, name, schema, OWN_NAMES)
 
 
-def _unknown_name(document: Document, place: Place, name: str, schema: dict[str, Any]) -> Iterator[Problem]:
-    known = dict.fromkeys(OWN_NAMES) | names_of(schema)
+def _service_problems(document: Document) -> Iterator[Problem]:
+    """The program that runs once in a device VM must run in one that says nothing, too."""
+    service = document.spec["service"]
+    place = ("spec", "service")
+    problems = schema_problems(document, service.get("parameters", {}), (*place, "parameters"), SERVICE_NAMES)
+    yield from problems
+    if problems:
+        return
+    schema = service_schema(document.spec)
+    unknown = [
+        problem
+        for at, name in names_in(service["command"])
+        for problem in _reference_problems(document, (*place, "command", *at), name, schema, SERVICE_NAMES)
+    ]
+    yield from unknown
+    if not unknown:
+        yield from service_problems(document, place, document, {})
+
+
+def _reference_problems(
+    document: Document, place: Place, name: str, schema: dict[str, Any], own: Iterable[str]
+) -> Iterator[Problem]:
+    if not is_name(name):
+        hint = "write ${parameter}, ${parameter.key} or ${parameter:bytes}; $${ for the characters ${"
+        yield document.problem(place, f"{shown(name)} names no parameter", hint)
+    else:
+        yield from _unknown_name(document, place, name, schema, own)
+
+
+def _unknown_name(
+    document: Document, place: Place, name: str, schema: dict[str, Any], own: Iterable[str]
+) -> Iterator[Problem]:
+    known = dict.fromkeys(own) | names_of(schema)
     first, *rest = name.split(".")
     if first not in known:
         yield document.problem(

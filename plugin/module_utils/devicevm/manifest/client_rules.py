@@ -10,15 +10,17 @@ from ..channel.registry import CHANNELS
 from ..errors import DevicevmError, Problem
 from ..frontend.registry import FRONTENDS
 from ..inventory.document import parse_document
+from ..part.part import HOST_KINDS
 from ..quantity import format_bytes, parse_bytes
-from .build import build_device, build_program
+from .build import build_device, build_program, consumers_of
 from .declared import Declared
 from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
 from .storage import class_storage, relative_finding, storage_findings
-from .template import expand, template_values
+from .template import LINK_NAMES, expand, template_values
+from .topology import Consumer
 from .wording import nearest
 
 MIN_MEMORY = 2**20
@@ -27,10 +29,16 @@ RESERVED_XML = ("name", "uuid", "metadata")
 
 def client_problems(document: Document, declared: Declared) -> Iterator[Problem]:
     """All that is wrong with one client and its devices."""
-    yield from _boot_problems(document, declared)
-    yield from _machine_problems(document)
+    kinds = consumers_of(document.spec)
+    if len(kinds) != 1:
+        found = " and ".join(kind.value for kind in kinds) or "none of them"
+        message = f"a client is exactly one of vm, existing, host: {{}} and vmm; this is {found}"
+        yield document.problem(("spec",), message, "vm is one that devicevm makes, existing a domain that is there")
+    if "vm" in document.spec:
+        yield from _boot_problems(document, declared)
+        yield from _machine_problems(document)
+        yield from cpu_problems(document, ("spec", "vm", "cpus"), document.spec["vm"].get("cpus", {}))
     yield from _placement_problems(document)
-    yield from cpu_problems(document, ("spec", "vm", "cpus"), document.spec["vm"].get("cpus", {}))
     seen: dict[str, int] = {}
     for index, device in enumerate(document.spec.get("devices", ())):
         place = ("spec", "devices", index)
@@ -40,7 +48,31 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
             message = f"device {device['name']} is already declared in {where}"
             yield document.problem((*place, "name"), message, "a device's name is unique in its client")
         yield from _device_problems(document, place, device, declared)
+        yield from _path_problems(document, place, device, on_host=kinds == [Consumer.HOST])
+        if kinds == [Consumer.HOST]:
+            yield from _host_problems(document, place, device, declared)
     yield from _port_problems(document, declared)
+
+
+def _path_problems(document: Document, place: Place, device: dict[str, Any], *, on_host: bool) -> Iterator[Problem]:
+    """The host has no front ends: a device is there as a file."""
+    if on_host and "path" not in device:
+        yield document.problem(place, "path is missing", "it says where the device appears on the host")
+    if on_host and "frontend" in device:
+        yield document.problem((*place, "frontend"), "the host has no front ends", "path says where the device appears")
+    if "path" in device and not on_host:
+        yield document.problem((*place, "path"), "only the host has its devices at paths", "take path away")
+    elif "path" in device:
+        for finding in relative_finding((*place, "path"), device["path"], document.folder):
+            yield document.problem(*finding)
+
+
+def _host_problems(document: Document, place: Place, device: dict[str, Any], declared: Declared) -> Iterator[Problem]:
+    """Not every protocol is one that the host can be shown as a file."""
+    class_ = declared.find("DeviceClass", device["class"])
+    if class_ and class_.spec["protocol"] not in HOST_KINDS:
+        message = f"the host cannot have a device of class {class_.name}, which speaks {class_.spec['protocol']}"
+        yield document.problem((*place, "class"), message, f"it can have those that speak {', '.join(HOST_KINDS)}")
 
 
 def sound_device_problems(document: Document, known: list[Problem], declared: Declared) -> Iterator[Problem]:
@@ -150,7 +182,8 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     """What the planner will do with the template must work now, while there is a line to point at."""
     built = build_device(device, class_, document.folder)
     program = build_program(class_.spec["program"])
-    values = template_values(built, "0" if built.store or built.memory else "")
+    link = dict.fromkeys(LINK_NAMES, "0") if class_.spec["protocol"] == "ethernet" else None
+    values = template_values(built, "0" if built.store or built.memory else "", link)
     try:
         for command in (program.command, *own_commands(class_.spec.get("resources", ()))):
             if command and not expand(command, values):
@@ -168,6 +201,9 @@ def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         frontend = FRONTENDS.get(frontend_of(device, class_.spec)) if class_ else None
         if frontend is None:
             continue
+        if frontend.arguments and consumers_of(document.spec) != [Consumer.VM]:
+            message = f"front end {frontend.name} is for client VMs that devicevm makes: the VMM has no other way to it"
+            yield document.problem(("spec", "devices", index), message, "give it to a client with `vm`")
         taken[frontend.numbering] = taken.get(frontend.numbering, 0) + 1
         if taken[frontend.numbering] > frontend.last - frontend.first + 1:
             message = (

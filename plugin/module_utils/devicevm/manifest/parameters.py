@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -32,6 +32,11 @@ def parameter_schema(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {"type": "object", "additionalProperties": False, **spec.get("parameters", {})}
 
 
+def service_schema(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """The same of what a device VM says to a class's service."""
+    return {"type": "object", "additionalProperties": False, **spec.get("service", {}).get("parameters", {})}
+
+
 def complete(schema: Any, given: Any) -> Any:
     """`given` with the defaults of the schema's properties filled in, at every level that is there."""
     if not isinstance(given, Mapping) or not isinstance(schema, Mapping):
@@ -52,10 +57,11 @@ def parameter_problems(
     return check_data(make_validator(schema), data, document, place, f"class {class_name} takes no parameter")
 
 
-def schema_problems(document: Document) -> list[Problem]:
-    """What is wrong with the schema that a DeviceClass document gives for its parameters."""
-    place = ("spec", "parameters")
-    declared = document.spec.get("parameters", {})
+def schema_problems(
+    document: Document, declared: Any, place: Place = ("spec", "parameters"), own: Iterable[str] = OWN_NAMES
+) -> list[Problem]:
+    """What is wrong with the schema that a DeviceClass document has at `place` for parameters; `own` are the names that
+    mean something else in the templates that refer to them."""
     # The keywords first: the metaschema lets any unknown one pass, and $ref could reach anywhere.
     problems = list(_keyword_problems(declared, document, place)) or check_data(
         metaschema_validator(), declared, document, place
@@ -64,7 +70,7 @@ def schema_problems(document: Document) -> list[Problem]:
         return problems
     if declared.get("type", "object") != "object":
         return [document.problem((*place, "type"), "parameters are a mapping", "write type: object, or leave it out")]
-    return [*_name_problems(declared, document, place), *_default_problems(declared, document, place)]
+    return [*_name_problems(declared, document, place, own), *_default_problems(declared, document, place)]
 
 
 def names_of(schema: Any) -> dict[str, Any]:
@@ -100,10 +106,12 @@ def _keyword_problems(schema: Any, document: Document, place: Place) -> Iterator
                 yield from _keyword_problems(below, document, (*here, name))
 
 
-def _name_problems(schema: Mapping[str, Any], document: Document, place: Place) -> Iterator[Problem]:
+def _name_problems(
+    schema: Mapping[str, Any], document: Document, place: Place, own: Iterable[str]
+) -> Iterator[Problem]:
     for name in schema.get("properties", {}):
         here = (*place, "properties", name)
-        if name in OWN_NAMES:
+        if name in own:
             yield document.problem(
                 here, f"{name} means something else in command templates", "choose another name", key=True
             )

@@ -11,6 +11,7 @@ from .client_rules import client_problems, sound_device_problems
 from .declared import Declared
 from .document import Document, Place, shown
 from .resource_rules import pool_problems, resource_problems
+from .service import service_problems
 from .topology import Store
 from .wording import nearest
 
@@ -35,7 +36,9 @@ def rule_problems(declared: Declared) -> list[Problem]:
     for document in declared.of("Host"):
         problems += pool_problems(document)
     problems += _policy_problems(declared)
+    problems += _domain_problems(declared)
     problems += _store_problems(declared)
+    problems += _mac_problems(declared)
     return problems
 
 
@@ -56,9 +59,43 @@ def _device_vm_problems(document: Document, declared: Declared) -> Iterator[Prob
     yield from _unknown(document, ("serves", "classes"), serves.get("classes", ()), "DeviceClass", declared)
     apart = document.spec.get("share", {}).get("antiAffinity", {}).get("classes", ())
     yield from _unknown(document, ("share", "antiAffinity", "classes"), apart, "DeviceClass", declared)
+    yield from _parameter_problems(document, declared)
     clients = serves.get("clients", ())
     if isinstance(clients, list):
         yield from _unknown(document, ("serves", "clients"), clients, "Client", declared)
+
+
+def _parameter_problems(document: Document, declared: Declared) -> Iterator[Problem]:
+    """What a device VM says to the services of classes."""
+    given = document.spec.get("parameters", {})
+    served = document.spec.get("serves", {}).get("classes", [])
+    for name, parameters in given.items():
+        place: Place = ("spec", "parameters", name)
+        class_ = declared.find("DeviceClass", name)
+        if name not in declared.names["DeviceClass"]:
+            hint = nearest(name, declared.names_of("DeviceClass"))
+            yield document.problem(place, f"device class {shown(name)} is unknown", hint, key=True)
+        elif served and name not in served:
+            message = f"it does not serve class {name}"
+            yield document.problem(place, message, "add it to serves.classes, or take its parameters away", key=True)
+        elif class_ and "service" not in class_.spec:
+            message = f"class {name} has nothing that device VMs could set"
+            yield document.problem(place, message, "its devices have parameters, in their clients", key=True)
+        elif class_:
+            yield from service_problems(document, place, class_, parameters)
+
+
+def _domain_problems(declared: Declared) -> Iterator[Problem]:
+    """What is in an existing domain is told by one client."""
+    seen: dict[str, list[Document]] = {}
+    for document in declared.of("Client"):
+        name = document.spec.get("existing", {}).get("domain", "")
+        for other in seen.setdefault(name, []) if name else ():
+            if not _apart(document, other):
+                message = f"domain {name} is already client {other.name}'s, in {other.where(('spec', 'existing'))}"
+                yield document.problem(("spec", "existing", "domain"), message, "declare all of its devices there")
+                break
+        seen.setdefault(name, []).append(document)
 
 
 def _unknown(document: Document, key: Place, names: list[str], kind: str, declared: Declared) -> Iterator[Problem]:
@@ -90,7 +127,29 @@ def _store_problems(declared: Declared) -> Iterator[Problem]:
             users.append((document, place, store))
 
 
+def _mac_problems(declared: Declared) -> Iterator[Problem]:
+    """Two NICs with one hardware address would take each other's frames, wherever they meet."""
+    seen: dict[str, tuple[Document, Place]] = {}
+    for document in declared.of("Client"):
+        for index, device in enumerate(document.spec.get("devices", ())):
+            class_ = declared.find("DeviceClass", device["class"])
+            mac = device.get("parameters", {}).get("mac")
+            if not mac or class_ is None or class_.spec["protocol"] != "ethernet":
+                continue
+            place = ("spec", "devices", index, "parameters", "mac")
+            other, there = seen.setdefault(mac, (document, place))
+            if (other, there) != (document, place):
+                message = f"{other.name} has a NIC with {mac} already, in {other.where(there)}"
+                yield document.problem(place, message, "leave it out: each NIC has an address that is always the same")
+
+
 def _apart(one: Document, other: Document) -> bool:
     """Whether two clients are certain to be on different hosts, where one path is two files."""
-    hosts = one.spec.get("host"), other.spec.get("host")
+    hosts = _host_of(one), _host_of(other)
     return bool(hosts[0] and hosts[1] and hosts[0] != hosts[1])
+
+
+def _host_of(document: Document) -> str:
+    host = document.spec.get("host", "")
+    name: str = host.get("name", "") if isinstance(host, dict) else host
+    return name

@@ -19,26 +19,43 @@ from .topology import Device
 BACKING_DIR = "/dev/backing"
 """Where a device VM finds its backing disks, by serial number."""
 
-OWN_NAMES = ("backing", "device", "sizeBytes")
+OWN_NAMES = ("backing", "device", "link", "sizeBytes")
 """What every template can use besides the parameters of its class."""
+
+LINK_NAMES = ("port", "mac", "client", "name")
+"""The keys of `link`."""
+
+SERVICE_NAMES = ("deviceVM", "uplink")
+"""The same of a template that is for a device VM, and not for one device."""
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
 _NAME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)(:bytes)?", re.ASCII)
 _MISSING = object()
 
 
-def template_values(device: Device, serial: str = "") -> dict[str, Any]:
+def template_values(device: Device, serial: str = "", link: Mapping[str, str] | None = None) -> dict[str, Any]:
     """What the template of a device's class can refer to.
 
     The device's parameters, `device` (its name), `sizeBytes` (of a disk, when it was given) and, with the
-    `serial` number of its backing disk, `backing`: that disk's path in the device VM.
+    `serial` number of its backing disk, `backing`: that disk's path in the device VM; `link` of a device that has one.
     """
     values = dict(device.parameters, device=device.name)
+    if link:
+        values["link"] = dict(link)
     size = device.store.size if device.store else device.memory
     if size:
         values["sizeBytes"] = size
     if serial:
         values["backing"] = f"{BACKING_DIR}/{serial}"
+    return values
+
+
+def service_values(parameters: Mapping[str, Any], device_vm: str, mac: str, uplink_mac: str = "") -> dict[str, Any]:
+    """What the template of a class's service can refer to: the device VM's parameters for the class, `deviceVM`
+    (its name, and a hardware address of its own) and `uplink`, when it has one."""
+    values = dict(parameters, deviceVM={"name": device_vm, "mac": mac})
+    if uplink_mac:
+        values["uplink"] = {"mac": uplink_mac}
     return values
 
 

@@ -76,8 +76,17 @@ class ClassStorage:
 
 
 @dataclass(frozen=True)
+class ClassService:
+    """What a class runs once in each of its device VMs. `command` is a template like a program's; `defaults` are the
+    parameters of a device VM that says nothing."""
+
+    command: tuple[Any, ...]
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class DeviceClass:
-    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd or bytes."""
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes or ethernet."""
 
     name: str
     protocol: str
@@ -89,6 +98,7 @@ class DeviceClass:
     resources: tuple[tuple[ResourceRequest, ...], ...]
     parameters: dict[str, Any] = field(default_factory=dict)
     storage: ClassStorage | None = None
+    service: ClassService | None = None
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,19 @@ class Store:
     reclaim: str = "delete"
 
 
+class Consumer(str, Enum):
+    """Who uses a client's devices."""
+
+    VM = "vm"
+    """A VM that devicevm makes."""
+    EXISTING = "existing"
+    """A domain that somebody else has made."""
+    HOST = "host"
+    """The host's own operating system."""
+    VMM = "vmm"
+    """Any domain of the VMM's that is given the endpoint."""
+
+
 @dataclass(frozen=True)
 class Device:
     """One device that a client declares; `parameters` are checked and complete with defaults."""
@@ -120,6 +143,8 @@ class Device:
     store: Store | None = None
     memory: int = 0
     """Bytes of the device VM's memory that the device's own content takes (an ephemeral disk)."""
+    path: str = ""
+    """Where it appears on the host, for the host as its client."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +181,10 @@ class ClientVM:
 
 @dataclass(frozen=True)
 class Client:
-    """A consumer of devices. `labels` are what selectors match."""
+    """A consumer of devices. `labels` are what selectors match; `vm` is there for the consumer `vm` alone."""
 
     name: str
-    vm: ClientVM
+    vm: ClientVM | None = None
     devices: tuple[Device, ...] = ()
     labels: dict[str, str] = field(default_factory=dict)
     trust_domain: str = DEFAULT_TRUST_DOMAIN
@@ -169,6 +194,29 @@ class Client:
     """Labels: it is on a host with another client that has all of them. Empty = no matter."""
     anti_affinity: dict[str, str] = field(default_factory=dict)
     """Labels: it is on no host with another client that has all of them. Empty = no matter."""
+    consumer: Consumer = Consumer.VM
+    domain: str = ""
+    """The name of an existing domain."""
+
+    @property
+    def vcpus(self) -> int:
+        """Virtual CPUs that are devicevm's to place: none of what is no VM of its own."""
+        return self.vm.vcpus if self.vm else 0
+
+    @property
+    def memory(self) -> int:
+        """Bytes of the host's memory that are devicevm's to place."""
+        return self.vm.memory if self.vm else 0
+
+    @property
+    def cpus(self) -> ResourceRequest | None:
+        """The processors that it asks for."""
+        return self.vm.cpus if self.vm else None
+
+    @property
+    def boot(self) -> Boot:
+        """What devicevm boots it from."""
+        return self.vm.boot if self.vm else Boot()
 
 
 @dataclass(frozen=True)
@@ -178,6 +226,22 @@ class Serves:
     classes: tuple[str, ...] = ()
     clients: tuple[str, ...] = ()
     match_labels: dict[str, str] = field(default_factory=dict)
+
+
+class UplinkKind(str, Enum):
+    """What of the host a NIC is on: a tap that is there already, or a bridge, which gets one more."""
+
+    TAP = "tap"
+    BRIDGE = "bridge"
+
+
+@dataclass(frozen=True)
+class Uplink:
+    """A NIC on the host's network, on its tap or bridge of that name. An empty `mac` is worked out."""
+
+    kind: UplinkKind
+    name: str
+    mac: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,6 +265,9 @@ class DeviceVM:
     """Devices of two of these classes are not in one."""
     clients_apart: dict[str, str] = field(default_factory=dict)
     """Two clients that have all of these labels are not served by one. Empty = no matter."""
+    parameters: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What it says to the services of classes, by class; checked and complete with defaults."""
+    uplink: Uplink | None = None
 
 
 class FloatingDomains(str, Enum):

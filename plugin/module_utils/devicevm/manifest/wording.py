@@ -74,7 +74,8 @@ def _leaves(error: Violation) -> Iterator[Violation]:
         return
     branches: dict[Any, list[Violation]] = {}
     for below in error.context:
-        branches.setdefault(below.schema_path[0], []).append(below)
+        # An alternative that is `false` has no path.
+        branches.setdefault(next(iter(below.schema_path), None), []).append(below)
     best = min(branches.values(), key=_distance)
     if _distance(best)[0]:
         yield error  # no alternative is of this type: say which types there are
@@ -115,13 +116,10 @@ def _problems(error: Violation, document: Document, place: Place, unknown: str) 
 
 def _unknown_keys(error: Violation, document: Document, place: Place, unknown: str) -> Iterator[Problem]:
     known = error.schema.get("properties", {})
-    later = error.schema.get("x-notSupportedYet", ())
     for key in error.instance:
         if key in known or not isinstance(key, str):
             continue
-        if key in later:
-            yield document.problem((*place, key), f"{key} is not supported yet", f"known: {', '.join(known)}", key=True)
-        elif not _matches_pattern(key, error.schema):
+        if not _matches_pattern(key, error.schema):
             yield document.problem((*place, key), f"{unknown} {shown(key)}", nearest(key, known), key=True)
 
 

@@ -10,23 +10,28 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..domain import DomainSpec, Emulator, ObservedDomain, Role
+from ..domain import Attachment, DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
-from ..manifest.topology import Store
+from ..manifest.topology import Consumer, Store
+from .consumers import plugged
 from .difference import (
     compare_emulators,
-    content_stays,
     describe_cpus,
     describe_pins,
+    describe_services,
     difference,
     repinned,
     same_but_for_emulators,
     served,
+    survives,
 )
+from .holders import Holders, in_order_of_release
+from .parts import with_parts, without_part
 from .plan import Action, Effect, Phase, Step, Subject
 from .storage import Identity, identity
 
-_NOBODY: frozenset[str] = frozenset()
+_LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
+"""How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
 _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 
 
@@ -43,12 +48,16 @@ class Changes:
     others: dict[Identity, str] = field(default_factory=dict)
     delete_data: bool = False
     kept: frozenset[str] = frozenset()
+    awake: frozenset[str] = frozenset()
+    """UUIDs of the domains that run, anybody's."""
     steps: dict[str, Step] = field(default_factory=dict)
     domains: dict[str, DomainSpec] = field(default_factory=dict)
     previous: dict[str, DomainSpec] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     restarts: dict[str, str] = field(default_factory=dict)
     """The running clients that must be restarted, and why."""
+    replugs: dict[str, str] = field(default_factory=dict)
+    """The running existing domains whose devices must be taken out and put in again, and why."""
 
     @cached_property
     def holders(self) -> Holders:
@@ -62,11 +71,15 @@ class Changes:
         back on top; then the rest goes, and data last: what fails on the way can still go back.
         """
         device_vms = [spec for spec in desired if spec.role is Role.DEVICE_VM]
-        clients = [spec for spec in desired if spec.role is Role.CLIENT]
+        # Nothing is done for the VMM and the host themselves: their device VMs and channels are there.
+        clients = [spec for spec in desired if spec.role is Role.CLIENT and spec.consumer is Consumer.VM]
+        existing = [spec for spec in desired if spec.consumer is Consumer.EXISTING]
         gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
         self.restarts = self._restarts(device_vms, clients)
+        self.replugs = self._cut_off(device_vms, plugged(existing)) if self.live else {}
+        self._take_out(existing, doomed)
         for domain in sorted(doomed, key=lambda one: one.name):
-            if domain.role is Role.CLIENT:
+            if domain.role is Role.CLIENT and domain.consumer is Consumer.VM:
                 self._forget(
                     domain, "it is no longer declared", self._stop_gone(domain, "it is no longer declared", ())
                 )
@@ -77,7 +90,7 @@ class Changes:
                 self._step(Action.STOP, spec, Phase.CONNECT, reason, effect=effect, affects=(spec.name,))
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
-        names = {spec.name for spec in clients} - self.kept
+        names = {spec.name for spec in desired if spec.role is Role.CLIENT} - self.kept
         for spec in in_order_of_release(device_vms, self.holders):
             if self._rests(spec, names):
                 self._put_right(spec, Phase.REQUEST)
@@ -85,6 +98,8 @@ class Changes:
                 self._device_vm(spec)
         for spec in clients:
             self._client(spec)
+        for spec in existing:
+            self._attach(spec)
         begun = tuple(key for key, step in self.steps.items() if step.action in (Action.START, Action.UPDATE))
         for domain in gone:
             stopped = self._known(Action.STOP, Subject.DEVICE_VM, domain.name)
@@ -92,6 +107,7 @@ class Changes:
             heirs = begun if self._heirs(domain, device_vms) else ()
             self._forget(domain, "nothing needs it any more", (*stopped, *self._let_go(domain), *heirs))
         self._delete_stores(device_vms)
+        self.steps = with_parts(self.steps, device_vms, self.observed)
 
     def _restarts(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         reasons: dict[str, str] = {}
@@ -99,6 +115,11 @@ class Changes:
             running = self._running(spec.name)
             if running is not None and running is not spec and repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
+        return self._cut_off(device_vms, clients) | reasons
+
+    def _cut_off(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
+        """The running ones of these clients that lose a device that does not come back by itself, and why."""
+        reasons: dict[str, str] = {}
         frontends = {
             f"{spec.name}.{attachment.name}": attachment.frontend for spec in clients for attachment in spec.attachments
         }
@@ -126,7 +147,7 @@ class Changes:
         if running is None:
             return spec.emulators, f"its device VM {spec.name} does not run"
         if running is spec or running == spec:
-            return (), ""
+            return without_part(spec, self.observed[spec.name]), "the process on the host that relays it does not run"
         if not self._can_change_live(running, spec):
             return spec.emulators, f"its device VM {spec.name} is restarted"
         changes = compare_emulators(running, spec)
@@ -136,6 +157,12 @@ class Changes:
         """What a domain runs now; None when it does not run or is not there."""
         domain = self.observed.get(name)
         return (domain.active_spec or domain.spec) if domain and domain.active else None
+
+    def _feels(self, emulator: Emulator) -> bool:
+        """Whether the client of an emulator feels what happens to that; who has an endpoint is not known."""
+        if emulator.consumer in (Consumer.HOST, Consumer.VMM):
+            return True
+        return self._running(emulator.client) is not None and emulator.client not in self.replugs
 
     def reconnects(self, client: str, device_vm: str) -> bool:
         """Whether all that a client has of a device VM comes back by itself when that does."""
@@ -183,7 +210,7 @@ class Changes:
         released = self._released_for(spec)
         reason = f"it serves {served(spec)}" if domain is None else difference(running or domain.spec, spec)
         after = self._stores(spec.emulators) + released
-        felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._running(emulator.client)}))
+        felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._feels(emulator)}))
         if domain is not None and domain.active:
             effect = self._outage(spec, felt)
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
@@ -191,7 +218,7 @@ class Changes:
             felt = ()
         after += self._definition(spec, Phase.REQUEST, reason, after)
         # Of one that has died by itself, its clients feel the end of the outage, but for those that are restarted.
-        felt = tuple(name for name in felt if name not in self.restarts)
+        felt = tuple(name for name in felt if name not in self.restarts and self._running(name))
         reason = f"it runs the emulation code of {served(spec)}"
         effect = self._outage(spec, felt)
         self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
@@ -212,10 +239,11 @@ class Changes:
         changes = compare_emulators(running, spec)
         after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
-        reason = "; ".join(filter(None, (str(changes), describe_pins(running, spec))))
+        reasons = (str(changes), describe_services(running, spec), describe_pins(running, spec))
+        reason = "; ".join(filter(None, reasons))
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
         clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
-        felt = tuple(sorted(clients - self.restarts.keys()))
+        felt = tuple(sorted(clients - self.restarts.keys() - self.replugs.keys()))
         effect = Effect.RECONNECT if felt else Effect.LIVE
         self._step(Action.UPDATE, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
 
@@ -234,7 +262,7 @@ class Changes:
         served_now = self.observed[spec.name].spec if spec.name in self.observed else None
         clients = {emulator.client for emulator in (*spec.emulators, *(served_now.emulators if served_now else ()))}
         for name in sorted(clients):
-            steps += self._known(Action.STOP, Subject.CLIENT, name) + self._known(Action.UNDEFINE, Subject.CLIENT, name)
+            steps += [key for action in _LETTING_GO for key in self._known(action, Subject.CLIENT, name)]
         for name in sorted(self.holders.before(spec)):
             for action in (Action.STOP, Action.UPDATE):
                 steps += self._known(action, Subject.DEVICE_VM, name)
@@ -243,8 +271,9 @@ class Changes:
     def _let_go(self, domain: ObservedDomain) -> tuple[str, ...]:
         """The steps by which the clients of a device VM that goes let go of it."""
         clients = sorted({emulator.client for emulator in domain.spec.emulators}) if domain.spec else []
-        actions = (Action.STOP, Action.UNDEFINE)
-        return tuple(key for name in clients for action in actions for key in self._known(action, Subject.CLIENT, name))
+        return tuple(
+            key for name in clients for action in _LETTING_GO for key in self._known(action, Subject.CLIENT, name)
+        )
 
     def _heirs(self, domain: ObservedDomain, device_vms: list[DomainSpec]) -> bool:
         """Whether another device VM takes over something of one that goes; also tells what is lost thereby."""
@@ -294,6 +323,80 @@ class Changes:
             after += self._made(spec) + stopped
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
+
+    def _take_out(self, existing: list[DomainSpec], doomed: list[ObservedDomain]) -> None:
+        """Take devices out of existing domains: for good, and where they are put in again later."""
+        for domain in sorted(doomed, key=lambda one: one.name):
+            if domain.consumer is Consumer.EXISTING and domain.spec:
+                effect = self._plugging(domain.spec, domain.spec.attachments)
+                self._on_existing(Action.DETACH, domain.spec, Phase.RELEASE, "it is no longer declared", effect)
+        for spec in existing:
+            observed = self.observed.get(spec.name)
+            there = observed.spec if observed else None
+            if there is None:
+                continue
+            if there.uuid != spec.uuid:
+                reason = f"its devices go to domain {spec.domain}"
+                effect = self._plugging(there, there.attachments)
+                self._on_existing(Action.DETACH, there, Phase.CONNECT, reason, effect)
+            elif spec.name in self.replugs:
+                self._on_existing(Action.DETACH, there, Phase.CONNECT, self.replugs[spec.name], Effect.RECONNECT)
+                self.warnings.append(
+                    f"the devices of {spec.name} are taken out of domain {there.domain} while it runs, and put in "
+                    "again: what is mounted from its disks has to be unmounted before"
+                )
+            elif set(spec.attachments) < set(there.attachments):
+                self._attach(spec)  # now: its device VMs let go of what it loses only then
+
+    def _attach(self, spec: DomainSpec) -> None:
+        """Existing domains are never stopped: what cannot be plugged in waits until their users start them again."""
+        domain = self.observed.get(spec.name)
+        out = self._known(Action.DETACH, Subject.CLIENT, spec.name)
+        there = domain.spec if domain and domain.spec and domain.spec.uuid == spec.uuid else None
+        running = self._running(spec.name) if there and self.live else None
+        wrong = _wrong(domain) if domain else ()
+        if domain and domain.stalled and not out:
+            reason = "a disk of its did not answer"
+            after = self._made(spec)
+            affects = (spec.name,)
+            self._step(Action.RESUME, spec, Phase.CONNECT, reason, after=after, effect=Effect.LIVE, affects=affects)
+        if self._known(Action.ATTACH, Subject.CLIENT, spec.name) or (
+            there == spec and running in (spec, None) and not (wrong or out)
+        ):
+            return
+        has = {one.name: one for one in (running or there).attachments} if there else {}
+        again = {one.name for one in spec.attachments if out and FRONTENDS[one.frontend].live}
+        new = tuple(one for one in spec.attachments if has.pop(one.name, None) != one or one.name in again)
+        after = (*self._made(spec), *out)
+        reasons = [f"domain {spec.domain} gets {', '.join(one.name for one in new)}"] if new else []
+        reasons += [f"domain {spec.domain} loses {', '.join(has)}"] if has else []
+        reason = "; ".join([*wrong, *reasons]) or "what is said of it is an older one"
+        effect = self._plugging(spec, (*new, *has.values()))
+        self._on_existing(Action.ATTACH, spec, Phase.CONNECT, reason, effect, after)
+
+    def _plugging(self, spec: DomainSpec, attachments: tuple[Attachment, ...]) -> Effect:
+        """What an existing domain feels when these devices are put in or taken out; tells of those that cannot be."""
+        if spec.uuid not in self.awake:
+            return Effect.NONE
+        waiting = [one.name for one in attachments if not (self.live and FRONTENDS[one.frontend].live)]
+        if waiting:
+            self.warnings.append(
+                f"domain {spec.domain} runs, and has {', '.join(waiting)} of {spec.name} as it is now until it is shut "
+                "down and started again: that is for its user to do"
+            )
+        return Effect.RESTART if waiting else Effect.LIVE
+
+    def _on_existing(
+        self, action: Action, spec: DomainSpec, phase: Phase, reason: str, effect: Effect, after: tuple[str, ...] = ()
+    ) -> None:
+        key = _id(action, Subject.CLIENT, spec.name)
+        affects = () if effect is Effect.NONE else (spec.name,)
+        self.steps[key] = Step(key, action, Subject.CLIENT, spec.name, phase, effect, reason, after, affects)
+        if action is Action.ATTACH:
+            self.domains[spec.name] = spec
+        domain = self.observed.get(spec.name)
+        if domain and domain.spec:
+            self.previous[spec.name] = domain.spec
 
     def _made(self, client: DomainSpec) -> tuple[str, ...]:
         """The steps after which all device VMs of a client run as they are to."""
@@ -379,57 +482,6 @@ class Changes:
         return key
 
 
-class Holders:
-    """Which device VMs hold which emulators, stores and devices of the host now."""
-
-    def __init__(self, observed: dict[str, ObservedDomain]) -> None:
-        self._by_id: dict[str, set[str]] = {}
-        self._by_store: dict[Identity, set[str]] = {}
-        self._by_device: dict[tuple[str, str], set[str]] = {}
-        for name, domain in observed.items():
-            if domain.spec is None:
-                continue
-            for device in domain.spec.host_devices:
-                self._by_device.setdefault((domain.spec.host, device.address), set()).add(name)
-            for emulator in domain.spec.emulators:
-                self._by_id.setdefault(emulator.id, set()).add(name)
-                if emulator.store:
-                    self._by_store.setdefault(identity(emulator.store), set()).add(name)
-
-    def before(self, spec: DomainSpec) -> set[str]:
-        """The other device VMs that now hold an emulator, the storage of one, or a device of the host, that `spec` is
-        to have."""
-        found: set[str] = set()
-        for device in spec.host_devices:
-            found |= self._by_device.get((spec.host, device.address), _NOBODY)
-        for emulator in spec.emulators:
-            found |= self._by_id.get(emulator.id, _NOBODY)
-            if emulator.store and not emulator.store.read_only:
-                found |= self._by_store.get(identity(emulator.store), _NOBODY)
-        return found - {spec.name}
-
-
-def in_order_of_release(device_vms: list[DomainSpec], holders: Holders) -> list[DomainSpec]:
-    """Device VMs so that each comes after those that it takes over from; in a circle, by name."""
-    by_name = {spec.name: spec for spec in device_vms}
-    order: list[DomainSpec] = []
-    seen: set[str] = set()
-    for name in sorted(by_name):
-        _release(name, by_name, holders, seen, order)
-    return order
-
-
-def _release(
-    name: str, by_name: dict[str, DomainSpec], holders: Holders, seen: set[str], order: list[DomainSpec]
-) -> None:
-    if name in seen or name not in by_name:
-        return
-    seen.add(name)
-    for before in sorted(holders.before(by_name[name])):
-        _release(before, by_name, holders, seen, order)
-    order.append(by_name[name])
-
-
 def _id(action: Action, kind: Subject, name: str) -> str:
     return f"{action.value}/{kind.value}/{name}"
 
@@ -442,8 +494,3 @@ def _may_delete(store: Store) -> bool:
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:
     """What is wrong with a definition though its specification may be right."""
     return domain.drift or ((domain.broken,) if domain.broken else ())
-
-
-def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
-    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
-    return FRONTENDS[frontend].reconnects and content_stays(before, after)

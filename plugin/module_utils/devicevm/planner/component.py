@@ -85,9 +85,8 @@ def unit_demand(unit: Unit) -> Hashable:
 
 def client_demand(client: Client) -> Hashable:
     """Equal for clients that a host takes or refuses alike."""
-    vm = client.vm
-    cpus = (vm.cpus.dedicated, *sorted(vm.cpus.options.items())) if vm.cpus else ()
-    return "client", vm.vcpus, vm.memory, vm.boot.guest_image, cpus
+    cpus = (client.cpus.dedicated, *sorted(client.cpus.options.items())) if client.cpus else ()
+    return "client", client.vcpus, client.memory, client.boot.guest_image, cpus
 
 
 def components_of(clients: tuple[Client, ...], units: list[Unit]) -> list[Component]:

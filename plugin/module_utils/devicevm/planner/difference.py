@@ -5,7 +5,9 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 
-from ..domain import DomainSpec, Emulator
+from ..channel.registry import channel_kind
+from ..domain import Channel, DomainSpec, Emulator
+from ..frontend.registry import FRONTENDS
 from ..inventory.cpuset import format_cpuset
 
 # Two values are worth showing while they fit a line of a plan.
@@ -60,14 +62,27 @@ def content_stays(before: Emulator, after: Emulator) -> bool:
     return kept == after.store
 
 
+def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
+    """Whether a client goes on by itself, with nothing lost, when what emulated its device was away for a while."""
+    return FRONTENDS[frontend].reconnects and content_stays(before, after)
+
+
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
-    """Whether nothing but the emulators differs: then a running device VM can be changed live, if it has an agent."""
-    return new.firmware is None and replace(old, emulators=new.emulators) == new
+    """Whether nothing but emulators and services differs: then a running device VM can be changed live, if it has an
+    agent, and if no channel comes or goes that cannot be added while it runs."""
+    alike = replace(old, emulators=new.emulators, services=new.services) == new
+    return new.firmware is None and alike and _fixed_channels(old) == _fixed_channels(new)
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
     """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not."""
     return replace(old, placement=new.placement) if old.placement.nodes == new.placement.nodes else old
+
+
+def describe_services(old: DomainSpec, new: DomainSpec) -> str:
+    """`changes the service of net`; empty when both run the same ones."""
+    changed = sorted({service.name for service in {*old.services} ^ {*new.services}})
+    return f"changes the service of {', '.join(changed)}" if changed else ""
 
 
 def describe_pins(old: DomainSpec, new: DomainSpec) -> str:
@@ -107,6 +122,11 @@ def _changed_fields(old: DomainSpec | Emulator, new: DomainSpec | Emulator) -> s
 def served(spec: DomainSpec) -> str:
     """`web/data (disk), web/gps (serial)`."""
     return ", ".join(f"{emulator.client}/{emulator.name} ({emulator.class_})" for emulator in spec.emulators)
+
+
+def _fixed_channels(spec: DomainSpec) -> tuple[Channel, ...]:
+    """The channels that are there as long as the device VM runs."""
+    return tuple(emulator.channel for emulator in spec.emulators if not channel_kind(emulator.channel.kind).live)
 
 
 def _names(emulators: tuple[Emulator, ...]) -> str:

@@ -10,14 +10,16 @@ from ..manifest.topology import Client, HostPolicy, Topology
 from .affinity import Neighbours
 from .arrange import Known, arrange
 from .component import components_of
+from .consumers import located
 from .difference import repinned
 from .floating import Move, confined, moves
-from .freedom import freedom
+from .freedom import Freedom, freedom
 from .grouping import Unit, group
 from .measure import Measure, measure
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Unplaced
 from .requests import Want, wants_of
+from .services import parted
 from .storage import describe_store, identity, stores_of_others
 from .trust import crossings, trusts_of
 from .view import View
@@ -69,7 +71,8 @@ def settle(
     topology: Topology, view: View, moving: frozenset[str] = frozenset(), avoid: frozenset[str] = frozenset()
 ) -> Settled:
     """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
-    unplaced = _clashes(topology, view)
+    topology, unplaced = located(topology, view)
+    unplaced += _clashes(topology, view)
     known: Known = {}
     while True:
         draft = _draft(topology, view, frozenset(item.client for item in unplaced), moving, avoid, known)
@@ -94,21 +97,21 @@ def _draft(
     declared = topology.clients
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
     undeclared = view.undeclared(topology)
-    gone = [one for one in undeclared if one.name not in spared and (intent.prune or one.name in intent.remove)]
-    kept = [view.specs[one.name] for one in undeclared if one not in gone and one.spec]
+    leaving = view.leaving(topology) - spared
+    gone = [one for one in undeclared if one.name in leaving]
+    kept = [view.specs[one.name] for one in undeclared if one.name not in leaving and one.spec]
+    served = frozenset(spec.name for spec in kept) | (view.undeclared_outside(topology) - leaving)
     wants = wants_of(topology)
-    units = _units(topology, wants, view, frozenset(spec.name for spec in kept))
+    units = _units(topology, wants, view, served)
     policies = {policy.name: policy for policy in topology.hosts}
     components = components_of(topology.clients, units)
     free = freedom(components, moving, view.running, avoid)
-    places = {
-        one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT and one.name not in free.hosts
-    }
-    near = Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
+    near = _neighbours(declared, spared, view, free)
     placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
     trusts = trusts_of(view.observed, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept)
+    draft.warnings += parted(units)
     by_client = _by_client(wants)
     arranged = arrange(placement, components, by_client, known)
     draft.known = arranged.known
@@ -125,14 +128,20 @@ def _draft(
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
     draft.desired += [spec for one in undeclared if one not in gone for spec in _put_right(one, view, placement)]
-    mine = frozenset(view.mine)
-    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, mine)]
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.made)]
     crossed = _crossings(draft.desired, view, policies, trusts)
     draft.warnings += crossed
     draft.crossings = len(crossed)
     wanted = {spec.name for spec in draft.desired}
     draft.doomed += [one for one in view.mine.values() if one.role is Role.DEVICE_VM and one.name not in wanted]
     return draft
+
+
+def _neighbours(declared: tuple[Client, ...], spared: frozenset[str], view: View, free: Freedom) -> Neighbours:
+    """Who is where already, and who may be near whom."""
+    there = {one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT} | view.outside
+    places = {name: host for name, host in there.items() if name not in free.hosts}
+    return Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
 
 
 def _crossings(
@@ -183,9 +192,7 @@ def _units(topology: Topology, wants: tuple[Want, ...], view: View, kept: frozen
 def _clashes(topology: Topology, view: View) -> list[Unplaced]:
     """The clients whose names or stores are somebody else's."""
     result = [
-        Unplaced(client.name, "", (reason,))
-        for client in topology.clients
-        if (reason := view.why_no_client(client.name))
+        Unplaced(client.name, "", (reason,)) for client in topology.clients if (reason := view.why_no_client(client))
     ]
     theirs = stores_of_others(view.observed, view.intent.owner)
     for client in topology.clients:

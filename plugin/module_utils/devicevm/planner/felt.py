@@ -69,6 +69,11 @@ def _felt(
             return [Felt(step.affects, Until.NEVER)]
         least = waits.get(f"{Action.START.value}/{step.kind.value}/{step.name}", 0)
         return [Felt(step.affects, Until.BOOTED, Seconds(least) if least else None)]
+    if step.action is Action.DETACH and step.effect is Effect.RECONNECT:
+        least = waits.get(f"{Action.ATTACH.value}/{step.kind.value}/{step.name}", 0)
+        return [Felt(step.affects, Until.ANSWERED, Seconds(least) if least else None)]
+    if step.action in (Action.ATTACH, Action.DETACH) and step.effect is Effect.RESTART:
+        return [Felt(step.affects, Until.RESTARTED)]
     if step.kind is not Subject.DEVICE_VM:
         return []
     others = [name for name in step.affects if name not in restarted]

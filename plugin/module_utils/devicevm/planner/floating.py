@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Holding
-from ..manifest.topology import FloatingDomains
+from ..manifest.topology import Consumer, FloatingDomains
 from .book import Book
 from .plan import Action, Effect, Phase, Repin, Step, Subject
 
@@ -40,7 +40,7 @@ def confined(spec: DomainSpec, book: Book) -> DomainSpec:
     """A domain of devicevm's with its floating threads on the CPUs that are not dedicated."""
     room = room_to_float(book)
     placement = spec.placement
-    if not room:
+    if not room or spec.consumer is not Consumer.VM:
         return spec
     if spec.role is Role.CLIENT and not placement.vcpus:
         return replace(spec, placement=CpuPlacement((room,) * spec.vcpus, room, floats=True))

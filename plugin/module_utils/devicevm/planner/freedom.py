@@ -51,7 +51,7 @@ def freedom(
         # What is held may have to be near its clients: they stay with it.
         cpus |= names - {client.name for client in component.clients} if tied else names
         stored = [device for client in component.clients for device in client.devices if device.store]
-        if not (tied or stored or any(client.vm.boot.image for client in component.clients)):
+        if not (tied or stored or any(client.vm is None or client.boot.image for client in component.clients)):
             hosts |= names
     return Freedom(frozenset(cpus), frozenset(hosts), avoid, held)
 

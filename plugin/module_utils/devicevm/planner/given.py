@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from ..domain import CpuPlacement, DomainSpec
 from ..inventory.cpuset import format_cpuset
+from ..manifest.topology import Consumer
 from .book import cpus_of
 from .code import Code
-from .plan import Allocation
+from .plan import Allocation, Endpoint
 from .resources import Footing
 
 
@@ -27,6 +28,11 @@ def allocation_of(spec: DomainSpec, reasons: tuple[str, ...]) -> Allocation:
         reasons=reasons,
         firmware=spec.firmware.path if spec.firmware else "",
         blocks=tuple(device.address for device in spec.host_devices),
+        endpoints=tuple(
+            Endpoint(f"{emulator.client}/{emulator.name}", emulator.channel.address)
+            for emulator in spec.emulators
+            if emulator.consumer is Consumer.VMM
+        ),
     )
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 
+from ..channel.registry import channel_kind
 from ..channel.stream import controllers_for
 from ..domain import DomainSpec, Emulator
 from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
@@ -155,7 +156,8 @@ class Seating:
 
     def _joinable(self, unit: Unit, want: Want, group: Group) -> bool:
         """Whether a device that is not there yet can be added without disturbing those that are."""
-        if unit.observed is None:
+        if unit.observed is None or not channel_kind(want.channel).has_port:
+            # A network is not parted: it is restarted with one more, and its links go on when it is back.
             return True
         if unit.observed.firmware:
             return False  # its machine's serial ports are its devices

@@ -98,8 +98,8 @@ class Load:
         self.component = component
         self.asked = [Asked(unit, unit_memory(unit), unit.resources) for unit in component.units]
         self.clients = component.clients
-        self.least_vcpus = sum(client.vm.vcpus for client in self.clients if not client.vm.cpus)
-        self.least_memory = sum(client.vm.memory for client in self.clients)
+        self.least_vcpus = sum(client.vcpus for client in self.clients if not client.cpus)
+        self.least_memory = sum(client.memory for client in self.clients)
         self.least_memory += sum(one.least_memory for one in self.asked)
         self.demands = component.demands
 
@@ -146,7 +146,7 @@ class _Laying:
         """Lay everything. Clients with processors of their own come first: device VMs may have to be near them."""
         mark = self.book.mark()
         pending = [_Pending(*one.order, one) for one in self.asked]
-        if all(self._client(client) for client in self.clients if client.vm.cpus) and self.lay(pending):
+        if all(self._client(client) for client in self.clients if client.cpus) and self.lay(pending):
             return True
         self.book.back_to(mark)
         return False
@@ -176,7 +176,7 @@ class _Laying:
 
     def _rest(self) -> bool:
         mark = self.book.mark()
-        if all(self._client(client) for client in self.clients if not client.vm.cpus) and not homeless(self.book):
+        if all(self._client(client) for client in self.clients if not client.cpus) and not homeless(self.book):
             return True
         self.book.back_to(mark)
         return False
@@ -215,13 +215,16 @@ class _Laying:
         if isinstance(answer, Misfit):
             return False
         self.places[client.name] = answer.placement
-        self.book.book(client.name, answer.placement, client.vm.vcpus, client.vm.memory)
+        if client.vm is not None:
+            self.book.book(client.name, answer.placement, client.vcpus, client.memory)
         return True
 
 
 def fit_client(client: Client, book: Book) -> Footing | Misfit:
     """Where a client can run on a host, or why it cannot."""
     vm = client.vm
+    if vm is None:
+        return Footing(0, CpuPlacement(), 0)
     if vm.cpus:
         alternative = (vm.cpus,)
         answer = fit_one(alternative, book, vm.memory)

@@ -32,6 +32,11 @@ def channel_address(runtime_dir: str, owner: str, device_vm: str, device: str) -
     return f"{runtime_dir}/{digest([owner, device_vm], 8)}-{digest(device, 8)}.sock"
 
 
+def part_name(owner: str, device_vm: str, device: str) -> str:
+    """What a device's host part is called: unique on the VMM, and short as the socket that it makes."""
+    return f"{digest([owner, device_vm], 8)}-{digest(device, 8)}-part"
+
+
 def control_address(runtime_dir: str, owner: str, device_vm: str) -> str:
     """The path of a device VM's control socket."""
     return f"{runtime_dir}/{digest([owner, device_vm], 8)}-control.sock"
@@ -40,6 +45,12 @@ def control_address(runtime_dir: str, owner: str, device_vm: str) -> str:
 def console_log(runtime_dir: str, domain: str) -> str:
     """The path of a domain's console log."""
     return f"{runtime_dir}/{domain}.console"
+
+
+def hardware_address(*parts: str) -> str:
+    """The MAC address of what `parts` name: locally administered, of one station (IEEE 802)."""
+    text = digest(["mac", *parts], 10)
+    return ":".join(("02", *(text[place : place + 2] for place in range(0, 10, 2))))
 
 
 @lru_cache(maxsize=2**16)

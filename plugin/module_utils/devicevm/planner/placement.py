@@ -13,7 +13,7 @@ from functools import cached_property, partial
 
 from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.host import Host
-from ..manifest.topology import Client, HostPolicy, PlacementStrategy
+from ..manifest.topology import Client, Consumer, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book
 from .code import Code
@@ -56,7 +56,7 @@ class Placement:
         self.owner = owner
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
-        mine = frozenset(observed)
+        mine = frozenset(name for name, spec in observed.items() if spec.consumer is Consumer.VM)
         self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
         self.staying: dict[str, str] = {}
         self.stands: dict[str, CpuPlacement] = {}
@@ -109,7 +109,7 @@ class Placement:
         for spec in sorted(there, key=turn):
             book = self.books.get(spec.host)
             vm = declared.get(spec.name)
-            if book is None or spec.name in self.free.cpus:
+            if book is None or spec.name in self.free.cpus or spec.consumer is not Consumer.VM:
                 continue
             if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
                 continue
@@ -198,7 +198,7 @@ class Placement:
             return False
         host = self.hosts[name]
         return all(unit.memory_needed <= unit_memory(unit) for unit in component.units) and not any(
-            why_not_boot(client.vm.boot, host) for client in component.clients
+            why_not_boot(client.boot, host) for client in component.clients
         )
 
     def _fixed(self, component: Component) -> list[str]:
@@ -317,13 +317,13 @@ class Trial:
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
         greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
-        pinned = [client for client in component.clients if client.vm.cpus]
+        pinned = [client for client in component.clients if client.cpus]
 
         def clients(some: list[Client]) -> list[str]:
             return [reason for client in some for reason in self._place_client(client, component, wants)]
 
         def last() -> list[str]:
-            return clients([client for client in component.clients if not client.vm.cpus]) or homeless(self.book)
+            return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
         return clients(pinned) or self._place_units(greedy_first, 0, last)
@@ -397,7 +397,7 @@ class Trial:
         self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
 
     def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:
-        if missing := why_not_boot(client.vm.boot, self.host):
+        if missing := why_not_boot(client.boot, self.host):
             return [f"{client.name}: {missing}"]
         if self.placement.staying.get(client.name) == "":
             placement = self.placement.stands[client.name]
@@ -407,7 +407,8 @@ class Trial:
             if isinstance(answer, Misfit):
                 return [f"{client.name}: {answer.reason}"]
             placement = answer.placement
-            self.book.book(client.name, placement, client.vm.vcpus, client.vm.memory)
+            if client.vm is not None:
+                self.book.book(client.name, placement, client.vcpus, client.memory)
         owner, there = self.placement.owner, self.placement.observed.get(client.name)
         # Not of `self`: a place that knew its trial would be a circle, which nobody collects (planner.py).
         specify = partial(

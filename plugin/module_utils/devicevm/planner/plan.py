@@ -8,6 +8,7 @@ from enum import Enum
 from .. import API_VERSION
 from ..domain import DomainSpec
 from ..manifest.topology import Store
+from ..part.part import Part
 from ..record import ALWAYS, digest
 
 
@@ -22,6 +23,9 @@ class Action(str, Enum):
     CREATE = "create"
     DELETE = "delete"
     REPIN = "repin"
+    ATTACH = "attach"
+    """Existing domains get a client's devices, and lose others of that client's."""
+    DETACH = "detach"
     RESUME = "resume"
 
 
@@ -31,6 +35,8 @@ class Subject(str, Enum):
     DEVICE_VM = "device-vm"
     CLIENT = "client"
     STORE = "store"
+    PART = "part"
+    """A process on the host between a device VM and its client."""
     DOMAIN = "domain"
     """A domain that is not devicevm's."""
 
@@ -117,6 +123,15 @@ class Step:
     felt: tuple[Felt, ...] = ()
     """For how long; a client that several steps affect is told with the one that it feels."""
     repin: Repin | None = None
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A device (`client/device`) that any domain can be given, and the socket that this connects to."""
+
+    device: str
+    address: str
 
 
 @dataclass(frozen=True)
@@ -139,6 +154,7 @@ class Allocation:
     """The path of what it runs in place of an operating system."""
     blocks: tuple[str, ...] = ()
     """Addresses of the host's devices that it is given."""
+    endpoints: tuple[Endpoint, ...] = ()
 
 
 @dataclass(frozen=True)

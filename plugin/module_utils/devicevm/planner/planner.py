@@ -74,7 +74,8 @@ def make_plan(
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
     kept = frozenset(spec.name for spec in draft.kept)
-    changes = Changes(view.mine, view.live, stores_of_others(view.observed, intent.owner), intent.delete_data, kept)
+    others = stores_of_others(view.observed, intent.owner)
+    changes = Changes(view.mine, view.live, others, intent.delete_data, kept, view.awake)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 
@@ -82,4 +83,4 @@ def _changes(view: View, draft: Draft) -> Changes:
 def _steps(changes: Changes, draft: Draft) -> tuple[Step, ...]:
     steps = in_turn(changes.steps, changes.observed, changes.domains)
     steps = add_steps(steps, draft.moves, draft.desired)
-    return with_felt(steps, changes.domains, frozenset(changes.restarts), changes.reconnects)
+    return with_felt(steps, changes.domains, frozenset((*changes.restarts, *changes.replugs)), changes.reconnects)

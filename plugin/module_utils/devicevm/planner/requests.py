@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..domain import Channel, Emulator
+from ..channel.registry import channel_kind
+from ..domain import Attachment, Channel, Emulator
+from ..frontend.registry import FRONTENDS
 from ..manifest.template import expand, template_values
-from ..manifest.topology import Client, Device, DeviceClass, Topology
+from ..manifest.topology import Client, Consumer, Device, DeviceClass, Topology
+from ..part.part import HOST_KINDS, Part
+from ..record import digest
 from . import naming
 from .code import Code
 
@@ -54,7 +58,56 @@ def wants_of(topology: Topology) -> tuple[Want, ...]:
 def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
     """The channel between a device's emulator and its front end."""
     address = naming.channel_address(runtime_dir, owner, device_vm, want.id)
-    return Channel(want.channel, address, want.id)
+    link = link_of(want, owner)
+    return Channel(want.channel, address, link["port"] if link else want.id)
+
+
+def link_of(want: Want, owner: str) -> dict[str, str]:
+    """What a template can say of a device's link: the hardware addresses of both its ends, the client's name, and a
+    short name of its own. Empty for a device on another kind of channel."""
+    if channel_kind(want.channel).has_port:
+        return {}
+    client, device = want.client.name, want.device
+    return {
+        "port": naming.hardware_address(owner, client, device.name, "port"),
+        "mac": device.parameters.get("mac") or naming.hardware_address(owner, client, device.name),
+        "client": client,
+        "name": digest([owner, want.id], 10),
+    }
+
+
+def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | None:
+    """The host part between a device's channel and its client; None where they need none."""
+    on_host = want.client.consumer is Consumer.HOST
+    kind = HOST_KINDS.get(want.class_.protocol, "") if on_host else FRONTENDS[want.frontend].part
+    if not kind:
+        return None
+    name = naming.part_name(owner, device_vm, want.id)
+    address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
+    options = {"readOnly": "yes"} if on_host and want.device.store and want.device.store.read_only else {}
+    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address, options)
+
+
+def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+    """The channel as the client finds it: a host part has an address of its own."""
+    channel = channel_of(want, owner, device_vm, runtime_dir)
+    part = part_of(want, owner, device_vm, runtime_dir)
+    return replace(channel, address=part.address) if part else channel
+
+
+def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
+    """A device as its client has it, once it is known which device VM emulates it."""
+    return Attachment(
+        name=want.device.name,
+        class_=want.class_.name,
+        frontend=want.frontend,
+        channel=client_channel(want, owner, device_vm, runtime_dir),
+        device_vm=device_vm,
+        index=want.index,
+        read_only=bool(want.device.store and want.device.store.read_only),
+        path=want.device.path,
+        mac=link_of(want, owner).get("mac", ""),
+    )
 
 
 def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
@@ -64,7 +117,7 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
     backed = store is not None or device.memory > 0
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed else ""
-    values = template_values(device, serial)
+    values = template_values(device, serial, link_of(want, owner))
     (ready,) = expand((program.ready,), values)
     return Emulator(
         client=want.client.name,
@@ -81,4 +134,6 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         serial=serial,
         size=store.size if store else device.memory,
         memory=want.memory,
+        consumer=want.client.consumer,
+        part=part_of(want, owner, device_vm, runtime_dir),
     )

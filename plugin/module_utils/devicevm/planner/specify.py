@@ -11,10 +11,12 @@ from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client
 from ..record import digest, digest_of
 from . import naming
+from .consumers import domain_named
 from .grouping import MEMORY_STEP, Unit
-from .requests import Want, channel_of, emulator_of
+from .requests import Want, attachment_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
+from .services import services_of, uplink_of
 
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 """The machine of device VMs, by architecture: the one that boots fastest."""
@@ -39,6 +41,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     arch = footing.arch or host.arch
     name = code.image or unit.image
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
+    uplink = uplink_of(unit, owner)
+    services = services_of(unit, owner, uplink)
     if old and not code.firmware and keeps_image(old, name, arch):
         wanted_now: dict[str, Any] = {
             "emulators": emulators,
@@ -48,6 +52,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             "cpu_features": footing.features,
             "page_size": footing.page_size,
             "host_devices": footing.host_devices,
+            "services": services,
+            "uplink": uplink,
         }
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
         same = all(getattr(old, field) == value for field, value in wanted_now.items())
@@ -78,42 +84,59 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         page_size=footing.page_size,
         host_devices=footing.host_devices,
         firmware=code.firmware,
+        services=services,
+        uplink=uplink,
     )
 
 
 def specify_client(
     client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str, placement: CpuPlacement
 ) -> DomainSpec:
-    """A client VM; `homes` tells the device VM of each of its devices by `client.device`."""
+    """A client; `homes` tells the device VM of each of its devices by `client.device`."""
     runtime = host.vmm.runtime_dir
+    attachments = tuple(attachment_of(want, owner, homes[want.id], runtime) for want in wants)
+    vm = client.vm
+    if vm is None:
+        return _specify_outsider(client, attachments, host, owner)
     return DomainSpec(
         name=client.name,
         uuid=naming.domain_uuid(owner, client.name),
         role=Role.CLIENT,
         owner=owner,
         host=host.name,
-        vcpus=client.vm.vcpus,
-        memory=client.vm.memory,
+        vcpus=vm.vcpus,
+        memory=vm.memory,
         accelerator=host.accelerator,
         arch=host.arch,
-        machine=client.vm.machine,
-        boot=resolve_boot(client.vm.boot, host),
+        machine=vm.machine,
+        boot=resolve_boot(vm.boot, host),
         placement=placement,
-        attachments=tuple(
-            Attachment(
-                name=want.device.name,
-                class_=want.class_.name,
-                frontend=want.frontend,
-                channel=channel_of(want, owner, homes[want.id], runtime),
-                device_vm=homes[want.id],
-                index=want.index,
-                read_only=bool(want.device.store and want.device.store.read_only),
-            )
-            for want in wants
-        ),
+        attachments=attachments,
         console=naming.console_log(host.vmm.log_dir or runtime, client.name),
         trust_domain=client.trust_domain,
-        domain_xml=client.vm.domain_xml,
+        domain_xml=vm.domain_xml,
+    )
+
+
+def _specify_outsider(client: Client, attachments: tuple[Attachment, ...], host: Host, owner: str) -> DomainSpec:
+    """A client that is no VM of devicevm's: what it has of it."""
+    there = domain_named(host, client.domain) if client.domain else None
+    return DomainSpec(
+        name=client.name,
+        uuid=there.uuid if there else naming.domain_uuid(owner, client.name),
+        role=Role.CLIENT,
+        owner=owner,
+        host=host.name,
+        vcpus=0,
+        memory=0,
+        accelerator="",
+        arch="",
+        machine="",
+        boot=Boot(),
+        attachments=attachments,
+        trust_domain=client.trust_domain,
+        consumer=client.consumer,
+        domain=client.domain,
     )
 
 

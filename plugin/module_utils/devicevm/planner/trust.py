@@ -109,7 +109,7 @@ def trusts_of(
     for client in clients:
         found.pop(client.name, None)
         there[client.name] = client.trust_domain
-        if client.vm.cpus:
+        if client.cpus:
             found[client.name] = frozenset((client.trust_domain,))
     for unit in units:
         kept = {there[one.client] for one in unit.kept if one.client in there}

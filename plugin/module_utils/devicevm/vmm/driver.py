@@ -9,12 +9,14 @@ is idempotent where it says so, and raises VmmError with the VMM's own words.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import TracebackType
 
 from ..domain import DomainSpec, Emulator, ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..manifest.topology import Store
+from ..part.keeper import NoParts, Parts
 
 
 class VmmError(DevicevmError):
@@ -30,7 +32,8 @@ class Driver(ABC):
 
     @abstractmethod
     def observe(self) -> tuple[ObservedDomain, ...]:
-        """Every domain that carries devicevm's metadata, of any owner, sorted by name."""
+        """Every domain that carries devicevm's metadata, of any owner, sorted by name; and for every client that has
+        devices in an existing domain one more, by the client's name."""
 
     @abstractmethod
     def domain_names(self) -> frozenset[str]:
@@ -38,7 +41,7 @@ class Driver(ABC):
 
     @abstractmethod
     def render(self, spec: DomainSpec) -> str:
-        """The domain's definition in the VMM's own language. Pure."""
+        """The domain's definition in the VMM's own language; of an existing one, the devices it is given. Pure."""
 
     @abstractmethod
     def define(self, spec: DomainSpec) -> None:
@@ -89,6 +92,17 @@ class Driver(ABC):
         Idempotent; a domain that is gone is no error."""
 
     @abstractmethod
+    def attach_client(self, spec: DomainSpec) -> None:
+        """Make an existing domain have the devices of its client `spec`, and no others of that client's: in its
+        definition and, while it runs, as far as they can be plugged in. What was asked for is kept in it. Idempotent;
+        nothing else of the domain changes, and nothing at all when a running one has no room."""
+
+    @abstractmethod
+    def detach_client(self, client: str, owner: str, uuid: str) -> None:
+        """Take a client's devices out of the existing domain of that UUID, with what is kept of them. Idempotent; a
+        domain that is gone is no error."""
+
+    @abstractmethod
     def ensure_store(self, store: Store) -> bool:
         """Create or grow backing storage; True when it was created. Never shrinks, never overwrites."""
 
@@ -99,6 +113,11 @@ class Driver(ABC):
     @abstractmethod
     def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
         """The last lines the guest wrote to its console; bounded, control characters removed."""
+
+    @property
+    def parts(self) -> Parts:
+        """The processes on the host beside its device VMs. Where nothing runs, none of them is needed."""
+        return NoParts(Path())
 
     @abstractmethod
     def close(self) -> None:

@@ -10,7 +10,7 @@ from ...domain import Attachment, DomainSpec
 from ...errors import DevicevmError
 from ...frontend.frontend import Frontend
 from ...frontend.registry import frontend_named
-from .device_vm_xml import add_console, add_kernel
+from .device_vm_xml import add_console, add_kernel, pci_bus
 from .element import add
 from .firmware_xml import X86
 
@@ -38,22 +38,13 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
 
 def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
     """Controllers, console, the image's disk, and a front end for each attachment."""
-    chosen = [(attachment, _frontend(spec, attachment)) for attachment in spec.attachments]
-    _add_controllers(devices, spec, [frontend for attachment, frontend in chosen])
+    chosen = _front_ends(spec)
+    _add_controllers(devices, spec, [frontend for attachment, frontend, number in chosen])
     add_console(devices, spec)
-    counters: Counter[str] = Counter()
     if spec.boot.image:
         _add_image_disk(devices, overlay_path(spec, overlays))
-        counters["vd"] = 1
     booted = False
-    for attachment, frontend in chosen:
-        number = frontend.first + counters[frontend.numbering]
-        counters[frontend.numbering] += 1
-        if number > frontend.last:
-            room = frontend.last - frontend.first + 1
-            raise DevicevmError(
-                f"{spec.name}: {attachment.name} is {frontend.name} number {room + 1}, a machine has room for {room}"
-            )
+    for attachment, frontend, number in chosen:
         for item in frontend.elements(attachment, number):
             if attachment.name == spec.boot.device and item.tag == "disk":
                 add(item, "boot", order="1")
@@ -64,12 +55,41 @@ def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
     add(devices, "memballoon", model="none")
 
 
+def arguments(spec: DomainSpec) -> list[str]:
+    """What of a client's devices libvirt has no words for, as QEMU's arguments."""
+    bus = pci_bus(spec.machine)
+    return [
+        word
+        for attachment, frontend, number in _front_ends(spec)
+        if frontend.arguments
+        for word in frontend.arguments(attachment, number, bus)
+    ]
+
+
 def overlay_path(spec: DomainSpec, overlays: str) -> str:
     """The copy-on-write disk of a client that boots from an image; the image itself stays as it is."""
     return f"{overlays}/{spec.name}.qcow2"
 
 
-def _frontend(spec: DomainSpec, attachment: Attachment) -> Frontend:
+def _front_ends(spec: DomainSpec) -> list[tuple[Attachment, Frontend, int]]:
+    """Each attachment, its front end, and its number among those that are numbered together."""
+    counters: Counter[str] = Counter({"vd": 1} if spec.boot.image else {})
+    found = []
+    for attachment in spec.attachments:
+        frontend = frontend_of(spec, attachment)
+        number = frontend.first + counters[frontend.numbering]
+        counters[frontend.numbering] += 1
+        if number > frontend.last:
+            room = frontend.last - frontend.first + 1
+            raise DevicevmError(
+                f"{spec.name}: {attachment.name} is {frontend.name} number {room + 1}, a machine has room for {room}"
+            )
+        found.append((attachment, frontend, number))
+    return found
+
+
+def frontend_of(spec: DomainSpec, attachment: Attachment) -> Frontend:
+    """The front end of an attachment; DevicevmError when there is none that fits its channel."""
     frontend = frontend_named(attachment.frontend)
     channel_kind(attachment.channel.kind)
     check_address(attachment.channel.address)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from xml.etree.ElementTree import Element, register_namespace
 
 from ...channel.registry import channel_kind, check_address
@@ -9,7 +10,8 @@ from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
 from ...domain import DomainSpec, Emulator
 from ...errors import DevicevmError
 from ...frontend.disk import letters
-from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config
+from ...guest.boot_config import CONTROL_PORT, FW_CFG_NAME, boot_config, device_config, service_config
+from ...manifest.topology import Uplink, UplinkKind
 from . import firmware_xml
 from .element import add, element
 from .firmware_xml import X86
@@ -60,7 +62,7 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
             add(cpu, "feature", policy="require", name=feature)
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
-    config = boot_config([device_config(emulator) for emulator in spec.emulators])
+    config = boot_config([*map(service_config, spec.services), *map(device_config, spec.emulators)])
     add(add(domain, "sysinfo", type="fwcfg"), "entry", config, name=FW_CFG_NAME)
 
 
@@ -88,22 +90,57 @@ def add_devices(devices: Element, spec: DomainSpec) -> None:
         devices.append(server_element(check_address(spec.control), CONTROL_PORT))
     taken = 0
     for emulator in spec.emulators:
-        devices.append(channel_element(emulator))
+        devices.extend(channel_elements(emulator))
         if emulator.store:
             devices.append(backing_disk(emulator, taken))
             taken += 1
+    if spec.uplink:
+        devices.append(uplink_element(spec.uplink))
     devices.extend(hostdev_elements(spec))
     add(devices, "memballoon", model="none")
 
 
-def add_globals(domain: Element, spec: DomainSpec) -> None:
-    """Properties of QEMU's devices that libvirt has no words for."""
-    if spec.accelerator != "tcg" or spec.firmware:
-        return
-    line = add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
-    for words in TCG_GLOBALS:
-        for word in ("-global", words):
+def arguments(spec: DomainSpec) -> list[str]:
+    """What of a device VM libvirt has no words for, as QEMU's arguments: properties of devices, and links."""
+    if spec.firmware:
+        return []
+    words = [word for one in TCG_GLOBALS for word in ("-global", one)] if spec.accelerator == "tcg" else []
+    counters: Counter[str] = Counter()
+    for emulator in spec.emulators:
+        kind = channel_kind(emulator.channel.kind)
+        if kind.arguments:
+            channel, number = emulator.channel, counters[kind.name]
+            words += kind.arguments(check_address(channel.address), channel.port, number, pci_bus(spec.machine))
+            counters[kind.name] += 1
+    return words
+
+
+def add_arguments(domain: Element, words: list[str]) -> None:
+    """`<qemu:commandline>`, when there is anything to say."""
+    if words:
+        line = add(domain, f"{{{QEMU_NAMESPACE}}}commandline")
+        for word in words:
             add(line, f"{{{QEMU_NAMESPACE}}}arg", value=word)
+
+
+def pci_bus(machine: str) -> str:
+    """QEMU's name of a machine's own PCI bus."""
+    return "pci.0" if machine == "pc" or machine.startswith("pc-i440fx-") else "pcie.0"
+
+
+def uplink_element(uplink: Uplink) -> Element:
+    """A NIC on the host's network."""
+    if uplink.kind is UplinkKind.TAP:
+        nic = element("interface", type="ethernet")
+        add(nic, "mac", address=uplink.mac)
+        add(nic, "target", dev=uplink.name, managed="no")
+    else:
+        nic = element("interface", type="bridge")
+        add(nic, "mac", address=uplink.mac)
+        add(nic, "source", bridge=uplink.name)
+    add(nic, "model", type="virtio")
+    add(nic, "rom", enabled="no")
+    return nic
 
 
 def add_console(devices: Element, spec: DomainSpec) -> None:
@@ -117,10 +154,11 @@ def add_console(devices: Element, spec: DomainSpec) -> None:
         add(add(serial, "target", type="isa-serial", port="0"), "model", name="isa-serial")
 
 
-def channel_element(emulator: Emulator) -> Element:
-    """The device VM's end of an emulator's channel."""
+def channel_elements(emulator: Emulator) -> list[Element]:
+    """The device VM's end of an emulator's channel; nothing for a kind that libvirt has no words for."""
     kind = channel_kind(emulator.channel.kind)
-    return kind.device_vm(check_address(emulator.channel.address), emulator.channel.port)
+    address = check_address(emulator.channel.address)
+    return [kind.device_vm(address, emulator.channel.port)] if kind.device_vm else []
 
 
 def backing_disk(emulator: Emulator, number: int) -> Element:

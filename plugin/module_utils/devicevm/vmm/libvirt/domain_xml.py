@@ -56,7 +56,6 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
     if spec.role is Role.DEVICE_VM:
         device_vm_xml.add_machine(domain, spec)
         device_vm_xml.add_devices(add(domain, "devices"), spec)
-        device_vm_xml.add_globals(domain, spec)
     else:
         if spec.host_devices:
             raise DevicevmError(
@@ -65,6 +64,9 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
             )
         client_xml.add_machine(domain, spec)
         client_xml.add_devices(add(domain, "devices"), spec, f"{state}/clients")
+    if spec.accelerator != "test":  # where no QEMU runs
+        words = device_vm_xml.arguments if spec.role is Role.DEVICE_VM else client_xml.arguments
+        device_vm_xml.add_arguments(domain, words(spec))
     return domain
 
 

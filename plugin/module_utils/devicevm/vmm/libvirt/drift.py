@@ -20,6 +20,8 @@ UNITS = {"b": 1, "bytes": 1, "KB": 10**3, "k": 2**10, "KiB": 2**10, "MB": 10**6,
 UNITS |= {"GB": 10**9, "G": 2**30, "GiB": 2**30, "TB": 10**12, "T": 2**40, "TiB": 2**40}
 ELSEWHERE = ("metadata", "devices", "name", "uuid")
 """Not compared here: metadata has its digest, and the domain was found by its name and UUID."""
+_WHERE = {"rng": ("backend/source", "path", "rng on"), "interface": ("mac", "address", "interface")}
+"""What identifies devices of a tag: an attribute of an element below them, and the words before it."""
 AT_START = ("os", "sysinfo", "title", "description", "cpu", f"{{{QEMU_NAMESPACE}}}commandline")
 
 
@@ -161,9 +163,10 @@ def device_key(item: Element) -> str:
         return f"serial {'0' if target is None else target.get('port', '0')}"
     if item.tag == "controller":
         return f"{item.get('type')} controller {item.get('index', '0')}"
-    if item.tag == "rng":
-        source = item.find("backend/source")
-        return "" if source is None else f"rng on {source.get('path')}"
+    if item.tag in _WHERE:
+        below, attribute, words = _WHERE[item.tag]
+        found = item.find(below)
+        return "" if found is None else f"{words} {found.get(attribute)}"
     if item.tag == "hostdev":
         address = hostdev_address(item)
         return f"host device {address}" if address else ""

@@ -6,19 +6,21 @@ reads whose it is from its metadata.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
+from ...channel.registry import channel_kind
 from ...domain import DomainSpec, Emulator, ObservedDomain
 from ...inventory.host import Host
-from ...manifest.topology import Store
+from ...manifest.topology import Consumer, Store
 from .. import console
 from ..driver import Driver, VmmError
 from ..places import Places, make_logs, make_runtime
-from . import files, hotplug, inventory, observation, pinning, rejoin, volumes
+from . import attached, attaching, files, hotplug, inventory, observation, pinning, rejoin, volumes
 from .connection import binding, close_connection, define_validated, open_connection, vmm_words
 from .domain_xml import domain_xml
-from .element import parse, to_text
+from .element import element, parse, to_text
 from .metadata import NAMESPACE, PREFIX, find, ready_mark
 
 if TYPE_CHECKING:
@@ -48,13 +50,18 @@ class LibvirtDriver(Driver):
 
     def observe(self) -> tuple[ObservedDomain, ...]:
         with vmm_words("cannot list domains"):
-            return observation.observe(self.connection, str(self.places.state))
+            found = observation.observe(self.connection, str(self.places.state))
+        return tuple(self._with_parts(domain) for domain in found)
 
     def domain_names(self) -> frozenset[str]:
         with vmm_words("cannot list domains"):
             return frozenset(domain.name() for domain in self.connection.listAllDomains(0))
 
     def render(self, spec: DomainSpec) -> str:
+        if spec.consumer is Consumer.EXISTING:
+            devices = element("devices")
+            devices.extend(item for items in attached.devices_of(spec, ()).values() for item in items)
+            return to_text(devices, pretty=True)
         return to_text(domain_xml(spec, str(self.places.state)), pretty=True)
 
     def define(self, spec: DomainSpec) -> None:
@@ -144,7 +151,8 @@ class LibvirtDriver(Driver):
             for device in hotplug.present(self.xml_of(domain, live=True), emulator):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self.xml_of(domain, live=True), emulator, name)
-        files.remove_socket(emulator.channel.address, self.places)
+        if channel_kind(emulator.channel.kind).live:  # else it is there as long as the device VM runs
+            files.remove_socket(emulator.channel.address, self.places)
 
     def pin(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
@@ -187,13 +195,37 @@ class LibvirtDriver(Driver):
     def mark(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
         with vmm_words(f"cannot write the metadata of {spec.name}"):
-            domain.setMetadata(
-                self.libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-                to_text(ready_mark(spec)),
-                PREFIX,
-                NAMESPACE,
-                self.libvirt.VIR_DOMAIN_AFFECT_LIVE,
+            self.set_metadata(domain, ready_mark(spec), PREFIX, NAMESPACE, self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
+
+    def attach_client(self, spec: DomainSpec) -> None:
+        domain = self._lookup_uuid(spec.uuid)
+        name = domain.name() if domain is not None else None
+        if domain is None or name != spec.domain:
+            now = f"it is called {name} now" if name else "it is gone"
+            raise VmmError(
+                f"cannot attach {spec.name}: domain {spec.domain} has changed: {now}", hint="make the plan anew"
             )
+        with vmm_words(f"cannot attach {spec.name} to domain {name}"):
+            attaching.attach(self, domain, spec)
+
+    def detach_client(self, client: str, owner: str, uuid: str) -> None:
+        domain = self._lookup_uuid(uuid)
+        if domain is not None:
+            with vmm_words(f"cannot detach {client} from domain {domain.name()}"):
+                attaching.detach(self, domain, owner, client)
+
+    def change_definition(self, domain: libvirt.virDomain, change: attached.Change) -> None:
+        """Add devices to, and remove devices from, the definition of an existing domain."""
+        attaching.change_definition(self, domain, change)
+
+    def set_metadata(
+        self, domain: libvirt.virDomain, tree: Element | None, prefix: str, namespace: str, state: int
+    ) -> None:
+        """Write an element of a namespace into a domain's metadata, or with None take it out; `state` is libvirt's
+        word for the definition or what runs."""
+        kind = self.libvirt.VIR_DOMAIN_METADATA_ELEMENT
+        text = None if tree is None else to_text(tree)
+        domain.setMetadata(kind, text, prefix if text else None, namespace, state)
 
     def ensure_store(self, store: Store) -> bool:
         if store.kind == "volume":
@@ -231,6 +263,15 @@ class LibvirtDriver(Driver):
     def qemu_user(self) -> tuple[int, int] | None:
         """Whom the VMM's processes run as; None for the caller."""
         return None
+
+    def _with_parts(self, domain: ObservedDomain) -> ObservedDomain:
+        """Which of a device VM's host parts run, that has any."""
+        spec = domain.active_spec or domain.spec
+        parts = [(one.id, one.part) for one in spec.emulators if one.part] if spec else []
+        if not parts:
+            return domain
+        keeper = self.parts
+        return replace(domain, parts=tuple(name for name, part in parts if keeper.is_running(part)))
 
     def _lookup(self, name: str) -> libvirt.virDomain | None:
         with vmm_words(f"cannot look up {name}"):
@@ -310,8 +351,9 @@ class LibvirtDriver(Driver):
                 f"is not needed, undefine it (virsh undefine {name})",
             )
 
-    def xml_of(self, domain: libvirt.virDomain, *, live: bool) -> Element:
-        """A domain's XML: its definition's, or its running self's."""
+    def xml_of(self, domain: libvirt.virDomain, *, live: bool, flags: int = 0) -> Element:
+        """A domain's XML: its definition's, or its running self's; `flags` are libvirt's, of a definition."""
         with vmm_words(f"cannot read domain {domain.name()}"):
-            text = self.live_xml(domain) if live else domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE)
+            inactive = flags | self.libvirt.VIR_DOMAIN_XML_INACTIVE
+            text = self.live_xml(domain) if live else domain.XMLDesc(inactive)
         return parse(text, f"the XML of domain {domain.name()}")

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from ...channel.link import socket_of
 from ...errors import DevicevmError
 from ...manifest.topology import Store
 from .. import stores
 from ..places import Places
+from .device_vm_xml import QEMU_NAMESPACE
 
 
 def ensure_store(store: Store) -> bool:
@@ -40,6 +42,8 @@ def remove(domain: Element, name: str, places: Places) -> None:
     for kind in ("channel", "serial"):
         for source in domain.iterfind(f"devices/{kind}/source[@mode='bind']"):
             remove_socket(source.get("path", ""), places)
+    for argument in domain.iterfind(f"{{{QEMU_NAMESPACE}}}commandline/{{{QEMU_NAMESPACE}}}arg"):
+        remove_socket(socket_of(argument.get("value", "")), places)
     for log in domain.iterfind("devices/serial/log"):
         _remove_log(log.get("file", ""), places)
     if "/" not in name:

@@ -11,10 +11,14 @@ from copy import deepcopy
 from xml.etree.ElementTree import Element
 
 from ...errors import DevicevmError
+from .device_vm_xml import QEMU_NAMESPACE
 from .element import parse
 
 OURS = ("name", "uuid", "metadata")
-MANY = frozenset({"vcpupin", "iothreadpin", "vcpusched", "memnode", "feature", "entry", "initarg", "boot", "timer"})
+MANY = frozenset({
+    "vcpupin", "iothreadpin", "vcpusched", "memnode", "feature", "entry", "initarg", "boot", "timer",
+    f"{{{QEMU_NAMESPACE}}}arg", f"{{{QEMU_NAMESPACE}}}env",
+})  # fmt: skip
 """Elements that may occur several times below one parent: they are added, never merged."""
 
 

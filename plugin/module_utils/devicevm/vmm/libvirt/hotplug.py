@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 from ...domain import Emulator
 from ...frontend.disk import letters
 from ..driver import VmmError
-from .device_vm_xml import backing_disk, channel_element
+from .device_vm_xml import backing_disk, channel_elements
 
 REMOVAL_LIMIT = 10.0
 """Seconds that QEMU may take to let a device go."""
@@ -22,7 +22,7 @@ def missing(live: Element, emulator: Emulator) -> list[Element]:
     if emulator.store and not list(_disks(live, emulator)):
         devices.append(backing_disk(emulator, _free_target(live)))
     if not list(_channels(live, emulator)):
-        devices.append(channel_element(emulator))
+        devices.extend(channel_elements(emulator))
     return devices
 
 

@@ -9,7 +9,7 @@ from xml.etree.ElementTree import Element
 
 from ...domain import DomainSpec, ObservedDomain, Role
 from ...errors import DevicevmError
-from . import fragment
+from . import attached, fragment
 from .connection import binding
 from .domain_xml import base_xml
 from .drift import drift
@@ -32,7 +32,11 @@ def observe(connection: libvirt.virConnect, state: str) -> tuple[ObservedDomain,
         if texts and NAMESPACE in texts[0]:
             seen = observed(domain.name(), domain.UUIDString(), texts[0], texts[1], state)
             found += [replace(seen, stalled=seen.uuid in stalled)] if seen else []
-    return tuple(sorted(found, key=lambda seen: seen.name))
+        elif texts and attached.NAMESPACE in texts[0]:
+            clients = _clients_in(domain.name(), domain.UUIDString(), texts[0], texts[1])
+            found += [replace(seen, stalled=seen.uuid in stalled) for seen in clients]
+    # Clients of two owners that are existing domains may be called alike.
+    return tuple(sorted(found, key=lambda seen: (seen.name, seen.owner)))
 
 
 def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> ObservedDomain | None:
@@ -64,6 +68,11 @@ def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> Obse
         broken=kept.broken,
         ready=ready,
     )
+
+
+def _clients_in(name: str, uuid: str, inactive: str, live: str) -> list[ObservedDomain]:
+    running = parse(live, f"the live XML of domain {name}") if live else None
+    return attached.observed_clients(uuid, parse(inactive, f"the XML of domain {name}"), running)
 
 
 def kept_in(text: str) -> Kept | None:

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
+from ...part.keeper import Parts
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay
 from ..programming import Programmer
+from ..swtpm import check_swtpm
 from . import embed
 from .client_xml import overlay_path
 from .connection import vmm_words
@@ -45,7 +47,9 @@ class QemuDriver(LibvirtDriver):
             elif not spec.boot.kernel:
                 raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
             self.programmer.check(spec)
-        elif spec.boot.image:
+            return
+        check_swtpm(spec)
+        if spec.boot.image:
             ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
 
     def load(self, spec: DomainSpec) -> None:
@@ -56,6 +60,11 @@ class QemuDriver(LibvirtDriver):
 
     def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
         connect_disks(domain, addresses)
+
+    @property
+    def parts(self) -> Parts:
+        user = self.qemu_user()
+        return Parts(self.places.state / "parts", (user[0],) if user else ())
 
     @property
     def programmer(self) -> Programmer:

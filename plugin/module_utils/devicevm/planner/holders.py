@@ -1,0 +1,59 @@
+"""Which device VMs hold what others are to have, and so in which order they let go of it."""
+
+from __future__ import annotations
+
+from ..domain import DomainSpec, ObservedDomain
+from .storage import Identity, identity
+
+_NOBODY: frozenset[str] = frozenset()
+
+
+class Holders:
+    """Which device VMs hold which emulators, stores and devices of the host now."""
+
+    def __init__(self, observed: dict[str, ObservedDomain]) -> None:
+        self._by_id: dict[str, set[str]] = {}
+        self._by_store: dict[Identity, set[str]] = {}
+        self._by_device: dict[tuple[str, str], set[str]] = {}
+        for name, domain in observed.items():
+            if domain.spec is None:
+                continue
+            for device in domain.spec.host_devices:
+                self._by_device.setdefault((domain.spec.host, device.address), set()).add(name)
+            for emulator in domain.spec.emulators:
+                self._by_id.setdefault(emulator.id, set()).add(name)
+                if emulator.store:
+                    self._by_store.setdefault(identity(emulator.store), set()).add(name)
+
+    def before(self, spec: DomainSpec) -> set[str]:
+        """The other device VMs that now hold an emulator, the storage of one, or a device of the host, that `spec` is
+        to have."""
+        found: set[str] = set()
+        for device in spec.host_devices:
+            found |= self._by_device.get((spec.host, device.address), _NOBODY)
+        for emulator in spec.emulators:
+            found |= self._by_id.get(emulator.id, _NOBODY)
+            if emulator.store and not emulator.store.read_only:
+                found |= self._by_store.get(identity(emulator.store), _NOBODY)
+        return found - {spec.name}
+
+
+def in_order_of_release(device_vms: list[DomainSpec], holders: Holders) -> list[DomainSpec]:
+    """Device VMs so that each comes after those that it takes over from; in a circle, by name."""
+    by_name = {spec.name: spec for spec in device_vms}
+    order: list[DomainSpec] = []
+    seen: set[str] = set()
+    for name in sorted(by_name):
+        _release(name, by_name, holders, seen, order)
+    return order
+
+
+def _release(
+    name: str, by_name: dict[str, DomainSpec], holders: Holders, seen: set[str], order: list[DomainSpec]
+) -> None:
+    if name in seen or name not in by_name:
+        return
+    seen.add(name)
+    for before in sorted(holders.before(by_name[name])):
+        _release(before, by_name, holders, seen, order)
+    order.append(by_name[name])

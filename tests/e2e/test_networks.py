@@ -1,0 +1,154 @@
+"""Device VMs that are networks, as the examples declare them: judged by the clients' own ping, DHCP and DNS programs,
+by nft's counters, and by a host that is reached through NAT."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from stage import Shell, Stage, shell_port
+from stage_collection import REPO
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+BOOT = "    boot: {guestImage: client}\n"
+HOST = "10.77.0.1"
+MAIL, WEB = 25, 8025
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network_image() -> None:
+    """The image of networks, built or found."""
+    subprocess.run([sys.executable, "-m", "devicevm.cli", "image", "build", "net"], check=True, timeout=900)
+
+
+def manifest(stage: Stage, name: str, *changes: tuple[str, str]) -> Path:
+    """An example with a shell in each client, and with words in it replaced."""
+    text = (REPO / "examples" / f"{name}.yaml").read_text()
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new)
+    client = ""
+    lines = []
+    for line in text.splitlines(keepends=True):
+        found = re.fullmatch(r"metadata: \{name: (\w+)\}\n", line)
+        client = found[1] if found else client
+        lines.append(line)
+        if line == BOOT:
+            lines.append(f'    domainXML: "{shell_port(stage.folder / f"{client}.shell")}"\n')
+    path = stage.folder / f"{name}.yaml"
+    path.write_text("".join(lines))
+    return path
+
+
+def lease(shell: Shell) -> str:
+    """The address that DHCP gives to a client, which its own kernel then has."""
+    said = shell.run("ip link set eth0 up; udhcpc -i eth0 -n -q -T 1 -t 30")
+    (address,) = re.findall(r"lease of ([0-9.]+) obtained", said)
+    assert f"inet {address}/24" in shell.run("ip address show dev eth0")
+    return str(address)
+
+
+def reaches(shell: Shell, target: str) -> bool:
+    return " 0% packet loss" in shell.run(f"ping -c 2 -i 0.2 -W 2 {target} || true")
+
+
+def eventually(what: Callable[[], bool], seconds: float = 30) -> bool:
+    deadline = time.monotonic() + seconds
+    while not (found := what()) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
+def counted(stage: Stage, device_vm: str, comment: str) -> int:
+    """How many packets nft has last counted at the rule with that comment; the device VM tells it in its log."""
+    log = stage.devicevm("logs", device_vm).stdout
+    found = re.findall(rf'counter packets (\d+) bytes \d+ \w+ comment "{comment}"', log)
+    return int(found[-1]) if found else 0
+
+
+def test_a_switch_with_dhcp_and_dns_whose_clients_are_isolated_while_they_run(stage: Stage) -> None:
+    nic = ("class: net, parameters", "class: net, frontend: e1000e, parameters")
+    stage.devicevm("apply", manifest(stage, "net-switch", nic))
+    web, db = (Shell(stage.folder / f"{name}.shell") for name in ("web", "db"))
+    assert lease(web).startswith("192.168.7.1") and lease(db) == "192.168.7.20"
+    assert reaches(web, "db.lab.internal") and reaches(db, "web")
+    assert "192.168.7.9" in web.run("nslookup printer.lab.internal 192.168.7.1 || true")
+
+    network = stage.process("lab")
+    stage.devicevm("apply", manifest(stage, "net-switch", nic, ("domain: lab", "isolate: true\n      domain: lab")))
+    assert stage.process("lab") == network
+    assert not reaches(web, "192.168.7.20") and reaches(web, "192.168.7.1")
+    assert eventually(lambda: counted(stage, "lab", "isolate") >= 2)
+    stage.devicevm("destroy", "--yes", "--owner", "default")
+
+
+@contextlib.contextmanager
+def tap() -> Iterator[str]:
+    """A tap of the host with an address of its own."""
+    name = f"dvm{os.getpid()}"
+    subprocess.run(["ip", "tuntap", "add", "mode", "tap", "name", name], check=True)
+    try:
+        subprocess.run(["ip", "address", "add", f"{HOST}/24", "dev", name], check=True)
+        subprocess.run(["ip", "link", "set", name, "up"], check=True)
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "delete", name], check=True)
+
+
+@contextlib.contextmanager
+def greeter(port: int) -> Iterator[None]:
+    """Whoever comes to that port of the host is told from where."""
+    with socket.create_server((HOST, port)) as server:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    peer, address = server.accept()
+                    with peer:
+                        peer.sendall(f"you are {address[0]}\n".encode())
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        yield
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def test_a_router_with_nat_and_a_firewall_that_is_killed_while_its_client_runs(stage: Stage) -> None:
+    with tap() as name, greeter(MAIL), greeter(WEB):
+        path = manifest(stage, "net-router", ("tap: lab0", f"tap: {name}"))
+        stage.devicevm("apply", path)
+        inside = Shell(stage.folder / "inside.shell")
+        lease(inside)
+        assert reaches(inside, HOST)
+        # The host sees the router, not the client.
+        assert inside.run(f"nc -w 5 {HOST} {WEB} </dev/null") == "you are 10.77.0.2\n"
+        assert "timed out" in inside.run(f"nc -w 2 {HOST} {MAIL} </dev/null || true")
+        assert eventually(lambda: counted(stage, "gateway", "no mail") >= 1)
+
+        # A rule that nft does not know: its own words, and the network goes on as it was.
+        wrong = manifest(stage, "net-router", ("tap: lab0", f"tap: {name}"), ("tcp dport 25", "tcp dprot 25"))
+        failed = stage.devicevm("apply", wrong, ok=False)
+        assert failed.returncode == 1 and re.search(r"own:4:.*Error: syntax error", failed.stderr)
+        path = manifest(stage, "net-router", ("tap: lab0", f"tap: {name}"))
+        assert stage.devicevm("apply", path).stdout == "No changes.\n"
+        assert reaches(inside, HOST)
+
+        # Nobody asks the client, and it goes on.
+        os.kill(stage.process("gateway"), signal.SIGKILL)
+        assert eventually(lambda: "gateway" not in stage.virsh("list", "--name").split())
+        stage.devicevm("apply", path)
+        assert reaches(inside, HOST)
+        assert {item["state"] for item in stage.json("status")["devices"]} == {"ready"}
+        stage.devicevm("destroy", "--yes", "--owner", "default")
