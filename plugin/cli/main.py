@@ -29,6 +29,7 @@ COMMANDS = {
     "image": "image",
     "logs": "logs",
     "console": "console",
+    "manager": "manager",
     "demo": "demo",
     "completion": "completion",
 }

@@ -169,6 +169,13 @@ inventory_option = click.option(
     help="Plan offline on this inventory (`devicevm inventory -o json`); repeat it for several hosts.",
 )
 
+connect_option = click.option(
+    "--connect",
+    metavar="URI",
+    help="The VMM, as libvirt names it; else LIBVIRT_DEFAULT_URI, else the first of qemu:///system and an "
+    "embedded one that works.",
+)
+
 images_option = click.option(
     "--images",
     type=click.Path(path_type=Path, file_okay=False),
@@ -194,12 +201,7 @@ def vmm_options(function: F) -> F:
         return function(*arguments, vmm=Vmm(connect or "", images, accelerator), **others)
 
     options = (
-        click.option(
-            "--connect",
-            metavar="URI",
-            help="The VMM, as libvirt names it; else LIBVIRT_DEFAULT_URI, else the first of qemu:///system and an "
-            "embedded one that works.",
-        ),
+        connect_option,
         images_option,
         accelerator_option,
     )

@@ -34,6 +34,9 @@ def _show_domains(heading: str, domains: list[DomainHealth]) -> None:
         for domain in domains
     ]
     output.table(("name", "owner", "state", "cpus", "memory", "drift"), rows)
+    for domain in domains:
+        if domain.detail:
+            output.line(f"{domain.name}: {domain.detail}", "red")
     output.line()
 
 

@@ -14,6 +14,8 @@ from devicevm.planner.plan import Plan, Subject
 from devicevm.planner.planner import Intent
 from world import DISK, GIB, MIB, RNG, SERIAL, ModelVmm, client, disk, host, topology
 
+KEPT = replace(disk("log"), memory=0, store=Store("file", MIB, path="/srv/log.img"))
+
 LEGACY = Holding("legacy", "11111111-1111-1111-1111-111111111111", True, 2, GIB)
 OTHER = Holding("other", "22222222-2222-2222-2222-222222222222", True, 2, GIB)
 CLASSES = (DISK, RNG, replace(SERIAL, frontends=("pci-serial", "isa-serial")))
@@ -226,19 +228,28 @@ def test_another_owners_clients_are_in_no_step() -> None:
 def test_a_disk_on_a_store_comes_back_by_itself_and_is_left_in() -> None:
     shared = DeviceVM("shared", Serves(), memory=512 * MIB)
     vmm = world()
-    kept = replace(disk("log"), memory=0, store=Store("file", MIB, path="/srv/log.img"))
-    vmm.apply(declared(ledger(kept), device_vms=(shared,)))
-    plan = vmm.plan(declared(ledger(kept), device_vms=(replace(shared, memory=GIB),)))
+    vmm.apply(declared(ledger(KEPT), device_vms=(shared,)))
+    plan = vmm.plan(declared(ledger(KEPT), device_vms=(replace(shared, memory=GIB),)))
     assert felt(plan)["stop/device-vm/shared"] == "reconnect"
     assert not any(step.kind is Subject.CLIENT for step in plan.steps)
 
 
 def test_a_domain_that_its_vmm_has_paused_goes_on_once_its_disks_answer() -> None:
     vmm = world()
+    vmm.apply(declared(ledger(KEPT)))
+    seen_without(vmm, stalled=True)
+    plan = vmm.plan(declared(ledger(KEPT)))
+    assert felt(plan) == {"resume/client/ledger": "live"}
+
+
+def test_a_domain_that_is_paused_for_a_disk_whose_content_is_gone_is_left_to_its_user() -> None:
+    vmm = world()
     vmm.apply(declared(ledger()))
     seen_without(vmm, stalled=True)
     plan = vmm.plan(declared(ledger()))
-    assert felt(plan) == {"resume/client/ledger": "live"}
+    assert felt(plan) == {}
+    (warning,) = plan.warnings
+    assert "stays paused until it is stopped and started again" in warning
 
 
 class Recorder:

@@ -82,3 +82,13 @@ def test_a_client_that_its_vmm_has_paused_is_let_go_on() -> None:
     (step,) = vmm.apply(wanted).steps
     assert (step.id, step.effect, step.affects) == ("resume/client/m", Effect.LIVE, ("m",))
     assert vmm.plan(wanted).steps == ()
+
+
+def test_a_paused_client_whose_disk_s_content_is_gone_is_restarted_though_the_device_vm_is_back() -> None:
+    vmm = ModelVmm()
+    wanted = topology(client("m", KEPT, disk()))
+    vmm.apply(wanted)
+    vmm.domains["m"] = replace(vmm.domains["m"], stalled=True)
+    plan = vmm.plan(wanted)
+    assert effects(plan) == {"stop/client/m": Effect.RESTART, "start/client/m": Effect.NONE}
+    assert "its content is gone" in plan.steps[0].reason

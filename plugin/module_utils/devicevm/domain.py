@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
-from .manifest.topology import Boot, Consumer, Store, Uplink
+from .manifest.topology import Boot, Consumer, Start, Store, Uplink
 from .part.part import Part
 
 
@@ -198,6 +198,8 @@ class DomainSpec:
     firmware: Firmware | None = None
     """What a device VM without operating system runs: it has no agent, so no `control`, `console`, `image` or `boot`.
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
+    start: Start = Start.APPLY
+    """Who starts it. A device VM is started on request when all its clients are."""
     services: tuple[Service, ...] = ()
     """What a device VM runs once for all devices of a class, by name."""
     uplink: Uplink | None = None
@@ -229,6 +231,8 @@ class ObservedDomain:
     broken: str = ""
     stalled: bool = False
     """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
+    failure: str = ""
+    """Why a device VM that died is not restarted any more (manager/keeper.py)."""
     ready: bool = True
     """Whether a running device VM has been seen to answer; False when the apply that started it died first."""
     parts: tuple[str, ...] = ()

@@ -44,7 +44,8 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer).
+    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer), or
+    `failed` (the manager has given it up, and `detail` says why).
 
     `drift` is what differs from what was asked for. Of a client that is an existing `domain`, only its devices are
     devicevm's."""
@@ -57,6 +58,7 @@ class DomainHealth:
     memory: int
     drift: tuple[str, ...] = ()
     domain: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,9 +92,12 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     cpus = spec.placement.cpus if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
     drift = drift or ((domain.broken,) if domain.broken else ())
-    state = ("stalled" if domain.stalled else "running") if domain.active else "stopped"
+    running = "stalled" if domain.stalled else "running"
+    state = running if domain.active else "failed" if domain.failure else "stopped"
     memory, name = (spec.memory, spec.domain) if spec else (0, "")
-    return DomainHealth(domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, name)
+    return DomainHealth(
+        domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, name, detail=domain.failure
+    )
 
 
 def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:

@@ -12,11 +12,11 @@ from ..errors import DevicevmError
 from ..guest.boot_config import device_config, service_config
 from ..guest.control import Control
 from ..inventory.supports import GUESTS
-from ..manifest.topology import Consumer
 from ..planner.difference import EmulatorChanges, compare_emulators
 from ..planner.plan import Action, Plan, Step, Subject, Until
 from ..vmm.driver import Driver
 from .ready import wait_ready
+from .rejoin import rejoin_clients
 
 
 @dataclass
@@ -119,26 +119,7 @@ def _start_device_vm(context: Context, step: Step) -> None:
     if context.guests:
         wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
-    _rejoin(context, spec)
-
-
-def _rejoin(context: Context, device_vm: DomainSpec) -> None:
-    """Let those clients go on that a device VM was away from, and that do not come back by themselves."""
-    disks = [emulator for emulator in device_vm.emulators if emulator.protocol == "nbd"]
-    existing: dict[str, str] = {}
-    if any(emulator.consumer is Consumer.EXISTING for emulator in disks):
-        seen = [one for one in context.driver.observe() if one.owner == device_vm.owner and one.spec]
-        existing = {one.name: one.spec.domain for one in seen if one.spec and one.consumer is Consumer.EXISTING}
-    addresses: dict[str, list[str]] = {}
-    for emulator in disks:
-        # Who has an endpoint, or the host's own devices, is not known by a name.
-        name = {Consumer.VM: emulator.client, Consumer.EXISTING: existing.get(emulator.client, "")}.get(
-            emulator.consumer
-        )
-        if name:
-            addresses.setdefault(name, []).append(emulator.channel.address)
-    for name in sorted(addresses):
-        context.driver.rejoin(name, tuple(addresses[name]))
+    rejoin_clients(context.driver, spec.owner, spec.emulators)
 
 
 def _resume(context: Context, step: Step) -> None:
@@ -158,7 +139,7 @@ def _undo_stop(context: Context, step: Step) -> None:
         if context.guests:
             wait_ready(context.driver, before, time.monotonic() + context.timeout)
         context.driver.mark(before)
-        _rejoin(context, before)
+        rejoin_clients(context.driver, before.owner, before.emulators)
 
 
 def _undefine(context: Context, step: Step) -> None:
@@ -201,7 +182,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
-    _rejoin(context, new)
+    rejoin_clients(context.driver, new.owner, new.emulators)
 
 
 def _change_programs(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:

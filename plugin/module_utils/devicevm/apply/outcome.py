@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ..errors import DevicevmError
-from ..planner.plan import Action, Step
+from ..planner.plan import Action, Step, step_id
 
 # What these did was for the steps after them: when all of those failed, it was for nothing.
 _UNDONE = {Action.CREATE, Action.DEFINE, Action.START, Action.UPDATE, Action.STOP, Action.REPIN}
@@ -49,7 +49,7 @@ def to_undo(steps: tuple[Step, ...], outcome: Outcome) -> list[str]:
         if step.id in outcome.failed:
             result.append(step.id)
         elif step.id in outcome.done and step.action in _UNDONE:
-            start = f"{_AGAIN[step.action].value}/{step.kind.value}/{step.name}" if step.action in _AGAIN else ""
+            start = step_id(_AGAIN[step.action], step.kind, step.name) if step.action in _AGAIN else ""
             again = start in planned
             if start in useless if again else users[step.id] and useless.issuperset(users[step.id]):
                 useless.add(step.id)

@@ -58,6 +58,23 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
         ) from error
 
 
+def wait_up(driver: Driver, spec: DomainSpec, deadline: float) -> None:
+    """Return once the agent of the running device VM `spec` has seen every emulator wait for its peer, or have it.
+
+    For one that comes back to clients that run on: a question through a channel would come between them. Firmware has
+    nobody to ask: that it runs is all. NotReady as in `wait_ready`.
+    """
+    try:
+        if spec.firmware:
+            if not driver.is_active(spec.name):
+                raise DevicevmError("it has stopped by itself")
+            return
+        with _Guest(driver, spec, deadline) as guest:
+            guest.wait_running()
+    except DevicevmError as error:
+        raise NotReady(f"device VM {spec.name}: {error.message}", hint=error.hint) from error
+
+
 def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float, returning: frozenset[str]) -> None:
     """Firmware has nobody beside it to ask: what its serial ports answer is all there is.
 

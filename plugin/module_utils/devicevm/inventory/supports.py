@@ -13,3 +13,9 @@ STORES = "stores"
 
 VOLUMES = "volumes"
 """Storage pools and volumes can be backing storage."""
+
+ON_REQUEST = "on-request"
+"""Device VMs come up when their client is started, whoever starts it."""
+
+INSTALL = "devicevm manager install"
+"""What makes a host able to do that."""

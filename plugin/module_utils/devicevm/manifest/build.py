@@ -30,6 +30,7 @@ from .topology import (
     Program,
     Serves,
     ShareScope,
+    Start,
     Topology,
     Uplink,
     UplinkKind,
@@ -125,6 +126,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         machine=data.get("machine", "q35"),
         domain_xml=data.get("domainXML", ""),
         cpus=request_of("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
+        start=Start(data.get("start", ClientVM.start.value)),
     )
 
 

@@ -164,6 +164,13 @@ class Boot:
     guest_image: str = ""
 
 
+class Start(str, Enum):
+    """Who starts a client: an apply does, or whoever asks the VMM to, and its device VMs come up with it."""
+
+    APPLY = "apply"
+    REQUEST = "request"
+
+
 @dataclass(frozen=True)
 class ClientVM:
     """A client VM for devicevm to make. `memory` in bytes; `domain_xml` is merged into the domain.
@@ -177,6 +184,7 @@ class ClientVM:
     machine: str = "q35"
     domain_xml: str = ""
     cpus: ResourceRequest | None = None
+    start: Start = Start.APPLY
 
 
 @dataclass(frozen=True)
@@ -217,6 +225,11 @@ class Client:
     def boot(self) -> Boot:
         """What devicevm boots it from."""
         return self.vm.boot if self.vm else Boot()
+
+    @property
+    def start(self) -> Start:
+        """Who starts it."""
+        return self.vm.start if self.vm else Start.APPLY
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from ..domain import Attachment, DomainSpec, Emulator, ObservedDomain, Role
 from ..frontend.registry import FRONTENDS
-from ..manifest.topology import Consumer, Store
+from ..manifest.topology import Consumer, Start
 from .consumers import plugged
 from .difference import (
     compare_emulators,
@@ -21,14 +21,13 @@ from .difference import (
     describe_services,
     difference,
     repinned,
-    same_but_for_emulators,
     served,
-    survives,
 )
 from .holders import Holders, in_order_of_release
-from .parts import with_parts, without_part
-from .plan import Action, Effect, Phase, Step, Subject
-from .storage import Identity, identity
+from .outage import LOST, Outages
+from .parts import with_parts
+from .plan import Action, Effect, Phase, Step, Subject, step_id
+from .storage import Identity, identity, may_delete
 
 _LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
 """How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
@@ -60,6 +59,11 @@ class Changes:
     """The running existing domains whose devices must be taken out and put in again, and why."""
 
     @cached_property
+    def outages(self) -> Outages:
+        """What runs now, and who feels it when that changes."""
+        return Outages(self.observed, self.live)
+
+    @cached_property
     def holders(self) -> Holders:
         """Which device VMs hold what now."""
         return Holders(self.observed)
@@ -76,7 +80,7 @@ class Changes:
         existing = [spec for spec in desired if spec.consumer is Consumer.EXISTING]
         gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
         self.restarts = self._restarts(device_vms, clients)
-        self.replugs = self._cut_off(device_vms, plugged(existing)) if self.live else {}
+        self.replugs = self.outages.cut_off(device_vms, plugged(existing)) if self.live else {}
         self._take_out(existing, doomed)
         for domain in sorted(doomed, key=lambda one: one.name):
             if domain.role is Role.CLIENT and domain.consumer is Consumer.VM:
@@ -112,78 +116,21 @@ class Changes:
     def _restarts(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         reasons: dict[str, str] = {}
         for spec in clients:
-            running = self._running(spec.name)
+            running = self.outages.running(spec.name)
             if running is not None and running is not spec and repinned(running, spec) != spec:
                 reasons[spec.name] = difference(running, spec)
-        return self._cut_off(device_vms, clients) | reasons
-
-    def _cut_off(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
-        """The running ones of these clients that lose a device that does not come back by itself, and why."""
-        reasons: dict[str, str] = {}
-        frontends = {
-            f"{spec.name}.{attachment.name}": attachment.frontend for spec in clients for attachment in spec.attachments
-        }
-        for spec in device_vms:
-            emulators, reason = self._interrupted(spec)
-            before = self._emulators(spec.name)
-            for emulator in emulators:
-                frontend = frontends.get(emulator.id, "")
-                stays = not frontend or survives(frontend, before.get(emulator.id, emulator), emulator)
-                if not stays and self._running(emulator.client) is not None:
-                    reasons.setdefault(emulator.client, reason)
-        return reasons
-
-    def _emulators(self, device_vm: str) -> dict[str, Emulator]:
-        """What a device VM emulates, or did when it last ran, by id."""
-        domain = self.observed.get(device_vm)
-        spec = (domain.active_spec or domain.spec) if domain else None
-        return {emulator.id: emulator for emulator in spec.emulators} if spec else {}
-
-    def _interrupted(self, spec: DomainSpec) -> tuple[tuple[Emulator, ...], str]:
-        """The emulators that are away for a while when a device VM becomes `spec`, and why."""
-        if spec.name not in self.observed:
-            return (), ""
-        running = self._running(spec.name)
-        if running is None:
-            return spec.emulators, f"its device VM {spec.name} does not run"
-        if running is spec or running == spec:
-            return without_part(spec, self.observed[spec.name]), "the process on the host that relays it does not run"
-        if not self._can_change_live(running, spec):
-            return spec.emulators, f"its device VM {spec.name} is restarted"
-        changes = compare_emulators(running, spec)
-        return changes.changed, f"what emulates it in {spec.name} changes: {'; '.join(changes.fields.values())}"
-
-    def _running(self, name: str) -> DomainSpec | None:
-        """What a domain runs now; None when it does not run or is not there."""
-        domain = self.observed.get(name)
-        return (domain.active_spec or domain.spec) if domain and domain.active else None
+        return self.outages.cut_off(device_vms, clients) | reasons
 
     def _feels(self, emulator: Emulator) -> bool:
         """Whether the client of an emulator feels what happens to that; who has an endpoint is not known."""
         if emulator.consumer in (Consumer.HOST, Consumer.VMM):
             return True
-        return self._running(emulator.client) is not None and emulator.client not in self.replugs
-
-    def reconnects(self, client: str, device_vm: str) -> bool:
-        """Whether all that a client has of a device VM comes back by itself when that does."""
-        running = self._running(client)
-        emulators = self._emulators(device_vm)
-        return running is not None and all(
-            survives(attachment.frontend, emulator, emulator)
-            for attachment in running.attachments
-            if attachment.device_vm == device_vm and (emulator := emulators.get(f"{client}.{attachment.name}"))
-        )
+        return self.outages.running(emulator.client) is not None and emulator.client not in self.replugs
 
     def _moves(self, spec: DomainSpec) -> bool:
         """Whether a domain that is there is to be on another host."""
         domain = self.observed.get(spec.name)
         return domain is not None and domain.spec is not None and domain.spec.host != spec.host
-
-    def _can_change_live(self, running: DomainSpec, wanted: DomainSpec) -> bool:
-        if running is wanted:
-            return True
-        moved = repinned(running, wanted)
-        return moved == wanted or (self.live and same_but_for_emulators(moved, wanted))
 
     def _rests(self, spec: DomainSpec, wanted: set[str]) -> bool:
         """Whether a device VM does not run, and serves only clients that do not run either and are left as they are."""
@@ -191,7 +138,7 @@ class Changes:
         if domain is None or domain.active or domain.spec is None or domain.spec.emulators != spec.emulators:
             return False
         served_by_it = {emulator.client for emulator in spec.emulators}
-        return bool(served_by_it) and not any(name in wanted or self._running(name) for name in served_by_it)
+        return bool(served_by_it) and not any(name in wanted or self.outages.running(name) for name in served_by_it)
 
     def _put_right(self, spec: DomainSpec, phase: Phase) -> None:
         """The step that gives what does not run, and is not to, a definition with other processors, if it needs one."""
@@ -203,8 +150,8 @@ class Changes:
 
     def _device_vm(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
-        running = self._running(spec.name)
-        if domain is not None and running is not None and self._can_change_live(running, spec):
+        running = self.outages.running(spec.name)
+        if domain is not None and running is not None and self.outages.can_change_live(running, spec):
             self._change_live(spec, running, domain)
             return
         released = self._released_for(spec)
@@ -212,22 +159,22 @@ class Changes:
         after = self._stores(spec.emulators) + released
         felt = tuple(sorted({emulator.client for emulator in spec.emulators if self._feels(emulator)}))
         if domain is not None and domain.active:
-            effect = self._outage(spec, felt)
+            effect = self.outages.effect(spec, felt)
             after += (self._step(Action.STOP, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt),)
             self._warn_of_loss(spec.emulators, running)
             felt = ()
         after += self._definition(spec, Phase.REQUEST, reason, after)
+        if self._waits(spec):
+            return
         # Of one that has died by itself, its clients feel the end of the outage, but for those that are restarted.
-        felt = tuple(name for name in felt if name not in self.restarts and self._running(name))
+        felt = tuple(name for name in felt if name not in self.restarts and self.outages.running(name))
         reason = f"it runs the emulation code of {served(spec)}"
-        effect = self._outage(spec, felt)
+        effect = self.outages.effect(spec, felt)
         self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
 
-    def _outage(self, spec: DomainSpec, clients: tuple[str, ...]) -> Effect:
-        """What these clients feel of a device VM that is away for a while."""
-        if not clients:
-            return Effect.NONE
-        return Effect.RECONNECT if all(self.reconnects(name, spec.name) for name in clients) else Effect.RESTART
+    def _waits(self, spec: DomainSpec) -> bool:
+        """Whether a device VM is not to be started now: it comes up with its clients, and none of them runs."""
+        return spec.start is Start.REQUEST and not any(self.outages.running(one.client) for one in spec.emulators)
 
     def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
         if running is spec or running == spec:
@@ -240,9 +187,9 @@ class Changes:
         after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
         reasons = (str(changes), describe_services(running, spec), describe_pins(running, spec))
-        reason = "; ".join(filter(None, reasons))
+        reason = "; ".join(filter(None, reasons)) or difference(running, spec)
         # Those whose front ends do not come back by themselves are restarted: the others see their devices go and come.
-        clients = {emulator.client for emulator in changes.changed if self._running(emulator.client)}
+        clients = {emulator.client for emulator in changes.changed if self.outages.running(emulator.client)}
         felt = tuple(sorted(clients - self.restarts.keys() - self.replugs.keys()))
         effect = Effect.RECONNECT if felt else Effect.LIVE
         self._step(Action.UPDATE, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
@@ -285,12 +232,12 @@ class Changes:
         return bool(moved)
 
     def _known(self, action: Action, kind: Subject, name: str) -> tuple[str, ...]:
-        key = _id(action, kind, name)
+        key = step_id(action, kind, name)
         return (key,) if key in self.steps else ()
 
     def _client(self, spec: DomainSpec) -> None:
         domain = self.observed.get(spec.name)
-        running = self._running(spec.name)
+        running = self.outages.running(spec.name)
         if spec.name in self.kept and running is None:
             self._put_right(spec, Phase.CONNECT)
             return
@@ -303,8 +250,8 @@ class Changes:
         else:
             reason = difference(domain.spec, spec)
         if running is not None and running != spec and not stopped:
-            pins = describe_pins(running, spec)
-            self._step(Action.UPDATE, spec, Phase.CONNECT, pins, effect=Effect.LIVE, affects=(spec.name,))
+            reason = describe_pins(running, spec) or difference(running, spec)
+            self._step(Action.UPDATE, spec, Phase.CONNECT, reason, effect=Effect.LIVE, affects=(spec.name,))
         elif domain is not None and domain.stalled and not stopped:
             reason = "a disk of its did not answer"
             self._step(
@@ -319,7 +266,7 @@ class Changes:
         if running is not None and running != spec and not stopped:
             return
         after = self._definition(spec, Phase.CONNECT, reason, stopped)
-        if stopped or running is None:
+        if stopped or (running is None and spec.start is Start.APPLY):
             after += self._made(spec) + stopped
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
@@ -353,8 +300,11 @@ class Changes:
         domain = self.observed.get(spec.name)
         out = self._known(Action.DETACH, Subject.CLIENT, spec.name)
         there = domain.spec if domain and domain.spec and domain.spec.uuid == spec.uuid else None
-        running = self._running(spec.name) if there and self.live else None
+        running = self.outages.running(spec.name) if there and self.live else None
         wrong = _wrong(domain) if domain else ()
+        if spec.name in self.outages.lost:
+            self.warnings.append(f"domain {spec.domain} stays paused until it is stopped and started again: {LOST}")
+            return
         if domain and domain.stalled and not out:
             reason = "a disk of its did not answer"
             after = self._made(spec)
@@ -389,7 +339,7 @@ class Changes:
     def _on_existing(
         self, action: Action, spec: DomainSpec, phase: Phase, reason: str, effect: Effect, after: tuple[str, ...] = ()
     ) -> None:
-        key = _id(action, Subject.CLIENT, spec.name)
+        key = step_id(action, Subject.CLIENT, spec.name)
         affects = () if effect is Effect.NONE else (spec.name,)
         self.steps[key] = Step(key, action, Subject.CLIENT, spec.name, phase, effect, reason, after, affects)
         if action is Action.ATTACH:
@@ -401,7 +351,7 @@ class Changes:
     def _made(self, client: DomainSpec) -> tuple[str, ...]:
         """The steps after which all device VMs of a client run as they are to."""
         uses = sorted({attachment.device_vm for attachment in client.attachments})
-        made = [_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+        made = [step_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
         return tuple(key for key in made if key in self.steps)
 
     def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:
@@ -423,7 +373,7 @@ class Changes:
 
     def _release(self, action: Action, domain: ObservedDomain, reason: str, after: tuple[str, ...]) -> str:
         kind = _SUBJECT[domain.role]
-        key = _id(action, kind, domain.name)
+        key = step_id(action, kind, domain.name)
         affects = (domain.name,) if domain.role is Role.CLIENT else ()
         effect = Effect.REMOVE if affects else Effect.NONE
         self.steps[key] = Step(
@@ -447,12 +397,12 @@ class Changes:
         emulators = [one for domain in self.observed.values() if domain.spec for one in domain.spec.emulators]
         for emulator in sorted(emulators, key=lambda one: one.id) if self.delete_data else ():
             store = emulator.store
-            if store and _may_delete(store) and identity(store) not in wanted and identity(store) not in self.others:
+            if store and may_delete(store) and identity(store) not in wanted and identity(store) not in self.others:
                 self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", everything)
 
     def _store(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: tuple[str, ...]) -> str:
         name = f"{emulator.client}/{emulator.name}"
-        key = _id(action, Subject.STORE, name)
+        key = step_id(action, Subject.STORE, name)
         effect = Effect.REMOVE if action is Action.DELETE else Effect.NONE
         self.steps[key] = Step(key, action, Subject.STORE, name, phase, effect, reason, after, store=emulator.store)
         return key
@@ -475,20 +425,11 @@ class Changes:
         if old is not None:
             self.previous[spec.name] = old
         kind = _SUBJECT[spec.role]
-        key = _id(action, kind, spec.name)
+        key = step_id(action, kind, spec.name)
         self.steps[key] = Step(
             key, action, kind, spec.name, phase, effect, reason, tuple(dict.fromkeys(after)), affects
         )
         return key
-
-
-def _id(action: Action, kind: Subject, name: str) -> str:
-    return f"{action.value}/{kind.value}/{name}"
-
-
-def _may_delete(store: Store) -> bool:
-    """A block device is the host's, not ours to delete; what is read only was never ours to write."""
-    return store.kind != "block" and not store.read_only and store.reclaim == "delete"
 
 
 def _wrong(domain: ObservedDomain) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..manifest.topology import Client
+from ..manifest.topology import Client, Start
 from .grouping import Unit
 from .resources import CPU_KINDS
 
@@ -37,6 +37,11 @@ class Component:
         found += [unit.declared.host_labels for unit in self.units if unit.declared]
         return sorted({label for labels in found for label in labels.items()}) if found else []
 
+    @cached_property
+    def on_request(self) -> str:
+        """The first client whose device VMs come up with it; empty when there is none."""
+        return next((client.name for client in self.clients if client.start is Start.REQUEST), "")
+
     @property
     def trust_domains(self) -> set[str]:
         """The trust domains of its clients."""
@@ -62,7 +67,9 @@ class Component:
         """What it asks as a whole, and what each part asks: a host that refuses a part refuses the whole."""
         units, clients = list(map(unit_demand, self.units)), list(map(client_demand, self.clients))
         declared = tuple([id(unit.declared) for unit in self.units])
-        places = tuple([(one.trust_domain, one.host, tuple(one.host_labels.items())) for one in self.clients])
+        places = tuple(
+            [(one.trust_domain, one.host, tuple(one.host_labels.items()), one.start) for one in self.clients]
+        )
         return [(*units, *clients, declared, places), *units, *clients]
 
 

@@ -75,8 +75,10 @@ def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
-    """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not."""
-    return replace(old, placement=new.placement) if old.placement.nodes == new.placement.nodes else old
+    """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not. Who starts it the
+    next time changes nothing of what runs either."""
+    stays = old.placement.nodes != new.placement.nodes
+    return replace(old, placement=old.placement if stays else new.placement, start=new.start)
 
 
 def describe_services(old: DomainSpec, new: DomainSpec) -> str:

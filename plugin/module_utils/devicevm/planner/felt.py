@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..domain import DomainSpec
-from .plan import Action, Effect, Felt, Seconds, Step, Subject, Until
+from .plan import Action, Effect, Felt, Seconds, Step, Subject, Until, step_id
 
 # From the start of a device VM to the answers of all its emulators, by accelerator: docs/benchmarks.md, "Start of a
 # device VM" (3 devices: 1.96 s) and "Applying 10 clients", one device VM for all (20 devices: 3.37 s).
@@ -67,10 +67,10 @@ def _felt(
     if step.kind is Subject.CLIENT and step.action is Action.STOP:
         if step.effect is Effect.REMOVE:
             return [Felt(step.affects, Until.NEVER)]
-        least = waits.get(f"{Action.START.value}/{step.kind.value}/{step.name}", 0)
+        least = waits.get(step_id(Action.START, step.kind, step.name), 0)
         return [Felt(step.affects, Until.BOOTED, Seconds(least) if least else None)]
     if step.action is Action.DETACH and step.effect is Effect.RECONNECT:
-        least = waits.get(f"{Action.ATTACH.value}/{step.kind.value}/{step.name}", 0)
+        least = waits.get(step_id(Action.ATTACH, step.kind, step.name), 0)
         return [Felt(step.affects, Until.ANSWERED, Seconds(least) if least else None)]
     if step.action in (Action.ATTACH, Action.DETACH) and step.effect is Effect.RESTART:
         return [Felt(step.affects, Until.RESTARTED)]

@@ -14,7 +14,7 @@ from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Holding
 from ..manifest.topology import Consumer, FloatingDomains
 from .book import Book
-from .plan import Action, Effect, Phase, Repin, Step, Subject
+from .plan import Action, Effect, Phase, Repin, Step, Subject, step_id
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def add_steps(steps: dict[str, Step], found: list[Move], desired: list[DomainSpe
     for move in found:
         repin = move.repin
         where = move.name if names.count(move.name) == 1 else f"{repin.host}/{move.name}"
-        key = f"{Action.REPIN.value}/{Subject.DOMAIN.value}/{where}"
+        key = step_id(Action.REPIN, Subject.DOMAIN, where)
         wider = not repin.cpus or (repin.before and set(repin.before) < set(repin.cpus))
         (back if wider else away)[key] = Step(
             key,

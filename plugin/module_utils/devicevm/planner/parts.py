@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ..domain import DomainSpec, Emulator, ObservedDomain, Role
-from .plan import Action, Effect, Phase, Step, Subject
+from .plan import Action, Effect, Phase, Step, Subject, step_id
 
 _CHANGES = (Action.STOP, Action.UPDATE, Action.START, Action.UNDEFINE)
 
@@ -41,12 +41,12 @@ class _Parts:
 
     def of(self, name: str, wanted: DomainSpec | None, domain: ObservedDomain | None) -> None:
         """Add the steps of one device VM's parts."""
-        if wanted is None and _id(Action.UNDEFINE, Subject.DEVICE_VM, name) not in self.steps:
+        if wanted is None and step_id(Action.UNDEFINE, Subject.DEVICE_VM, name) not in self.steps:
             return  # it stays as it is
         known = (domain.active_spec or domain.spec) if domain else None
         before = {one.id: one for one in known.emulators if one.part} if known else {}
         after = {one.id: one for one in wanted.emulators if one.part} if wanted else {}
-        changes = [key for action in _CHANGES if (key := _id(action, Subject.DEVICE_VM, name)) in self.steps]
+        changes = [key for action in _CHANGES if (key := step_id(action, Subject.DEVICE_VM, name)) in self.steps]
         # One that runs already is only asked whether it answers: whoever is connected stays.
         active = domain is not None and domain.active
         kept = (Action.UPDATE, Action.START) if active else (Action.UPDATE,)
@@ -55,7 +55,9 @@ class _Parts:
         for key, emulator in before.items():
             if key in running and (anew or after.get(key) != emulator):
                 self._stop(emulator, changes, gone=key not in after)
-        for key, emulator in after.items() if changes or active else ():
+        # A device VM that comes up with its clients brings its parts along (manager/keeper.py).
+        stops, starts = (step_id(action, Subject.DEVICE_VM, name) in changes for action in (Action.STOP, Action.START))
+        for key, emulator in after.items() if starts or (active and not stops) else ():
             if anew or key not in running or before.get(key) != emulator:
                 self._start(emulator, changes, name)
 
@@ -74,7 +76,7 @@ class _Parts:
             self.waiting.setdefault(other, []).append(key)
 
     def _start(self, emulator: Emulator, changes: list[str], device_vm: str) -> None:
-        stopped = [key for key in (_id(Action.STOP, Subject.PART, _name(emulator)),) if key in self.found]
+        stopped = [key for key in (step_id(Action.STOP, Subject.PART, _name(emulator)),) if key in self.found]
         reason = f"it relays what {device_vm} emulates; devicevm's program for that is installed on the host"
         after = [*changes, *self._client_steps(emulator, Action.STOP, Action.DETACH), *stopped]
         key = self._step(Action.START, emulator, Phase.CONNECT, reason, after)
@@ -83,23 +85,19 @@ class _Parts:
 
     def _step(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: list[str]) -> str:
         name = _name(emulator)
-        key = _id(action, Subject.PART, name)
+        key = step_id(action, Subject.PART, name)
         self.found[key] = Step(
             key, action, Subject.PART, name, phase, Effect.NONE, reason, tuple(after), part=emulator.part
         )
         return key
 
     def _client_steps(self, emulator: Emulator, *actions: Action) -> list[str]:
-        keys = (_id(action, Subject.CLIENT, emulator.client) for action in actions)
+        keys = (step_id(action, Subject.CLIENT, emulator.client) for action in actions)
         return [key for key in keys if key in self.steps]
 
 
 def _name(emulator: Emulator) -> str:
     return f"{emulator.client}/{emulator.name}"
-
-
-def _id(action: Action, kind: Subject, name: str) -> str:
-    return f"{action.value}/{kind.value}/{name}"
 
 
 def _in_order(steps: dict[str, Step]) -> dict[str, Step]:

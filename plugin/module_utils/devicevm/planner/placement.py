@@ -13,6 +13,7 @@ from functools import cached_property, partial
 
 from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.host import Host
+from ..inventory.supports import INSTALL, ON_REQUEST
 from ..manifest.topology import Client, Consumer, HostPolicy, PlacementStrategy
 from .affinity import Neighbours
 from .book import Book
@@ -273,6 +274,8 @@ class Placement:
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
+        if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
+            reasons.append(f"nothing starts the device VMs of {component.on_request} on request there: {INSTALL}")
         return tuple(reasons)
 
     def _ways_out(self, component: Component) -> tuple[str, ...]:

@@ -103,6 +103,11 @@ class Repin:
     before: tuple[int, ...] = ()
 
 
+def step_id(action: Action, kind: Subject, name: str) -> str:
+    """The id of the step that does this to that: `start/client/web`."""
+    return f"{action.value}/{kind.value}/{name}"
+
+
 @dataclass(frozen=True)
 class Step:
     """One thing to do. `id` is unique in the plan, `after` names the steps that must be done before.

@@ -83,4 +83,6 @@ def _changes(view: View, draft: Draft) -> Changes:
 def _steps(changes: Changes, draft: Draft) -> tuple[Step, ...]:
     steps = in_turn(changes.steps, changes.observed, changes.domains)
     steps = add_steps(steps, draft.moves, draft.desired)
-    return with_felt(steps, changes.domains, frozenset((*changes.restarts, *changes.replugs)), changes.reconnects)
+    return with_felt(
+        steps, changes.domains, frozenset((*changes.restarts, *changes.replugs)), changes.outages.reconnects
+    )

@@ -8,7 +8,7 @@ from typing import Any
 from ..domain import Attachment, CpuPlacement, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
-from ..manifest.topology import Boot, Client
+from ..manifest.topology import Boot, Client, Start
 from ..record import digest, digest_of
 from . import naming
 from .consumers import domain_named
@@ -52,6 +52,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             "cpu_features": footing.features,
             "page_size": footing.page_size,
             "host_devices": footing.host_devices,
+            "start": starts(unit),
             "services": services,
             "uplink": uplink,
         }
@@ -84,9 +85,18 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         page_size=footing.page_size,
         host_devices=footing.host_devices,
         firmware=code.firmware,
+        start=starts(unit),
         services=services,
         uplink=uplink,
     )
+
+
+def starts(unit: Unit) -> Start:
+    """Who starts a device VM: on request when all its clients are. Those that are not declared are as they were."""
+    asked = {want.client.start for want in unit.wants}
+    if unit.kept and unit.observed:
+        asked.add(unit.observed.start)
+    return Start.REQUEST if asked == {Start.REQUEST} else Start.APPLY
 
 
 def specify_client(
@@ -115,6 +125,7 @@ def specify_client(
         console=naming.console_log(host.vmm.log_dir or runtime, client.name),
         trust_domain=client.trust_domain,
         domain_xml=vm.domain_xml,
+        start=vm.start,
     )
 
 

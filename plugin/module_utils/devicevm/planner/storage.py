@@ -27,3 +27,8 @@ def stores_of_others(observed: tuple[ObservedDomain, ...], owner: str) -> dict[I
         for emulator in domain.spec.emulators
         if emulator.store and not emulator.store.read_only
     }
+
+
+def may_delete(store: Store) -> bool:
+    """A block device is the host's, not ours to delete; what is read only was never ours to write."""
+    return store.kind != "block" and not store.read_only and store.reclaim == "delete"

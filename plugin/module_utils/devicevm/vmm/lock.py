@@ -37,6 +37,21 @@ def lock(uri: str, wait: float = 0.0) -> Iterator[None]:
         os.close(file)
 
 
+def is_locked(places: Places) -> bool:
+    """Whether somebody holds the VMM's lock."""
+    try:
+        file = os.open(lock_path(places), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
 def lock_path(places: Places) -> Path:
     """The lock's file."""
     return places.runtime / "lock"

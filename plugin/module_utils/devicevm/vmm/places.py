@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -31,14 +31,11 @@ class Places:
     runtime: Path
     state: Path
     images: Path
+    logs: Path
+    """Console logs. virtlogd bounds those of a daemon's; nothing bounds an embedded VMM's, which therefore are on its
+    own disk: the host's /run is memory, and everybody's."""
     embed_root: Path | None = None
     system: bool = False
-
-    @property
-    def logs(self) -> Path:
-        """Console logs. virtlogd bounds those of a daemon's; nothing bounds an embedded VMM's, which therefore are on
-        its own disk: the host's /run is memory, and everybody's."""
-        return self.state / "logs" if self.embed_root else self.runtime
 
     @property
     def overlays(self) -> Path:
@@ -62,9 +59,22 @@ def places_of(uri: str, images: Path | None = None) -> Places:
         runtime=runtime,
         state=root / "devicevm" if root else state,
         images=images or default_store(),
+        logs=root / "devicevm" / "logs" if root else runtime,
         embed_root=root,
         system=parts.path == "/system" or (root is not None and privileged),
     )
+
+
+def managers_places(places: Places) -> Places:
+    """The places of the VMM that the manager of the VMM at `places` runs device VMs on: an embedded one, whose channels
+    are where the clients' VMM looks for them."""
+    root = places.state / "manager"
+    return replace(places, uri=f"qemu:///embed?root={root}", embed_root=root, logs=places.state / "logs")
+
+
+def is_managed(places: Places) -> bool:
+    """Whether a VMM's device VMs are its manager's: it has been installed, whether it runs or not."""
+    return places.uri.startswith("qemu:///system") and (places.state / "manager").is_dir()
 
 
 def verdicts() -> Path:

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from ..errors import DevicevmError
 from .driver import Driver
-from .places import default_embed_root, places_of
+from .managed import ManagedDriver
+from .places import default_embed_root, is_managed, places_of
 
 SYSTEM = "qemu:///system"
 
@@ -27,6 +28,8 @@ def open_driver(
 
     drivers = {"qemu": QemuDriver, "test": TestDriver}
     places = places_of(uri or default_uri(), images)
+    if is_managed(places):
+        return ManagedDriver(places, accelerator=accelerator)
     kind = urlsplit(places.uri).scheme.partition("+")[0]
     if kind not in drivers:
         raise DevicevmError(f"no driver for {places.uri}", hint=f"known: {', '.join(sorted(drivers))}")

@@ -90,7 +90,7 @@ def _prepare(root: Path, wait: float) -> tuple[str, ...]:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
         raise DevicevmError(f"the embedded VMM's directory {root} cannot be made: {error.strerror}") from error
-    _write_settings(root / "etc" / "qemu.conf")
+    write_settings(root)
     _wait_for_lock(root, wait)
     status = root / "run" / "qemu"
     return tuple(sorted(path.stem for path in status.glob("*.xml"))) if status.is_dir() else ()
@@ -154,15 +154,20 @@ def _wait_for_lock(root: Path, wait: float) -> None:
         time.sleep(0.1)
 
 
-def _write_settings(path: Path) -> None:
-    """qemu.conf for a directory that has none. One that is there is the user's and stays as it is."""
+def write_settings(root: Path, user: tuple[int, int] | None = None) -> None:
+    """qemu.conf for a state directory that has none. One that is there is the user's and stays as it is.
+
+    `user` (uid, gid) is whom QEMU is to run as, when that is not libvirt's own choice."""
+    path = root / "etc" / "qemu.conf"
     if path.exists():
         return
     # No virtlogd belongs to an embedded VMM: QEMU writes console logs itself.
     # Images are shared with the system's libvirt, whose QEMU may be another user: each would refuse a file of which
     # the other remembers that it is in use. Everybody may read them anyway.
     lines = ['stdio_handler = "file"', "remember_owner = 0"]
-    if os.getuid() == 0 and not _qemu_user_has_kvm():
+    if user is not None:
+        lines += [f'user = "+{user[0]}"', f'group = "+{user[1]}"'] if user[0] else ['user = "root"', 'group = "root"']
+    elif os.getuid() == 0 and not _qemu_user_has_kvm():
         # QEMU under its usual user could not open /dev/kvm, and libvirt, which finds that the device
         # is there and then is not, would probe QEMU anew at each call: 40 s for the first domain.
         lines += ['user = "root"', 'group = "root"']

@@ -37,7 +37,7 @@ def host(driver: LibvirtDriver) -> Host:
             name=connection.getHostname(),
             domain_capabilities=_domain_capabilities(connection, found.arch, offered),
             node_devices=_node_devices(connection),
-            domains=_domains(driver),
+            domains=domain_documents(driver),
             images=images,
             vmm=_vmm(driver),
             accelerator=_accelerator(driver, offered, tuple(image for image in images if image.arch == found.arch)),
@@ -132,7 +132,7 @@ def _node_devices(connection: libvirt.virConnect) -> list[str]:
         return []
 
 
-def _domains(driver: LibvirtDriver) -> list[tuple[str, str]]:
+def domain_documents(driver: LibvirtDriver) -> list[tuple[str, str]]:
     """(definition, live XML) of every domain; the latter is empty for one that does not run."""
     libvirt = binding()
     found = []

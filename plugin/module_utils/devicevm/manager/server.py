@@ -1,0 +1,243 @@
+"""The manager's process: a keeper, the socket on which it is asked, and what its VMM tells it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from ..apply.rejoin import rejoin_clients
+from ..domain import DomainSpec, Emulator
+from ..errors import DevicevmError
+from ..inventory.supports import GUESTS
+from ..planner.difference import content_stays
+from ..record import from_data, to_data
+from ..vmm.driver import Driver
+from ..vmm.libvirt.connection import vmm_words
+from ..vmm.libvirt.driver import LibvirtDriver
+from ..vmm.libvirt.inventory import domain_documents
+from ..vmm.libvirt.qemu import QemuDriver
+from ..vmm.lock import is_locked
+from ..vmm.places import Places, is_managed, make_logs, make_runtime, managers_places
+from . import hook, wire
+from .keeper import Keeper, Tell, Times
+
+MAX_CALLERS = 256
+"""Callers at once: each start of a client is one for as long as its device VMs boot."""
+REQUEST_SECONDS = 10.0
+LOOK_AGAIN = 5.0
+OPENING = 5.0
+"""Seconds that another manager may take to end."""
+
+Answer = Callable[[dict[str, Any]], Any]
+
+
+class Manager:
+    """Answers at the socket `path` for the device VMs on `vmm`; `clients` opens the VMM that their clients are on."""
+
+    def __init__(
+        self,
+        path: str,
+        vmm: LibvirtDriver,
+        clients: Callable[[], Driver],
+        *,
+        boots: int = 0,
+        times: Times | None = None,
+        tell: Tell = lambda _text: None,
+    ) -> None:
+        self.path, self.vmm, self.clients = path, vmm, clients
+        self.keeper = Keeper(
+            vmm,
+            boots=boots or os.cpu_count() or 1,
+            times=times,
+            guests=GUESTS in vmm.supports,
+            # The manager's VMM and the clients' have one runtime directory, and so one lock.
+            changing=lambda: is_locked(vmm.places),
+            tell=tell,
+            returned=lambda spec: threading.Thread(target=self._rejoin, args=((spec,),), daemon=True).start(),
+        )
+        self._tell = tell
+        self._callers = threading.BoundedSemaphore(MAX_CALLERS)
+        self._ended = threading.Event()
+        self._answers = self._operations()
+
+    def run(self, listening: Callable[[], None]) -> None:
+        """Answer until `end` is called; `listening` is called when the socket is there."""
+        try:
+            self._watch()
+            with _listener(self.path) as listener:
+                threading.Thread(target=self._look_for_clients, name="clients", daemon=True).start()
+                listening()
+                while not self._ended.is_set():
+                    with suppress(TimeoutError):
+                        self._take(listener.accept()[0])
+        finally:
+            self._ended.set()
+            self.keeper.close()
+            self.vmm.close()
+
+    def end(self) -> None:
+        """Have `run` return. Device VMs go on, and the next manager takes them over."""
+        self._ended.set()
+
+    def _take(self, peer: socket.socket) -> None:
+        if self._callers.acquire(blocking=False):
+            threading.Thread(target=self._serve, args=(peer,), name="caller", daemon=True).start()
+            return
+        with suppress(OSError), peer:
+            peer.sendall(wire.error_line(DevicevmError("devicevm's manager is busy", hint="try again")))
+
+    def _watch(self) -> None:
+        """Hear of device VMs that end, from here on, and look for those that have ended before."""
+        libvirt = self.vmm.libvirt
+        words = {
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN: "it powered off",
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_DESTROYED: "it was ended",
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_CRASHED: "its kernel crashed",
+            libvirt.VIR_DOMAIN_EVENT_STOPPED_FAILED: "its QEMU died",
+        }
+
+        def heard(_connection: Any, domain: Any, event: int, detail: int, _opaque: Any) -> None:
+            # libvirt's event loop must not wait: what is to be done is done by a thread of its own.
+            if event == libvirt.VIR_DOMAIN_EVENT_STOPPED:
+                self.keeper.died(domain.name(), words.get(detail, "it ended"))
+
+        self.vmm.connection.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, heard, None)
+        self.keeper.take_over(self._died_unseen)
+
+    def _died_unseen(self, name: str) -> bool:
+        """Whether libvirt has found, when it opened the VMM, that a domain had ended: of one that did not run it knows
+        no reason."""
+        libvirt = self.vmm.libvirt
+        reason = self.vmm.connection.lookupByName(name).state()[1]
+        return bool(reason != libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
+
+    def _look_for_clients(self) -> None:
+        """Ask the clients' VMM, as soon as it answers, which of them run. In a thread that nobody waits for: the VMM
+        may itself be waiting for us, when it starts clients as it starts."""
+        while not self._ended.is_set():
+            try:
+                with self.clients() as driver:
+                    running = [seen for seen in driver.observe() if seen.active]
+                self.keeper.found_running(seen.name for seen in running)
+                if any(seen.stalled for seen in running):
+                    self._rejoin(self.keeper.ready)
+                return
+            except DevicevmError:
+                self._ended.wait(LOOK_AGAIN)
+
+    def _rejoin(self, device_vms: tuple[DomainSpec, ...]) -> None:
+        """Let the clients of device VMs that are back go on. Those of which something is lost are left as they are: a
+        guest that went on would write what belongs to it onto what does not."""
+        try:
+            with self.clients() as driver:
+                for spec in device_vms:
+                    lost = {emulator.client for emulator in spec.emulators if not content_stays(emulator, emulator)}
+                    kept = [emulator for emulator in spec.emulators if emulator.client not in lost]
+                    rejoin_clients(driver, spec.owner, kept)
+        except DevicevmError as error:
+            self._tell(f"{', '.join(spec.name for spec in device_vms)}: {error.message}")
+
+    def _serve(self, peer: socket.socket) -> None:
+        try:
+            with suppress(OSError), peer:
+                peer.sendall(self._answer(peer))
+        finally:
+            self._callers.release()
+
+    def _answer(self, peer: socket.socket) -> bytes:
+        try:
+            request = _request(wire.read_line(peer, time.monotonic() + REQUEST_SECONDS))
+            if "hook" in request:
+                _check_hook(request["hook"])
+            else:
+                wire.check_caller(request.get("version"))
+            answer = self._answers.get(request.get("op", ""))
+            if answer is None:
+                raise DevicevmError(f"devicevm's manager knows no operation {request.get('op')!r}")
+            return wire.result_line(answer(request))
+        except DevicevmError as error:
+            return wire.error_line(error)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            return wire.error_line(DevicevmError(f"devicevm's manager cannot read the request: {error!r}"))
+
+    def _documents(self) -> list[tuple[str, str]]:
+        with vmm_words("cannot list the manager's domains"):
+            return domain_documents(self.vmm)
+
+    def _operations(self) -> dict[str, Answer]:
+        keeper = self.keeper
+
+        def spec_of(request: dict[str, Any]) -> DomainSpec:
+            return from_data(DomainSpec, request["spec"])
+
+        def emulator_of(request: dict[str, Any]) -> Emulator:
+            return from_data(Emulator, request["emulator"])
+
+        return {
+            "hello": lambda _request: list(self.vmm.supports),
+            "observe": lambda _request: to_data(keeper.observe()),
+            "names": lambda _request: sorted(self.vmm.domain_names()),
+            "documents": lambda _request: self._documents(),
+            "define": lambda request: keeper.define(spec_of(request)),
+            "start": lambda request: keeper.start(str(request["name"])),
+            "stop": lambda request: keeper.stop(str(request["name"])),
+            "undefine": lambda request: keeper.undefine(str(request["name"])),
+            "active": lambda request: keeper.is_active(str(request["name"])),
+            "attach": lambda request: keeper.attach_emulator(str(request["name"]), emulator_of(request)),
+            "detach": lambda request: keeper.detach_emulator(str(request["name"]), emulator_of(request)),
+            "mark": lambda request: keeper.mark(spec_of(request)),
+            "pin": lambda request: keeper.pin(spec_of(request)),
+            "prepare": lambda request: keeper.prepare(
+                str(request["client"]), str(request["owner"]), [str(name) for name in request["deviceVMs"]]
+            ),
+            "use": lambda request: keeper.use(str(request["client"])),
+            "release": lambda request: keeper.release(str(request["client"])),
+        }
+
+
+def _request(line: bytes) -> dict[str, Any]:
+    data = json.loads(line)
+    if not isinstance(data, dict):
+        raise DevicevmError("a request is a JSON object")
+    return data
+
+
+def _check_hook(version: object) -> None:
+    if version != hook.VERSION:
+        raise DevicevmError("the hook is another version's than devicevm's manager", hint="devicevm manager install")
+
+
+def open_manager(places: Places, *, boots: int, times: Times, tell: Tell) -> Manager:
+    """The manager of the VMM at `places`, on the VMM of its own."""
+    if not is_managed(places):
+        raise DevicevmError(f"{places.uri} has no manager", hint="devicevm manager install")
+    own = managers_places(places)
+    make_runtime(own, None)
+    make_logs(own)
+    vmm = QemuDriver(own, wait=OPENING)
+    return Manager(wire.socket_path(places), vmm, lambda: QemuDriver(places), boots=boots, times=times, tell=tell)
+
+
+@contextmanager
+def _listener(path: str) -> Iterator[socket.socket]:
+    """The socket, for root alone. One that a manager has left which was killed is replaced: who runs holds the VMM."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        Path(path).unlink(missing_ok=True)
+        before = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(before)
+        listener.listen(MAX_CALLERS)
+        listener.settimeout(0.5)
+        try:
+            yield listener
+        finally:
+            Path(path).unlink(missing_ok=True)
