@@ -309,7 +309,11 @@ def test_a_dead_device_vm_is_started_and_only_clients_that_cannot_reconnect_are_
     ("protocol", "frontend", "steps"),
     [
         ("bytes", "virtio-port", [("start/device-vm/a-dvm", "reconnect")]),
-        ("9p", "9p-port", [("stop/client/a", "restart"), ("start/device-vm/a-dvm", "none"), ("start/client/a", "none")]),
+        (
+            "9p",
+            "9p-port",
+            [("stop/client/a", "restart"), ("start/device-vm/a-dvm", "none"), ("start/client/a", "none")],
+        ),
     ],
 )
 def test_a_port_goes_on_by_itself_and_a_tree_is_mounted_anew(
