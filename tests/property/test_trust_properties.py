@@ -81,6 +81,6 @@ def test_no_core_is_shared_across_trust_domains(fleet: tuple[Host, ...], wanted:
 def test_nor_by_what_comes_later_without_a_warning(fleet: tuple[Host, ...], first: Topology, second: Topology) -> None:
     vmm = ModelVmm(*fleet)
     vmm.apply(first)
-    vmm.apply(second)
-    told = " ".join(vmm.plan(second).warnings)
+    # What is left out for now may find a place by the next plan, which then parts what this one has told of.
+    told = " ".join(vmm.apply(second).warnings)
     assert all(name in told for found in crossings(vmm, second) for name in found.split(" and "))

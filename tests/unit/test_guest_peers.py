@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from devicevm.errors import DevicevmError
 from devicevm.guest.control import Control, DeviceState
-from devicevm.guest.probe import PROBES, probe_9p, probe_bytes, probe_egd, probe_nbd, probe_nmea
+from devicevm.guest.probe import PROBES, probe_9p, probe_bytes, probe_egd, probe_nbd, probe_nmea, probe_usbredir
 
 Peer = Callable[[socket.socket], None]
 Serve = Callable[[Peer], str]
@@ -276,7 +276,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from devicevm.guest.compile import HostToolchain, compile_program
 
     folder = tmp_path_factory.mktemp("programs")
-    for name in ("egd", "nmea", "echo"):
+    for name in ("egd", "nmea", "echo", "hid", "usbredir"):
         compile_program(name, Path(__file__).parents[2] / "plugin/guest", folder / name, HostToolchain())
     return folder
 
@@ -347,3 +347,61 @@ def test_nmea_usage(programs: Path, wrong: list[str]) -> None:
 def test_echo(serve: Serve, programs: Path) -> None:
     data = os.urandom(3000)
     assert probe_bytes(serve(running(programs / "echo")), send=data, pattern=b".{3000}") == data
+
+
+def test_usbredir_greets_though_its_device_is_not_there(serve: Serve, programs: Path) -> None:
+    """The greeting is the work of libusbredirhost, and the program ends with its peer."""
+    assert probe_usbredir(serve(running(programs / "usbredir", "ffff:ffff"))) == "devicevm"
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"NBDMAGICIHAVEOPT\0\3", "this is no usbredir host"),
+        (struct.pack("<III", 0, 63, 0) + bytes(63), "packet 0 of 63 bytes"),
+        (struct.pack("<III", 0, 1 << 31, 0), "packet 0 of 2147483648 bytes"),
+        (struct.pack("<III", 1, 64, 0) + bytes(64), "packet 1 of 64 bytes"),
+        (struct.pack("<III", 0, 68, 0) + bytes(60), "closed the connection"),
+    ],
+)
+def test_what_is_no_usbredir_host(serve: Serve, said: bytes, reason: str) -> None:
+    with pytest.raises(DevicevmError, match=reason):
+        probe_usbredir(serve(lambda connection: connection.sendall(said)))
+
+
+def typed(programs: Path, text: str) -> list[tuple[int, int]]:
+    """The modifiers and the key of each report in which a key is down."""
+    # The host's first word, of the keyboard's lights.
+    said = subprocess.run(
+        [programs / "hid", "text", "0", text], input=b"\0", capture_output=True, timeout=10, check=True
+    )
+    reports = [said.stdout[i : i + 8] for i in range(0, len(said.stdout), 8)]
+    assert reports[1::2] == [bytes(8)] * len(text)
+    assert all(report[1:2] + report[3:] == bytes(6) for report in reports)
+    return [(report[0], report[2]) for report in reports[::2]]
+
+
+def test_every_character_has_a_key_of_its_own(programs: Path) -> None:
+    printable = [*map(chr, range(32, 127)), "\t", "\n"]
+    keys = typed(programs, "".join(printable))
+    assert len(set(keys)) == len(printable)
+    assert all(0x04 <= key <= 0x38 and modifiers in (0, 2) for modifiers, key in keys)
+    by_character = dict(zip(printable, keys, strict=True))
+    for plain, shifted in ("aA", "zZ", "1!", "0)", "-_", "/?", "\\|"):
+        assert by_character[shifted] == (2, by_character[plain][1])
+
+
+def test_hid_reports(programs: Path) -> None:
+    command = [programs / "hid", "reports", "0", "000502", "00FBff"]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=True)
+    assert done.stdout == bytes.fromhex("000502 00fbff")
+
+
+@pytest.mark.parametrize(
+    "wrong", [["text", "0"], ["reports", "0"], ["reports", "0", "0g"], ["reports", "0", "000"], []]
+)
+def test_hid_usage(programs: Path, wrong: list[str]) -> None:
+    done = subprocess.run(
+        [programs / "hid", *wrong], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, b"")

@@ -93,6 +93,7 @@ def command_of(class_: str, parameters: dict[str, Any], serial: str = "s1") -> t
     return expand(found.program.command, values), ready
 
 
+GADGET = ("/usr/lib/devicevm/usb-gadget", "device", "0x1d6b", "0x0104", "devicevm", "USB device")
 NBDKIT = ("nbdkit", "--single", "--foreground")
 
 
@@ -114,6 +115,36 @@ NBDKIT = ("nbdkit", "--single", "--foreground")
             "nbd",
         ),
         ("rng", {}, ("/usr/lib/devicevm/egd",), "egd"),
+        (
+            "usb",
+            {"massStorage": {"size": "1MiB"}, "serial": {"program": "nmea", "interval": 500}, "serialNumber": "7"},
+            (
+                *GADGET,
+                "7",
+                *("--storage", "/dev/backing/s1", "false", "true", "false"),
+                *("--serial", "/usr/lib/devicevm/nmea", "-i", "500"),
+            ),
+            "usbredir",
+        ),
+        (
+            "usb",
+            {
+                "keyboard": {"text": "a b"},
+                "hid": {"descriptor": "05", "reportLength": 2, "reports": ["01", "0203"]},
+                "serial": {"command": ["cat", "-u"]},
+            },
+            (
+                *(*GADGET, "d", "--keyboard", "0", "a b"),
+                *("--hid", "05", "2", "1000", "01", "0203", "--serial", "cat", "-u"),
+            ),
+            "usbredir",
+        ),
+        (
+            "usb",
+            {"hostDevice": {"vendor": "0951", "product": "1666"}},
+            (GADGET[0], "host", "0951:1666"),
+            "usbredir",
+        ),
         ("serial", {"program": "echo"}, ("/usr/lib/devicevm/echo",), "bytes"),
         (
             "serial",

@@ -17,12 +17,14 @@ MAX_SERIAL = 20
 class Frontend:
     """A kind of device as a client's guest sees it.
 
-    `protocol` is what it speaks over the channel: nbd, egd, 9p, bytes, ethernet or tpm. `elements(attachment, number)`
-    makes its libvirt devices, `arguments(attachment, number, bus)` what libvirt has no words for: arguments of QEMU,
-    for a device on the PCI bus of that name. `number` counts, from `first`, the client's devices with the same
-    `numbering` (disk target prefix, serial port), at most up to `last`. `live`: it can be attached to a running client.
+    `protocol` is what it speaks over the channel: nbd, egd, 9p, bytes, ethernet, tpm or usbredir.
+    `elements(attachment, number)` makes its libvirt devices, `arguments(attachment, number, bus)` what libvirt has no
+    words for: arguments of QEMU, for a device on the PCI bus of that name. `number` counts, from `first`, the client's
+    devices with the same `numbering` (disk target prefix, serial port), at most up to `last`. `live`: it can be
+    attached to a running client.
     `reconnects`: its client goes on by itself, with nothing lost, after its device VM was restarted, as long as
-    what was on the device is still there.
+    what was on the device is still there. A USB device counts as well: it is pulled out and plugged in again, which its
+    guest is made for.
     `controllers` are (type, model) pairs that the client needs once; `ports` is how many PCIe ports each takes.
     """
 

@@ -10,10 +10,10 @@ from .port import PORTS
 from .rng import RNGS
 from .serial import SERIALS
 from .tpm import TPMS
+from .usb import USBS
 
-FRONTENDS: dict[str, Frontend] = {
-    frontend.name: frontend for frontend in (*DISKS, *NICS, *PORTS, *RNGS, *SERIALS, *TPMS)
-}
+_ALL = (*DISKS, *NICS, *PORTS, *RNGS, *SERIALS, *TPMS, *USBS)
+FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in _ALL}
 
 
 def frontend_named(name: str) -> Frontend:

@@ -115,10 +115,10 @@ def _build(inputs: _Inputs, root: Path, built: Path, workspace: Path) -> Image:
     bytes_ = packaged if recipe.packaged_kernel else bootable(packaged)
     (built / KERNEL).write_bytes(bytes_)
     archive = _skeleton(recipe)
-    _add_guest_programs(archive, inputs, workspace)
+    compiled = _compile_guest_programs(inputs, workspace)
     _add_files(archive, inputs)
     _add_modules(archive, inputs, kernel, workspace)
-    _add_programs(archive, recipe, Tree(root, inputs.arch.triplet))
+    _add_programs(archive, recipe, Tree(root, inputs.arch.triplet), compiled)
     with (built / INITRAMFS).open("wb") as output:
         archive.write(output)
     initramfs = (built / INITRAMFS).read_bytes()
@@ -153,11 +153,12 @@ def _skeleton(recipe: ImageRecipe) -> Archive:
     return archive
 
 
-def _add_guest_programs(archive: Archive, inputs: _Inputs, workspace: Path) -> None:
-    for program in inputs.recipe.guest_programs:
-        output = workspace / "program"
-        compile_program(program, inputs.sources, output, inputs.toolchain)
-        archive.file(f"{PROGRAM_FOLDER}/{program}", output.read_bytes(), 0o755)
+def _compile_guest_programs(inputs: _Inputs, workspace: Path) -> dict[str, Path]:
+    """Image path -> file."""
+    compiled = {f"{PROGRAM_FOLDER}/{name}": workspace / f"program-{name}" for name in inputs.recipe.guest_programs}
+    for name, output in zip(inputs.recipe.guest_programs, compiled.values(), strict=True):
+        compile_program(name, inputs.sources, output, inputs.toolchain)
+    return compiled
 
 
 def _add_files(archive: Archive, inputs: _Inputs) -> None:
@@ -184,10 +185,11 @@ def _plain(path: str) -> str:
     return path.split(".ko", 1)[0] + ".ko"
 
 
-def _add_programs(archive: Archive, recipe: ImageRecipe, tree: Tree) -> None:
+def _add_programs(archive: Archive, recipe: ImageRecipe, tree: Tree, compiled: dict[str, Path]) -> None:
     placed: dict[Path, str] = {}
-    for program in recipe.programs:
-        for path, place in tree.closure(program).items():
+    closures = [tree.closure(path, file) for path, file in compiled.items()]
+    for closure in (*closures, *map(tree.closure, recipe.programs)):
+        for path, place in closure.items():
             first = placed.setdefault(place, archive.place(path))
             if first != archive.place(path):
                 # One file under several names, as mke2fs and mkfs.ext4 are.

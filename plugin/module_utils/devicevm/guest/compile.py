@@ -1,4 +1,4 @@
-"""Compiles the programs of plugin/guest, statically, so that they run in any image.
+"""Compiles the programs of plugin/guest: statically, so that they run in any image, where there are static libraries.
 
 For the build machine's own architecture its gcc does it. For another one, the distribution's cross compiler and the
 other architecture's libraries are unpacked into the cache: nothing is installed, and both are pinned.
@@ -17,9 +17,11 @@ from .packages import Package, PackageManager, Progress
 from .run import run_tool
 from .trees import unpacked
 
-_FLAGS = ("-std=gnu11", "-Os", "-Wall", "-Wextra", "-Werror", "-static", "-s", "-ffile-prefix-map={folder}=.")
-_LIBRARIES = {"<jansson.h>": "-ljansson", "<math.h>": "-lm"}
-_TARGET_PACKAGES = ("libc6-dev", "libjansson-dev")
+_FLAGS = ("-std=gnu11", "-Os", "-Wall", "-Wextra", "-Werror", "-s", "-ffile-prefix-map={folder}=.")
+_LIBRARIES = {"<jansson.h>": ("-ljansson",), "<math.h>": ("-lm",)}
+# Debian has these as shared libraries only; the image's packages must bring them.
+_SHARED = {"<usbredirhost.h>": ("-I=/usr/include/libusb-1.0", "-lusbredirhost", "-lusb-1.0")}
+_TARGET_PACKAGES = ("libc6-dev", "libjansson-dev", "libusb-1.0-0-dev", "libusbredirhost-dev")
 
 
 class Toolchain(Protocol):
@@ -43,7 +45,9 @@ class HostToolchain:
         return identity
 
     def run(self, tool: str, arguments: Sequence[str]) -> None:
-        run_tool([tool, *arguments], hint="apt-get install gcc libc6-dev libjansson-dev")
+        # So that `=` in an option stands for the root here, too.
+        sysroot = ["--sysroot=/"] if tool == "gcc" else []
+        run_tool([tool, *sysroot, *arguments], hint=f"apt-get install gcc {' '.join(_TARGET_PACKAGES)}")
 
 
 class CrossToolchain:
@@ -87,11 +91,14 @@ def sources_of(program: str, sources: Path) -> tuple[Path, ...]:
 
 
 def compile_program(program: str, sources: Path, output: Path, toolchain: Toolchain) -> None:
-    """Writes the static executable of `program` to `output`; DevicevmError with what the compiler said."""
+    """Writes the executable of `program` to `output`; DevicevmError with what the compiler said."""
     files = [path for path in sources_of(program, sources) if path.suffix == ".c"]
     text = "".join(path.read_text(encoding="utf-8") for path in sources_of(program, sources))
     flags = [flag.format(folder=sources.absolute()) for flag in _FLAGS]
-    libraries = [library for header, library in _LIBRARIES.items() if header in text]
+    shared = [option for header, options in _SHARED.items() if header in text for option in options]
+    libraries = [option for header, options in _LIBRARIES.items() if header in text for option in options]
+    flags += [] if shared else ["-static"]
+    libraries += shared
     toolchain.run("gcc", [*flags, "-o", str(output.absolute()), *(str(path.absolute()) for path in files), *libraries])
 
 

@@ -53,15 +53,18 @@ class Tree:
             )
         return place if place.is_file() and not place.is_symlink() else None
 
-    def closure(self, path: str) -> dict[str, Path]:
-        """Image path -> file, for `path` (a program or shared object) and every library below it."""
+    def closure(self, path: str, file: Path | None = None) -> dict[str, Path]:
+        """Image path -> file, for `path` (a program or shared object) and every library below it.
+
+        `file` is the program itself when it comes from elsewhere.
+        """
         found: dict[str, Path] = {}
         todo = [path]
         while todo:
             name = todo.pop()
             if name in found:
                 continue
-            place = self.find(name)
+            place = file if file and name == path else self.find(name)
             if place is None:
                 raise DevicevmError(
                     f"{name} is in none of the packages", hint="add its package to the recipe's packages"

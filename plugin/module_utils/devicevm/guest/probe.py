@@ -29,6 +29,9 @@ _EGD_READ_BLOCKING = 2
 _9P_VERSION_ASKED, _9P_VERSION_TOLD, _9P_NO_TAG = 100, 101, 0xFFFF
 _9P_VERSION = b"9P2000.L"
 _9P_MAX_MESSAGE = 8192  # bytes
+_USBREDIR_HELLO = 0
+_USBREDIR_VERSION = 64  # bytes; 32-bit words of capabilities follow
+_USBREDIR_MAX_HELLO = 256
 _MAX_BYTES = 64 * 1024
 _QUIET = 0.2  # seconds after which a device that was asked has said all
 _DRAIN = 1.0  # seconds at most: some never stop talking
@@ -102,6 +105,16 @@ def probe_9p(path: str, timeout: float = 5.0) -> str:
     return version.decode()
 
 
+def probe_usbredir(path: str, timeout: float = 5.0) -> str:
+    """The version that the other side greets with (usb-redirection-protocol.md, usb_redir_hello)."""
+    with Stream(path, timeout) as stream:
+        kind, length = struct.unpack_from("<II", stream.exactly(12))
+        if kind != _USBREDIR_HELLO or not _USBREDIR_VERSION <= length <= _USBREDIR_MAX_HELLO:
+            raise DevicevmError(f"{path}: this is no usbredir host: packet {kind} of {length} bytes")
+        version = stream.exactly(length)[:_USBREDIR_VERSION].split(b"\0")[0]
+    return version.decode("ascii", "replace")
+
+
 def probe_bytes(path: str, timeout: float = 5.0, *, send: bytes = b"", pattern: bytes = b"") -> bytes:
     """What arrives, after `send` has been sent, until it matches the regular expression `pattern` (none: any byte)."""
     expected = re.compile(pattern, re.DOTALL)
@@ -165,6 +178,7 @@ PROBES: dict[str, Probe] = {
     "egd": lambda path, timeout: f"{len(probe_egd(path, timeout))} random bytes",
     "9p": probe_9p,
     "nmea": probe_nmea,
+    "usbredir": probe_usbredir,
     "bytes": lambda path, timeout: f"{len(probe_bytes(path, timeout))} bytes arrived",
 }
 """Name -> probe: called with a socket's path and a timeout in seconds, returns what it found."""

@@ -12,7 +12,7 @@ from .declared import Declared
 from .document import Document
 from .parameters import complete, parameter_schema, service_schema
 from .resources import alternatives_of, request_of
-from .storage import absolute, class_storage, store_of
+from .storage import absolute, class_storage, declared_storage, store_of
 from .topology import (
     DEFAULT_TRUST_DOMAIN,
     Boot,
@@ -57,8 +57,9 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
     """One device with its parameters complete, its front end chosen and its storage found."""
     parameters = complete(parameter_schema(class_.spec), data.get("parameters", {}))
     storage = class_storage(class_.spec)
-    store = store_of(storage, parameters, folder) if storage else None
-    in_memory = parse_bytes(parameters[storage.size]) if storage and not store else 0
+    declared = declared_storage(storage, parameters)
+    store = store_of(storage, declared, folder) if storage and declared is not None else None
+    in_memory = parse_bytes(declared[storage.size]) if storage and declared is not None and not store else 0
     return Device(
         name=data["name"],
         class_=data["class"],

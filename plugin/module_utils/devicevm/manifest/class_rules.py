@@ -164,6 +164,12 @@ def _storage_problems(document: Document, schema: dict[str, Any]) -> Iterator[Pr
     if storage is None:
         return
     known = names_of(schema)
+    if storage.within:
+        if storage.within not in known:
+            message = f"parameter {shown(storage.within)} is not among the class's parameters"
+            yield document.problem(("spec", "storage", "within"), message, nearest(storage.within, known))
+            return
+        known = names_of(known[storage.within])
     for key, name in (("store", storage.store), ("size", storage.size), ("readOnly", storage.read_only)):
         # A class may do without a store or without readOnly; a name that it gives must be there.
         if name not in known and (key in document.spec["storage"] or key == "size"):

@@ -18,7 +18,7 @@ from .document import Document, Place, path_text, shown
 from .parameters import complete, parameter_problems, parameter_schema
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
-from .storage import class_storage, relative_finding, storage_findings
+from .storage import class_storage, declared_storage, relative_finding, storage_findings
 from .template import LINK_NAMES, expand, template_values
 from .topology import Consumer
 from .wording import nearest
@@ -159,9 +159,11 @@ def _device_problems(document: Document, place: Place, device: dict[str, Any], d
     below: Place = (*place, "parameters") if "parameters" in device else place
     problems = parameter_problems(schema, name, parameters, document, below)
     storage = class_storage(class_.spec)
-    if storage and not problems:
-        findings = storage_findings(storage, parameters, document.folder)
-        problems = [document.problem((*below, *at), message, hint) for at, message, hint in findings]
+    declared_store = declared_storage(storage, parameters)
+    if storage and declared_store is not None and not problems:
+        at: Place = (*below, storage.within) if storage.within else below
+        findings = storage_findings(storage, declared_store, document.folder)
+        problems = [document.problem((*at, *place), message, hint) for place, message, hint in findings]
     yield from problems or _command_problems(document, below, device, class_)
 
 

@@ -31,11 +31,19 @@ def class_storage(spec: Mapping[str, Any]) -> ClassStorage | None:
         store=names.get("store", usual.store),
         size=names.get("size", usual.size),
         read_only=names.get("readOnly", usual.read_only),
+        within=names.get("within", usual.within),
     )
 
 
+def declared_storage(names: ClassStorage | None, parameters: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The parameters that declare a device's storage; None when it has none."""
+    if names is None:
+        return None
+    return parameters.get(names.within) if names.within else parameters
+
+
 def store_of(names: ClassStorage, parameters: Mapping[str, Any], folder: Path | None) -> Store | None:
-    """The store that checked parameters declare, or None for content that lives in memory.
+    """The store that checked parameters (`declared_storage`) declare, or None for content that lives in memory.
 
     A relative file path starts at `folder`. `size` is 0 for a block device that is taken as it is.
     """

@@ -67,12 +67,14 @@ class ClassMemory:
 class ClassStorage:
     """Which parameters of a class declare backing storage.
 
-    Without a store the device's `size` bytes live in the device VM's memory.
+    Without a store the device's `size` bytes live in the device VM's memory. `within` is the parameter that holds
+    the others; a device without it has no storage.
     """
 
     store: str = "store"
     size: str = "size"
     read_only: str = "readOnly"
+    within: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class ClassService:
 
 @dataclass(frozen=True)
 class DeviceClass:
-    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes or ethernet."""
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes, ethernet,
+    tpm or usbredir."""
 
     name: str
     protocol: str
