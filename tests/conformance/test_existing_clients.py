@@ -88,17 +88,21 @@ def definition(driver: LibvirtDriver) -> str:
     return str(driver.connection.lookupByName("ledger-db").XMLDesc(flags))
 
 
+# NICs are for client VMs that devicevm makes, and libvirt attaches no TPM to a domain.
+FITTING = sorted(name for name, one in FRONTENDS.items() if one.protocol not in ("ethernet", "tpm"))
+
+
 @pytest.mark.parametrize("machine", ["q35", "pc"])
 def test_every_front_end_comes_and_goes_and_leaves_no_trace(vmm: Vmm, driver: LibvirtDriver, machine: str) -> None:
     with existing(vmm, driver, machine, ROOT + PORTS if machine == "q35" else "") as uuid:
         before = definition(driver)
-        spec = given(uuid, *sorted(FRONTENDS))
+        spec = given(uuid, *FITTING)
         for wanted in (spec, spec):
             driver.attach_client(wanted)
             (seen,) = driver.observe()
             assert (seen.name, seen.owner, seen.uuid, seen.consumer) == ("ledger", OWNER, uuid, Consumer.EXISTING)
             assert (seen.spec, seen.active, seen.drift, seen.broken) == (spec, False, (), "")
-        for name in FRONTENDS:
+        for name in FITTING:
             assert f"/run/x-{name}.sock" in definition(driver)
         for _ in range(2):
             driver.detach_client("ledger", OWNER, uuid)

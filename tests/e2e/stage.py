@@ -80,15 +80,18 @@ class Stage:
         )
 
     def virsh(self, *arguments: str) -> str:
-        """What virsh alone sees."""
-        return subprocess.run(
+        """What virsh alone sees; its failure is the test's."""
+        result = subprocess.run(
             ["virsh", "-c", self.uri, *arguments],
             env=self.environment,
-            check=True,
+            check=False,
             capture_output=True,
             text=True,
             timeout=60,
-        ).stdout
+        )
+        if result.returncode:
+            raise AssertionError(f"virsh {' '.join(arguments)}: {result.returncode}\n{result.stdout}\n{result.stderr}")
+        return result.stdout
 
     def domains(self) -> list[str]:
         """The names of all domains, running or not."""

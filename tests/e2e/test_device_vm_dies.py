@@ -55,7 +55,7 @@ def survive(stage: Stage, kills: int) -> None:
     # All four disks are written and read back for as long as the kills last; entropy and position are read besides.
     shell.run(
         f"(fio --rw=randrw --bs=4k --size=8M --direct=1 --ioengine=libaio --iodepth=2 --verify=crc32c --verify_fatal=1 "
-        f"--time_based --runtime={kills * 9 + 2} --rate_iops=100 {jobs} >/tmp/fio 2>&1; echo $? >/tmp/fio.end) & "
+        f"--time_based --runtime={kills * 7} --rate_iops=100 {jobs} >/tmp/fio 2>&1; echo $? >/tmp/fio.end) & "
         "(while dd if=/dev/hwrng bs=16 count=1 2>/dev/null; do echo; done | "
         "while read -r line; do count=$((count + 1)); echo $count >/tmp/entropy; done) & "
         "stty -F /dev/ttyS1 raw -echo; (while read -r line; do echo $line >/tmp/position; done </dev/ttyS1) & "
@@ -68,8 +68,8 @@ def survive(stage: Stage, kills: int) -> None:
         assert steps == {"start/device-vm/web-dvm": "reconnect"}
         stage.devicevm("apply", path)
         shell.run("rm -f /tmp/entropy /tmp/position")
-        shell.run("for i in $(seq 100); do test -s /tmp/entropy && test -s /tmp/position && break; sleep 0.1; done")
-        shell.run("test -s /tmp/entropy && grep -q '^.GP' /tmp/position")
+        back = "test -s /tmp/entropy && grep -q '^.GP' /tmp/position"
+        shell.run(f'for i in $(seq 200); do {back} && back=1 && break; sleep 0.1; done; test -n "$back"; back=')
     shell.run("for i in $(seq 1200); do test -s /tmp/fio.end && break; sleep 0.1; done", timeout=180)
     assert shell.run("cat /tmp/fio.end").strip() == "0", shell.run("cat /tmp/fio; dmesg | tail -30")
     assert shell.run("dmesg | grep -iE 'i/o error|reset' || true").strip() == ""

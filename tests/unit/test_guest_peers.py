@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from devicevm.errors import DevicevmError
 from devicevm.guest.control import Control, DeviceState
-from devicevm.guest.probe import PROBES, probe_bytes, probe_egd, probe_nbd, probe_nmea, probe_usbredir
+from devicevm.guest.probe import PROBES, probe_9p, probe_bytes, probe_egd, probe_nbd, probe_nmea, probe_usbredir
 
 Peer = Callable[[socket.socket], None]
 Serve = Callable[[Peer], str]
@@ -178,7 +178,7 @@ def test_probes_end(serve: Serve, name: str, peer: Peer) -> None:
     assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("name", ["nbd", "nmea"])
+@pytest.mark.parametrize("name", ["9p", "nbd", "nmea"])
 def test_probes_do_not_believe_noise(serve: Serve, name: str) -> None:
     with pytest.raises(DevicevmError):
         PROBES[name](serve(forever(b"noise" * 100)), 3.0)
@@ -221,6 +221,39 @@ def nbd_reply(kind: int, data: bytes = b"", length: int | None = None) -> bytes:
 def test_hostile_nbd(serve: Serve, replies: list[bytes], reason: str) -> None:
     with pytest.raises(DevicevmError, match=reason):
         probe_nbd(serve(nbd_replying(*replies)), 2.0)
+
+
+def p9_replying(version: bytes, *, kind: int = 101, tag: int = 0xFFFF, size: int = 8192, short: int = 0) -> Peer:
+    """A 9p server that answers the first request with this."""
+
+    def peer(connection: socket.socket) -> None:
+        connection.recv(100)
+        body = struct.pack("<BHIH", kind, tag, size, len(version) - short) + version
+        connection.sendall(struct.pack("<I", 4 + len(body)) + body)
+        connection.recv(100)
+
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("peer", "reason"),
+    [
+        (p9_replying(b"unknown"), "offers b'unknown'"),
+        (p9_replying(b"9P2000.L", kind=107), "no sense"),
+        (p9_replying(b"9P2000.L", tag=0), "no sense"),
+        (p9_replying(b"9P2000.L", short=1), "no sense"),
+        (p9_replying(b"9P2000.L", size=1 << 20), "offers"),
+        (p9_replying(b"9" * 9000), "no sense"),
+    ],
+    ids=["version", "kind", "tag", "length", "size", "long"],
+)
+def test_hostile_9p(serve: Serve, peer: Peer, reason: str) -> None:
+    with pytest.raises(DevicevmError, match=reason):
+        probe_9p(serve(peer), 2.0)
+
+
+def test_a_9p_server_tells_its_version(serve: Serve) -> None:
+    assert probe_9p(serve(p9_replying(b"9P2000.L", size=4096)), 2.0) == "9P2000.L"
 
 
 def test_real_nbd(tmp_path: Path) -> None:

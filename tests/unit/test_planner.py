@@ -305,6 +305,29 @@ def test_a_dead_device_vm_is_started_and_only_clients_that_cannot_reconnect_are_
     assert actions(plan) == ["stop/client/a", "start/device-vm/storage", "start/client/a"]
 
 
+@pytest.mark.parametrize(
+    ("protocol", "frontend", "steps"),
+    [
+        ("bytes", "virtio-port", [("start/device-vm/a-dvm", "reconnect")]),
+        (
+            "9p",
+            "9p-port",
+            [("stop/client/a", "restart"), ("start/device-vm/a-dvm", "none"), ("start/client/a", "none")],
+        ),
+    ],
+)
+def test_a_port_goes_on_by_itself_and_a_tree_is_mounted_anew(
+    protocol: str, frontend: str, steps: list[tuple[str, str]]
+) -> None:
+    kind = replace(SERIAL, name="k", protocol=protocol, frontends=(frontend,))
+    vmm = ModelVmm()
+    wanted = topology(client("a", Device("p", "k")), classes=(kind,))
+    vmm.apply(wanted)
+    vmm.domains["a-dvm"] = replace(vmm.domains["a-dvm"], active=False, active_spec=None)
+    assert [(step.id, step.effect.value) for step in vmm.apply(wanted).steps] == steps
+    assert vmm.plan(wanted).steps == ()
+
+
 def test_an_update_that_was_interrupted_is_done_again() -> None:
     vmm = ModelVmm()
     vmm.apply(topology(client("a", disk()), device_vms=(SHARED,)))

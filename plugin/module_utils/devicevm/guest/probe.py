@@ -26,6 +26,9 @@ _NBD_REP_ACK, _NBD_REP_INFO, _NBD_INFO_EXPORT = 1, 3, 0
 _NBD_MAX_REPLY = 4096  # bytes; NBD allows 4096-byte strings at most
 _NBD_MAX_REPLIES = 16
 _EGD_READ_BLOCKING = 2
+_9P_VERSION_ASKED, _9P_VERSION_TOLD, _9P_NO_TAG = 100, 101, 0xFFFF
+_9P_VERSION = b"9P2000.L"
+_9P_MAX_MESSAGE = 8192  # bytes
 _USBREDIR_HELLO = 0
 _USBREDIR_VERSION = 64  # bytes; 32-bit words of capabilities follow
 _USBREDIR_MAX_HELLO = 256
@@ -86,6 +89,20 @@ def probe_egd(path: str, timeout: float = 5.0, *, size: int = 16) -> bytes:
     if size >= 8 and len(set(data)) == 1:
         raise DevicevmError(f"{path}: {size} equal bytes are not random")
     return data
+
+
+def probe_9p(path: str, timeout: float = 5.0) -> str:
+    """The version of the protocol that a 9p server agrees to; DevicevmError when it is not Linux's, 9P2000.L."""
+    body = struct.pack("<BHIH", _9P_VERSION_ASKED, _9P_NO_TAG, _9P_MAX_MESSAGE, len(_9P_VERSION)) + _9P_VERSION
+    with Stream(path, timeout) as stream:
+        stream.send(struct.pack("<I", 4 + len(body)) + body)
+        length, kind, tag, size, text = struct.unpack("<IBHIH", stream.exactly(13))
+        if (kind, tag) != (_9P_VERSION_TOLD, _9P_NO_TAG) or length != 13 + text or length > _9P_MAX_MESSAGE:
+            raise DevicevmError(f"{path}: the 9p server's answer makes no sense")
+        version = stream.exactly(text)
+    if version != _9P_VERSION or size > _9P_MAX_MESSAGE:
+        raise DevicevmError(f"{path}: the 9p server offers {version!r}, not {_9P_VERSION!r}")
+    return version.decode()
 
 
 def probe_usbredir(path: str, timeout: float = 5.0) -> str:
@@ -159,6 +176,7 @@ def _nmea_checksum(body: bytes) -> int:
 PROBES: dict[str, Probe] = {
     "nbd": lambda path, timeout: f"{probe_nbd(path, timeout)} bytes",
     "egd": lambda path, timeout: f"{len(probe_egd(path, timeout))} random bytes",
+    "9p": probe_9p,
     "nmea": probe_nmea,
     "usbredir": probe_usbredir,
     "bytes": lambda path, timeout: f"{len(probe_bytes(path, timeout))} bytes arrived",

@@ -9,7 +9,7 @@ from ..errors import Problem
 from .document import Document
 from .schema import KINDS
 
-BUILT_IN_IMAGES = ("base", "client", "disk", "net", "simulator", "tpm", "usb")
+BUILT_IN_IMAGES = ("base", "client", "disk", "files", "net", "simulator", "tpm", "usb")
 """The images that devicevm's own recipes make (images/)."""
 
 
