@@ -115,6 +115,12 @@ def test_names_say_something(project_files: list[Path]) -> None:
     assert not [relative(path) for path, parts in names.items() if parts & EMPTY_NAMES]
 
 
+def test_names_of_tests_are_distinct(project_files: list[Path]) -> None:
+    """Test folders are no packages: pytest refuses two modules of one name."""
+    names = [path.name for path in project_files if path.name.startswith("test_") and path.suffix == ".py"]
+    assert not [name for name in set(names) if names.count(name) > 1]
+
+
 def test_no_machine_is_named(project_files: list[Path]) -> None:
     """No path of the machine it was written on, and not where that machine gets its packages."""
     pattern = re.compile("|".join([r"(?<![\w.)}>-])/(?:wor" + r"k|roo" + r"t)/", *map(re.escape, package_sources())]))
