@@ -88,8 +88,7 @@ def definition(driver: LibvirtDriver) -> str:
     return str(driver.connection.lookupByName("ledger-db").XMLDesc(flags))
 
 
-# NICs are for client VMs that devicevm makes, and libvirt attaches no TPM to a domain.
-FITTING = sorted(name for name, one in FRONTENDS.items() if one.protocol not in ("ethernet", "tpm"))
+FITTING = sorted(name for name, one in FRONTENDS.items() if one.attachable and not one.arguments and not one.machine)
 
 
 @pytest.mark.parametrize("machine", ["q35", "pc"])

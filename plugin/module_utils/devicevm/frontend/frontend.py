@@ -45,6 +45,8 @@ class Frontend:
     """The kind of the host part that is between the channel and the client's VMM; empty = nothing is."""
     machine: str = ""
     read_only: bool = False
+    attachable: bool = True
+    """Whether libvirt can give it to a domain that is there; what it has no words for, it cannot give either."""
 
 
 def alias(attachment: Attachment) -> Element:

@@ -31,6 +31,7 @@ TPMS = tuple(
         # QEMU takes one.
         last=0,
         part="tpm",
+        attachable=False,
     )
     for model in ("tpm-crb", "tpm-tis")
 )

@@ -220,7 +220,10 @@ def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         frontend = FRONTENDS.get(frontend_of(device, class_.spec)) if class_ else None
         if frontend is None:
             continue
-        if frontend.arguments and consumers_of(document.spec) != [Consumer.VM]:
+        kinds = consumers_of(document.spec)
+        if (frontend.arguments and kinds != [Consumer.VM]) or (
+            kinds == [Consumer.EXISTING] and not frontend.attachable
+        ):
             message = f"front end {frontend.name} is for client VMs that devicevm makes: the VMM has no other way to it"
             yield document.problem(("spec", "devices", index), message, "give it to a client with `vm`")
         if machine and frontend.machine and not MACHINES[frontend.machine].fullmatch(machine):
