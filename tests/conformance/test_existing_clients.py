@@ -95,13 +95,15 @@ FITTING = sorted(name for name, one in FRONTENDS.items() if one.attachable and n
 def test_every_front_end_comes_and_goes_and_leaves_no_trace(vmm: Vmm, driver: LibvirtDriver, machine: str) -> None:
     with existing(vmm, driver, machine, ROOT + PORTS if machine == "q35" else "") as uuid:
         before = definition(driver)
-        spec = given(uuid, *FITTING)
+        # A PC has two USB ports, and libvirt's test driver gives redirected devices none.
+        names = FITTING if machine == "q35" and vmm.guests else [name for name in FITTING if name != "usb-redir"]
+        spec = given(uuid, *names)
         for wanted in (spec, spec):
             driver.attach_client(wanted)
             (seen,) = driver.observe()
             assert (seen.name, seen.owner, seen.uuid, seen.consumer) == ("ledger", OWNER, uuid, Consumer.EXISTING)
             assert (seen.spec, seen.active, seen.drift, seen.broken) == (spec, False, (), "")
-        for name in FITTING:
+        for name in names:
             assert f"/run/x-{name}.sock" in definition(driver)
         for _ in range(2):
             driver.detach_client("ledger", OWNER, uuid)
