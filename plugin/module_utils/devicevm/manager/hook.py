@@ -44,7 +44,9 @@ def client_of(xml: bytes) -> tuple[str, list[str]] | None:
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler = begin
     parser.Parse(xml, True)
-    return (found[0], sorted(set(device_vms))) if found else None
+    if not found:
+        return None
+    return found[0], sorted(set(device_vms))
 
 
 def ask(path: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:

@@ -75,7 +75,8 @@ def _run(folder: Path, part: Part, users: frozenset[int], told: int) -> int:
             lock.release(path, held)
     except (DevicevmError, OSError) as error:
         process.log(f"failed: {error}")
-        print(error, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{error}\n")
+        sys.stderr.flush()
         return 1
     except BaseException as error:
         process.log(f"failed: unexpected {type(error).__name__}: {error}")

@@ -80,8 +80,8 @@ def lowest(bits: int, count: int) -> int:
     if bits.bit_count() <= count:
         return bits
     rest = bits
-    for _ in range(count):
-        rest &= rest - 1
+    while count:
+        rest, count = rest & rest - 1, count - 1
     return bits ^ rest
 
 
