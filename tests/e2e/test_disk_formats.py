@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ KEY = "correct horse battery staple"
 MARK = b"what nobody but the client may read\n"
 GOLDEN = 8 << 20
 PATIENCE = ("--timeout", "200")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def image(images: None) -> None:
+    """The image disk, built (or found) in the default store."""
+    subprocess.run([sys.executable, "-m", "devicevm.cli", "image", "build", "disk"], check=True, timeout=900)
 
 
 def manifest(stage: Stage, **faults: Any) -> Path:
