@@ -178,7 +178,7 @@ def test_the_command_line_knows_that_firmware_has_nobody_to_ask(stage: Stage, dr
     (device,) = stage.json("status")["devices"]
     assert device["state"] == "running"
     logs = stage.devicevm("logs", DEVICE_VM, "-o", "json")
-    assert json.loads(logs.stdout) == {"name": DEVICE_VM, "console": [], "agent": []}
+    assert json.loads(logs.stdout) == {"name": DEVICE_VM, "console": [], "agent": [], "parts": {}}
     assert "no console and no agent" in logs.stderr
     console = stage.devicevm("console", DEVICE_VM, ok=False)
     assert console.returncode == 1
