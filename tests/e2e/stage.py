@@ -110,6 +110,14 @@ class Stage:
         """The QEMU process of a running domain."""
         return int((self._pid_files / f"{domain}.pid").read_text())
 
+    def kill(self, domain: str) -> None:
+        """A domain's QEMU is gone from one moment to the next, and libvirt has seen it."""
+        os.kill(self.process(domain), signal.SIGKILL)
+        deadline = time.monotonic() + 30
+        while domain in self.virsh("list", "--name").split():
+            assert time.monotonic() < deadline, f"libvirt has not seen {domain} die"
+            time.sleep(0.05)
+
     @property
     def _daemon(self) -> int:
         return int((self.folder / "libvirtd.pid").read_text())

@@ -9,6 +9,7 @@ import pytest
 
 libvirt = pytest.importorskip("libvirt")
 
+import libvirtmod  # noqa: E402 - the binding's own
 from devicevm.vmm.libvirt.connection import define_validated  # noqa: E402 - it needs libvirt
 
 
@@ -27,6 +28,8 @@ class Daemon:
         time.sleep(0.005)
         self.inside -= 1
         if self.errors:
+            # What libvirt said last, to whatever test, would stand in place of these words.
+            libvirtmod.virResetLastError()
             raise libvirt.libvirtError(self.errors.pop(0))
 
 

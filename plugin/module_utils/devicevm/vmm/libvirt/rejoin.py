@@ -15,6 +15,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
+from ...guest.channel_socket import has_peer
 from ..driver import VmmError
 from .connection import binding
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds for the disks of a device VM that has answered to answer their client."""
 _PAUSE = 0.05
+# Reads after it has connected: the first of them greets the emulator.
+_GREETING = 2
 # A guest that goes on has asked again by then for what had failed.
 _SETTLED = 0.2
 
@@ -35,16 +38,21 @@ def is_stalled(domain: libvirt.virDomain) -> bool:
 
 
 def connect_disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
-    """Have QEMU connect again to the disks behind these sockets; VmmError when one does not answer in time."""
+    """Have QEMU connect again to the disks behind these sockets; VmmError when it does not in time."""
+    away = tuple(address for address in addresses if not has_peer(address))
     end = time.monotonic() + PATIENCE
-    for node in _nodes(domain, addresses):
-        while said := _hmp(domain, f'qemu-io {node} "read -q 0 512"'):
+    for address, node in _nodes(domain, away):
+        # Whether a read has failed QEMU tells nobody; that it is connected, the host's kernel knows.
+        while not has_peer(address):
             if time.monotonic() > end:
                 raise VmmError(
-                    f"{domain.name()}: a disk does not answer, though its device VM does: {said}",
+                    f"{domain.name()}: a disk is not connected again, though its device VM answers",
                     hint="apply again; see 'devicevm status'",
                 )
+            _read(domain, node)
             time.sleep(_PAUSE)
+        for _number in range(_GREETING):
+            _read(domain, node)
 
 
 def go_on(domain: libvirt.virDomain) -> None:
@@ -55,19 +63,22 @@ def go_on(domain: libvirt.virDomain) -> None:
         time.sleep(_SETTLED)
 
 
-def _nodes(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> list[str]:
-    """QEMU's names of the disks behind these sockets."""
+def _nodes(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> list[tuple[str, str]]:
+    """QEMU's names of the disks behind these sockets, after the sockets."""
+    if not addresses:
+        return []
     answer = json.loads(
         _monitor(domain, json.dumps({"execute": "query-named-block-nodes", "arguments": {"flat": True}}))
     )
-    names = {f"nbd+unix://?socket={address}" for address in addresses}
-    return sorted(node["node-name"] for node in answer["return"] if node["drv"] == "nbd" and node["file"] in names)
+    nodes = {node["file"]: node["node-name"] for node in answer["return"] if node["drv"] == "nbd"}
+    found = [(address, nodes.get(f"nbd+unix://?socket={address}", "")) for address in addresses]
+    return [(address, node) for address, node in found if node]
 
 
-def _hmp(domain: libvirt.virDomain, command: str) -> str:
+def _read(domain: libvirt.virDomain, node: str) -> None:
     import libvirt_qemu
 
-    return _monitor(domain, command, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP).strip()
+    _monitor(domain, f'qemu-io {node} "read -q 0 512"', libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
 
 
 def _monitor(domain: libvirt.virDomain, command: str, flags: int = 0) -> str:
