@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -55,7 +53,7 @@ def test_bytes_go_through_a_port_and_go_on_after_its_device_vm_was_killed(stage:
     assert shell.run(own).strip() == "large"
     assert [shell.run(ask.format(word)).strip() for word in ("one", "two")] == ["1 one", "2 two"]
 
-    os.kill(stage.process("lab-dvm"), signal.SIGKILL)
+    stage.kill("lab-dvm")
     deadline = time.monotonic() + 30
     while "lab-dvm" in stage.virsh("list", "--name").split():
         assert time.monotonic() < deadline, "libvirt has not seen the device VM die"

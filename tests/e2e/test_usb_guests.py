@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -78,7 +76,7 @@ def use(shell: Shell) -> str:
 def lose_device_vm(stage: Stage, shell: Shell, path: Path) -> None:
     """The device VM is killed: for the client the device is pulled out, and plugged in again."""
     booted = shell.run("cat /proc/sys/kernel/random/boot_id")
-    os.kill(stage.process("usb-bench-dvm"), signal.SIGKILL)
+    stage.kill("usb-bench-dvm")
     wait_for(shell, f"! lsusb -d {ID} >/dev/null")
     steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"] if step["kind"] != "store"}
     assert steps == {"start/device-vm/usb-bench-dvm": "reconnect"}
