@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import pytest
 import yaml
@@ -54,10 +53,6 @@ def test_bytes_go_through_a_port_and_go_on_after_its_device_vm_was_killed(stage:
     assert [shell.run(ask.format(word)).strip() for word in ("one", "two")] == ["1 one", "2 two"]
 
     stage.kill("lab-dvm")
-    deadline = time.monotonic() + 30
-    while "lab-dvm" in stage.virsh("list", "--name").split():
-        assert time.monotonic() < deadline, "libvirt has not seen the device VM die"
-        time.sleep(0.05)
     # Nobody is there: the client is told so at once.
     assert shell.run("head -c 1 <&3 | wc -c").strip() == "0"
     steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}

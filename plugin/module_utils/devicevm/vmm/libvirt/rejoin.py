@@ -4,7 +4,7 @@ QEMU's NBD client notices a broken connection at once, and what the guest had as
 keeps that, and pauses the guest. It connects anew when it is next asked for something, in a thread of its own, and has
 no answer for whoever asked first (block/nbd.c, nbd_client_connecting_wait). In a guest that goes on, or that was idle,
 that one would be the guest, which would be paused again, with nobody there to see. So QEMU is asked from here until the
-disk answers, and the guest goes on then.
+host's kernel sees it connected, since it tells nobody that a read has failed; the guest goes on then.
 
 libvirt 9.5 and later has words for a better way, `<reconnect delay>`: QEMU then lets the guest wait.
 """
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ...guest.channel_socket import has_peer
 from ..driver import VmmError
 from .connection import binding
+from .element import parse
 
 if TYPE_CHECKING:
     import libvirt
@@ -56,11 +57,26 @@ def connect_disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None
 
 
 def go_on(domain: libvirt.virDomain) -> None:
-    """Let a domain run that was paused because of its disks, and see that it does not stop at once."""
+    """Let a domain run that was paused because of its disks; VmmError when it stops again and again.
+
+    One with a disk that is still away stays as it is: it would stop at once, and who brings that disk back comes here.
+    """
     end = time.monotonic() + PATIENCE
-    while is_stalled(domain) and time.monotonic() < end:
+    while is_stalled(domain) and all(map(has_peer, _waited_for(domain))):
+        if time.monotonic() > end:
+            raise VmmError(
+                f"{domain.name()} stays paused: one of its disks does not answer",
+                hint="see 'devicevm status', and apply again",
+            )
         domain.resume()
         time.sleep(_SETTLED)
+
+
+def _waited_for(domain: libvirt.virDomain) -> list[str]:
+    """The sockets of the disks for which a domain is paused when they do not answer."""
+    tree = parse(domain.XMLDesc(0), f"the live XML of domain {domain.name()}")
+    disks = tree.iterfind("devices/disk/driver[@error_policy='stop']/../source[@protocol='nbd']/host[@socket]")
+    return [host.get("socket", "") for host in disks]
 
 
 def _nodes(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -1,0 +1,70 @@
+"""A paused domain goes on when its disks are there, and only then. For real: tests/e2e/test_device_vm_dies.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+libvirt = pytest.importorskip("libvirt")
+
+from devicevm.vmm.driver import VmmError  # noqa: E402 - it needs libvirt
+from devicevm.vmm.libvirt import rejoin  # noqa: E402
+
+STALLED = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
+RUNS = [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED]
+DISK = (
+    "<disk type='network'><driver name='qemu' error_policy='{policy}'/>"
+    "<source protocol='nbd'><host transport='unix' socket='{socket}'/></source></disk>"
+)
+
+
+class Paused:
+    """A domain that stops again `times` times."""
+
+    def __init__(self, times: int, *disks: str) -> None:
+        self.times, self.disks, self.resumed = times, "".join(disks), 0
+
+    def name(self) -> str:
+        return "web"
+
+    def XMLDesc(self, _flags: int) -> str:
+        return f"<domain><devices>{self.disks}</devices></domain>"
+
+    def state(self) -> list[int]:
+        return RUNS if self.resumed > self.times else STALLED
+
+    def resume(self) -> None:
+        self.resumed += 1
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits, and the sockets `there` have a peer."""
+    monkeypatch.setattr(rejoin, "_SETTLED", 0.001)
+    monkeypatch.setattr(rejoin, "PATIENCE", 0.1)
+    monkeypatch.setattr(rejoin, "has_peer", lambda path: Path(path).name == "there")
+
+
+def test_one_that_stops_once_more_is_let_go_on_once_more() -> None:
+    domain = Paused(2, DISK.format(policy="stop", socket="/run/there"))
+    rejoin.go_on(domain)
+    assert domain.resumed == 3
+
+
+def test_one_that_never_goes_on_is_an_error() -> None:
+    with pytest.raises(VmmError, match="web stays paused"):
+        rejoin.go_on(Paused(10**9, DISK.format(policy="stop", socket="/run/there")))
+
+
+def test_one_whose_other_disk_is_away_waits_for_that() -> None:
+    disks = [DISK.format(policy="stop", socket=f"/run/{name}") for name in ("there", "away")]
+    domain = Paused(0, *disks)
+    rejoin.go_on(domain)
+    assert domain.resumed == 0
+
+
+def test_a_disk_that_may_fail_is_waited_for_by_nobody() -> None:
+    domain = Paused(0, DISK.format(policy="report", socket="/run/away"))
+    rejoin.go_on(domain)
+    assert domain.resumed == 1
