@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..errors import DevicevmError
 from ..planner.plan import Action, Step, step_id
+from ..planner.sequence import each_after
 
 # What these did was for the steps after them: when all of those failed, it was for nothing.
 _UNDONE = {Action.CREATE, Action.DEFINE, Action.START, Action.UPDATE, Action.STOP, Action.REPIN}
@@ -60,18 +61,5 @@ def to_undo(steps: tuple[Step, ...], outcome: Outcome) -> list[str]:
 def _last_first(steps: tuple[Step, ...]) -> list[Step]:
     """Steps ordered so that each comes before those it was built on."""
     by_id = {step.id: step for step in steps}
-    order: list[Step] = []
-    seen: set[str] = set()
-
-    def visit(step: Step) -> None:
-        if step.id in seen:
-            return
-        seen.add(step.id)
-        for key in step.after:
-            if key in by_id:
-                visit(by_id[key])
-        order.append(step)
-
-    for step in steps:
-        visit(step)
-    return order[::-1]
+    order = each_after(by_id, lambda key: [one for one in by_id[key].after if one in by_id])
+    return [by_id[key] for key in reversed(order)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..domain import DomainSpec, ObservedDomain
+from .sequence import each_after
 from .storage import Identity, identity
 
 _NOBODY: frozenset[str] = frozenset()
@@ -41,19 +42,5 @@ class Holders:
 def in_order_of_release(device_vms: list[DomainSpec], holders: Holders) -> list[DomainSpec]:
     """Device VMs so that each comes after those that it takes over from; in a circle, by name."""
     by_name = {spec.name: spec for spec in device_vms}
-    order: list[DomainSpec] = []
-    seen: set[str] = set()
-    for name in sorted(by_name):
-        _release(name, by_name, holders, seen, order)
-    return order
-
-
-def _release(
-    name: str, by_name: dict[str, DomainSpec], holders: Holders, seen: set[str], order: list[DomainSpec]
-) -> None:
-    if name in seen or name not in by_name:
-        return
-    seen.add(name)
-    for before in sorted(holders.before(by_name[name])):
-        _release(before, by_name, holders, seen, order)
-    order.append(by_name[name])
+    order = each_after(sorted(by_name), lambda name: sorted(holders.before(by_name[name]) & by_name.keys()))
+    return [by_name[name] for name in order]

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from ..domain import DomainSpec, Emulator, ObservedDomain
 from .plan import Action, Effect, Phase, Step, Subject, step_id
+from .sequence import each_after
 
 _CHANGES = (Action.STOP, Action.UPDATE, Action.START, Action.UNDEFINE)
 
@@ -67,7 +68,8 @@ class _Parts:
         steps = {**self.steps, **self.found}
         for key, others in self.waiting.items():
             steps[key] = replace(steps[key], after=tuple(dict.fromkeys((*steps[key].after, *others))))
-        return _in_order(steps)
+        order = each_after(steps, lambda key: [one for one in steps[key].after if one in steps])
+        return {key: steps[key] for key in order}
 
     def _stop(self, emulator: Emulator, changes: list[str], *, gone: bool) -> None:
         reason = "nothing needs it any more" if gone else "its device VM changes"
@@ -99,21 +101,3 @@ class _Parts:
 
 def _name(emulator: Emulator) -> str:
     return f"{emulator.client}/{emulator.name}"
-
-
-def _in_order(steps: dict[str, Step]) -> dict[str, Step]:
-    """The steps as they were, but for those that come before what they wait for."""
-    order: dict[str, Step] = {}
-    seen: set[str] = set()
-
-    def visit(key: str) -> None:
-        if key in seen or key not in steps:
-            return
-        seen.add(key)
-        for before in steps[key].after:
-            visit(before)
-        order[key] = steps[key]
-
-    for key in steps:
-        visit(key)
-    return order

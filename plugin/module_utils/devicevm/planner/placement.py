@@ -7,7 +7,7 @@ that ask for processors of their own before those that share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Generator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -39,6 +39,9 @@ ATTEMPTS = 256
 
 
 _UNTOLD = "it does not fit"
+
+Turn = Generator[None, list[str] | None, list[str]]
+"""A unit being placed: it yields when it is, is sent why the rest cannot be, and returns why it cannot be itself."""
 
 
 class Placement:
@@ -321,23 +324,30 @@ class Trial:
     def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
         greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
-        pinned = [client for client in component.clients if client.cpus]
-
-        def clients(some: list[Client]) -> list[str]:
-            return [reason for client in some for reason in self._place_client(client, component, wants)]
-
-        def last() -> list[str]:
-            return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
-
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
-        return clients(pinned) or self._place_units(greedy_first, 0, last)
+        return self._place_clients(
+            [client for client in component.clients if client.cpus], component, wants
+        ) or self._place_units(greedy_first, lambda: self._place_last(component, wants))
 
-    def _place_units(self, units: list[Unit], index: int, last: Callable[[], list[str]]) -> list[str]:
-        """Place the units from there on, one after the other, and then what comes last."""
-        # No function in `place` that calls itself: it would be a circle, which nobody collects (planner.py).
-        if index == len(units):
-            return last()
-        return self._place_unit(units[index], lambda: self._place_units(units, index + 1, last))
+    def _place_clients(self, clients: list[Client], component: Component, wants: dict[str, list[Want]]) -> list[str]:
+        return [reason for client in clients for reason in self._place_client(client, component, wants)]
+
+    def _place_last(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
+        others = [client for client in component.clients if not client.cpus]
+        return self._place_clients(others, component, wants) or homeless(self.book)
+
+    def _place_units(self, units: list[Unit], last: Callable[[], list[str]]) -> list[str]:
+        """Place units one after the other, each so that those after it and what comes last can be placed as well."""
+        # No function that calls itself: clients that want each other near bring a fleet's device VMs along.
+        turns: list[Turn] = []
+        while True:
+            failed: list[str] = []
+            if len(turns) < len(units):
+                turns.append(self._turn(units[len(turns)]))
+            elif not (failed := last()):
+                return []
+            if failed := _go_on(turns, failed):
+                return failed
 
     def _beside(self, unit: Unit) -> Beside:
         """Where the clients of a unit that is to be near them are, or are going to be."""
@@ -349,8 +359,9 @@ class Trial:
             (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
         )
 
-    def _place_unit(self, unit: Unit, rest: Callable[[], list[str]]) -> list[str]:
-        """Place a unit so that the rest can be placed as well: on its first alternative for which that holds."""
+    def _turn(self, unit: Unit) -> Turn:
+        """Place a unit on its first alternative, and on the next one as often as it is sent why the rest cannot be
+        placed then; at last the reasons why there are no more."""
         memory = unit_memory(unit)
         # Only what was declared can be too little.
         if unit.declared and unit.declared.memory and unit.memory_needed > memory:
@@ -361,7 +372,7 @@ class Trial:
             self._accept(
                 unit, footing_of(unit.observed, memory, code), lambda: ("it runs there already and still fits",)
             )
-            return rest()
+            return (yield) or []
         self.book.parting.asks(unit.name)
         reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
         picked = next((pick.alternative for pick in self.picks if pick.unit is unit), 0)
@@ -382,9 +393,7 @@ class Trial:
                 unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
             )
             self._accept(unit, answer, partial(_why_taken, refused, alternative, answer))
-            failed = rest()
-            if not failed:
-                return []
+            failed = (yield) or []
             self.attempts -= 1
             if len(unit.resources) == 1 or self.attempts <= 0:
                 return failed
@@ -428,6 +437,20 @@ class Trial:
         if alone and self.book.floating:
             self.placed.passing = partial(passing, alone, tuple(self.book.floating), self.book, self.placement.owner)
         return self.placed
+
+
+def _go_on(turns: list[Turn], failed: list[str]) -> list[str]:
+    """Let the last one that can place its unit, or place it anew since the rest `failed`; without those that cannot.
+    The reasons when nobody can."""
+    while turns:
+        try:
+            turns[-1].send(failed or None)
+        except StopIteration as end:
+            failed = end.value
+            turns.pop()
+        else:
+            return []
+    return failed
 
 
 def kept_device_vms(units: list[Unit], stands: dict[str, CpuPlacement]) -> list[DomainSpec]:

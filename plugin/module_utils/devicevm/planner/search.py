@@ -77,6 +77,7 @@ class Rooms:
         self._unmet = self.neighbours.unmet({})
         self.marks = {name: book.mark() for name, book in books.items()}
         self._suits = suits
+        self._kinds = [item.kind for item in items]
         self._total: list[int] = [max(1, sum(amounts)) for amounts in zip(*map(_left, books.values()), strict=True)]
         self._known: dict[tuple[str, tuple[int, ...]], bool] = {}
         self._hosts: dict[int, tuple[str, ...]] = {}
@@ -112,11 +113,11 @@ class Rooms:
         """Whether a host takes these together, and nothing else that is new."""
         if self.work.left <= 0:
             return False
-        self.work.left -= 1
-        if host not in self.books or any(host not in self.hosts(number) for number in numbers):
-            return False
-        key = host, tuple(sorted(self.items[number].kind for number in numbers))
+        self.work.left -= 1 + len(numbers) // _LOOKED_THROUGH
+        key = host, tuple(sorted(map(self._kinds.__getitem__, numbers)))
         if key not in self._known:
+            if host not in self.books or any(host not in self.hosts(number) for number in numbers):
+                return False
             book, loads = self.books[host], [self.items[number].load for number in numbers]
             agree = self.neighbours.agree((client for load in loads for client in load.clients), host)
             found = lay_out(book, loads, self.work) if agree else None
@@ -335,34 +336,72 @@ def _in_place_of(rooms: Rooms, now: Arrangement, host: str, other: int) -> Itera
 
 
 class _Exhaustion:
-    """Looks through all ways, the hardest first, for one that leaves fewer out."""
+    """Looks through all ways, the hardest first, for one that leaves fewer out.
+
+    Of those of a kind only their number on each host counts: none is on a host before that of the one before it.
+    """
 
     def __init__(self, rooms: Rooms, best: Arrangement, missing: int) -> None:
         self.rooms, self.best, self.missing = rooms, best, missing
         self.order = sorted(rooms.items, key=lambda item: (-rooms.size(item.number), item.kind, item.number))
         self.on: dict[str, tuple[int, ...]] = dict.fromkeys(rooms.books, ())
+        self.out: list[int] = []
+        self.places: list[int] = []
+        """Where each of the first ones is: on which of its hosts, or after the last of them, which is out."""
 
     def run(self) -> Arrangement:
         """The best."""
-        self._from(0, (), 0)
+        # No function that calls itself: a way is as long as there are components.
+        place, missing = 0, 0
+        while not self.rooms.work.over:
+            if missing < self.missing and len(self.places) < len(self.order):
+                missing += self._put(place)
+                place = self._first_place()
+                continue
+            if missing < self.missing:
+                self._keep(missing)
+            while self.places and self._is_out(self.places[-1]):
+                missing -= self.rooms.items[self.out.pop()].weight
+                self.places.pop()
+            if not self.places:
+                break
+            place = self._take_back() + 1
         return self.best
 
-    def _from(self, index: int, out: tuple[int, ...], missing: int) -> None:
-        if missing >= self.missing or self.rooms.work.over:
-            return
-        if index == len(self.order):
-            found = Arrangement({name: [numbers] for name, numbers in self.on.items() if numbers}, list(out))
-            if not self.rooms.lonely(found):
-                self.best, self.missing = found, missing
-            return
-        item = self.order[index]
-        for host in self.rooms.hosts(item.number):
-            before = self.on[host]
-            if self.rooms.holds(host, (*before, item.number)):
-                self.on[host] = (*before, item.number)
-                self._from(index + 1, out, missing)
-                self.on[host] = before
-        self._from(index + 1, (*out, item.number), missing + item.weight)
+    def _put(self, place: int) -> int:
+        """Put the next one on the first host from a place on that takes it; what it costs if there is none."""
+        item = self.order[len(self.places)]
+        self.rooms.work.left -= 1
+        hosts = self.rooms.hosts(item.number)
+        for index in range(place, len(hosts)):
+            together = (*self.on[hosts[index]], item.number)
+            if self.rooms.holds(hosts[index], together):
+                self.on[hosts[index]] = together
+                self.places.append(index)
+                return 0
+        self.out.append(item.number)
+        self.places.append(len(hosts))
+        return item.weight
+
+    def _first_place(self) -> int:
+        """From where on the next one is tried."""
+        some = self.order[len(self.places) - 1 : len(self.places) + 1]
+        return self.places[-1] if some[0].kind == some[-1].kind else 0
+
+    def _keep(self, missing: int) -> None:
+        found = Arrangement({name: [numbers] for name, numbers in self.on.items() if numbers}, list(self.out))
+        if not self.rooms.lonely(found):
+            self.best, self.missing = found, missing
+
+    def _is_out(self, place: int) -> bool:
+        return place == len(self.rooms.hosts(self.order[len(self.places) - 1].number))
+
+    def _take_back(self) -> int:
+        """Take the last one off its host again; its place there."""
+        place = self.places.pop()
+        host = self.rooms.hosts(self.order[len(self.places)].number)[place]
+        self.on[host] = self.on[host][:-1]
+        return place
 
 
 def _without(numbers: tuple[int, ...], number: int) -> tuple[int, ...]:
