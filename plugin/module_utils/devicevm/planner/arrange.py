@@ -151,9 +151,9 @@ class _New:
         everybody = sum(len(one.clients) for one in self.components)
         items = []
         for number, one in enumerate(self.components):
-            kind = one.signature, placement.homes(one), placement.neighbours.characters(one.clients)
             # Who runs is not left out for whoever is new.
             weight = len(one.clients) * (everybody if placement.runs(one) else 1)
+            kind = one.signature, placement.homes(one), placement.neighbours.characters(one.clients), weight
             items.append(Item(number, Load(one), kinds.setdefault(kind, len(kinds)), weight))
         books = {name: book.copy(self.marks[name]) for name, book in placement.books.items()}
         return Rooms(

@@ -33,6 +33,8 @@ _LAST: Order = (True, True, 0, 0)
 
 LOOK = 10
 """What looking at an alternative costs of the work, when looking up what is known costs 1."""
+SEAT = 4
+"""What finding room for a client costs of it."""
 
 
 @dataclass
@@ -115,6 +117,7 @@ class Load:
             if not any(isinstance(fit_one(one, book, asked.memory, size), Footing) for one in asked.alternatives):
                 yield demand
         for demand, client in zip(parts[len(self.asked) :], self.clients, strict=True):
+            work.left -= SEAT
             book.parting.asks(client.name)
             if isinstance(fit_client(client, book), Misfit):
                 yield demand
@@ -210,6 +213,9 @@ class _Laying:
         self.picks.append(Pick(asked.unit, number))
 
     def _client(self, client: Client) -> bool:
+        if self.work.over:
+            return False
+        self.work.left -= SEAT
         self.book.parting.asks(client.name)
         answer = fit_client(client, self.book)
         if isinstance(answer, Misfit):

@@ -90,6 +90,10 @@ class Rooms:
             self._hosts[item.kind] = tuple(name for name in sorted(self.books) if self._suits(item, name))
         return self._hosts[item.kind]
 
+    def alike(self, one: int, other: int) -> bool:
+        """Whether two components are of a kind, so that one in place of the other is no change."""
+        return self._kinds[one] == self._kinds[other]
+
     def size(self, number: int) -> float:
         """The part of the fleet that a component takes, of what it takes most; 0 when no host takes it."""
         item = self.items[number]
@@ -191,6 +195,9 @@ def _left(book: Book) -> tuple[int, int, int]:
 def improve(rooms: Rooms, first: Arrangement) -> Arrangement:
     """The best arrangement that is found; `first` itself when none has more clients."""
     items, missing = rooms.items, rooms.missing
+    least = _least_missing(rooms)
+    if missing(first) <= least:
+        return first
     starts = [first]
     if len(items) <= FEW:
         starts += [rooms.contented(_in_turn(rooms, order)) for order in _orders(rooms)]
@@ -198,14 +205,41 @@ def improve(rooms: Rooms, first: Arrangement) -> Arrangement:
     starts.sort(key=missing)
     best = starts[0]
     for start in starts:
-        if not best.out or rooms.work.over:
+        if missing(best) <= least or rooms.work.over:
             break
         found = _repaired(rooms, start)
         if missing(found) < missing(best):
             best = found
-    if best.out and not rooms.work.over and len(items) <= FEW:
-        best = _Exhaustion(rooms, best, missing(best)).run()
+    if missing(best) > least and not rooms.work.over and len(items) <= FEW:
+        best = _Exhaustion(rooms, best, missing(best)).run(least)
     return best if missing(best) < missing(first) else first
+
+
+def _least_missing(rooms: Rooms) -> int:
+    """What those cost at least who are out in every arrangement: no host takes them alone, or more is asked than all
+    hosts have together."""
+    hopeful = [item for item in rooms.items if rooms.size(item.number)]
+    hopeless = sum(item.weight for item in rooms.items) - sum(item.weight for item in hopeful)
+    books = rooms.books.values()
+    memory = [(item.load.least_memory, item.weight) for item in hopeful]
+    vcpus = [(item.load.least_vcpus, item.weight) for item in hopeful]
+    return hopeless + max(
+        _least_cost(memory, sum(max(0, book.memory - book.policy.headroom_memory) for book in books)),
+        _least_cost(vcpus, sum(max(0, book.vcpus - book.policy.headroom_vcpus) for book in books)),
+    )
+
+
+def _least_cost(asked: list[tuple[int, int]], room: int) -> int:
+    """What it costs at least to ask for no more than there is room for: those are left out that bring the most for
+    what they cost, and of the last one a part."""
+    excess = sum(amount for amount, cost in asked) - room
+    total = 0
+    for amount, cost in sorted(asked, key=lambda one: -one[0] / one[1]):
+        if excess <= 0:
+            break
+        total += cost if amount <= excess else -(-cost * excess // amount)
+        excess -= amount
+    return total
 
 
 def _orders(rooms: Rooms) -> list[list[int]]:
@@ -227,6 +261,7 @@ def _in_turn(rooms: Rooms, order: list[int]) -> Arrangement:
     fullness = {name: book.pressure for name, book in rooms.books.items()}
     for number in order:
         load = rooms.items[number].load
+        rooms.work.left -= len(rooms.books) // _LOOKED_THROUGH
         refused = set().union(*(full.get(demand, ()) for demand in load.demands))
         hosts = [name for name in rooms.hosts(number) if name not in refused] if not rooms.work.over else []
         for name in sorted(hosts, key=lambda name: (-fullness[name], name)):
@@ -284,7 +319,7 @@ def _make_room(rooms: Rooms, now: Arrangement, number: int) -> bool:
         there = now.on(host)
         for other in _one_of_each(rooms, there):
             stay = _without(there, other)
-            if not rooms.holds(host, (*stay, number)):
+            if rooms.alike(other, number) or not rooms.holds(host, (*stay, number)):
                 continue
             for elsewhere in rooms.hosts(other):
                 if elsewhere == host:
@@ -293,6 +328,8 @@ def _make_room(rooms: Rooms, now: Arrangement, number: int) -> bool:
                 if rooms.holds(elsewhere, with_it) and rooms.change(now, {host: (*stay, number), elsewhere: with_it}):
                     return True
                 for third in _one_of_each(rooms, now.on(elsewhere)):
+                    if rooms.alike(third, other):
+                        continue
                     without = (*_without(now.on(elsewhere), third), other)
                     with_both = (*stay, number, third)
                     holds = rooms.holds(elsewhere, without) and rooms.holds(host, with_both)
@@ -321,10 +358,14 @@ def _exchange(rooms: Rooms, now: Arrangement) -> bool:
 def _in_place_of(rooms: Rooms, now: Arrangement, host: str, other: int) -> Iterator[tuple[int, ...]]:
     items = rooms.items
     stay = _without(now.on(host), other)
-    singles = [number for number in _one_of_each(rooms, tuple(now.out)) if rooms.holds(host, (*stay, number))]
+    singles = [
+        number
+        for number in _one_of_each(rooms, tuple(now.out))
+        if not rooms.alike(number, other) and rooms.holds(host, (*stay, number))
+    ]
     for index, first in enumerate(singles):
-        for second in now.out:
-            if second not in singles[:index] and second != first:
+        for second in _one_of_each(rooms, _without(tuple(now.out), first)):
+            if second not in singles[:index]:
                 gain = items[first].weight + items[second].weight > items[other].weight
                 if gain and rooms.holds(host, (*stay, first, second)):
                     yield first, second
@@ -349,11 +390,11 @@ class _Exhaustion:
         self.places: list[int] = []
         """Where each of the first ones is: on which of its hosts, or after the last of them, which is out."""
 
-    def run(self) -> Arrangement:
-        """The best."""
+    def run(self, least: int) -> Arrangement:
+        """The best; it is known that at least so much is missing."""
         # No function that calls itself: a way is as long as there are components.
         place, missing = 0, 0
-        while not self.rooms.work.over:
+        while self.missing > least and not self.rooms.work.over:
             if missing < self.missing and len(self.places) < len(self.order):
                 missing += self._put(place)
                 place = self._first_place()
