@@ -7,9 +7,9 @@ that ask for processors of their own before those that share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Generator
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections.abc import Container, Hashable
+from dataclasses import replace
+from functools import cached_property
 
 from ..domain import CpuPlacement, DomainSpec, Role
 from ..inventory.host import Host
@@ -19,29 +19,20 @@ from .affinity import Neighbours
 from .book import Book
 from .code import Code
 from .component import Component, merged
-from .floating import homeless
 from .freedom import Freedom
-from .given import describe_given, footing_of
+from .given import describe_given
 from .grouping import Unit
 from .layout import Pick, fit_client
 from .order import HostOrder, order_of
-from .placed import Placed, Seat, passing
+from .placed import Placed
 from .requests import Want
-from .resources import Alternative, Footing, Misfit, code_of, describe, fit_one, fits, fulfilled
+from .resources import Footing, Misfit, code_of, fit_one, fulfilled
 from .resources.near import Beside
-from .resources.nearest import nearest_fit
-from .runnable import why_not_boot, why_not_run
-from .specify import specify_client, specify_device_vm, unit_memory
+from .resources.nearest import relaxed
+from .runnable import why_not_boot
+from .specify import unit_memory
+from .trial import Trial
 from .trust import Trusts
-
-ATTEMPTS = 256
-"""How often alternatives of one component are tried anew on one host, because what comes after them does not fit."""
-
-
-_UNTOLD = "it does not fit"
-
-Turn = Generator[None, list[str] | None, list[str]]
-"""A unit being placed: it yields when it is, is sent why the rest cannot be, and returns why it cannot be itself."""
 
 
 class Placement:
@@ -69,6 +60,8 @@ class Placement:
         self.strategy = strategy
         self.free = free or Freedom()
         self.neighbours = neighbours or Neighbours((), {})
+        self._hints: dict[Hashable, list[str]] = {}
+        """What would do instead for components that are alike, as long as nothing is booked."""
 
     @cached_property
     def order(self) -> HostOrder:
@@ -149,7 +142,7 @@ class Placement:
         placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
         if not placed.refusals:
             return placed
-        return replace(placed, nearest=(*self._nearest(component), *self._ways_out(component)))
+        return replace(placed, nearest=(*self._nearest(component, wants), *self._ways_out(component)))
 
     def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
         """Place one component on the best host that takes all of it, and book it there; None when none does."""
@@ -175,6 +168,7 @@ class Placement:
         order; None, and the book as it was, when that cannot be done."""
         book = self.books[name]
         mark = book.mark()
+        self._hints.clear()
         trial = Trial(self, self.hosts[name], book, picks=picks)
         together = merged(components)
         suits = all(self.suits(one, name) for one in components)
@@ -220,20 +214,33 @@ class Placement:
             if isinstance(fit_client(client, book), Misfit):
                 self.order.refused(demand, name)
 
-    def _nearest(self, component: Component) -> tuple[str, ...]:
-        """For each unit that no host has room for alone, what would fit instead."""
-        books = [
-            self.books[name]
+    def _nearest(self, component: Component, wants: dict[str, list[Want]]) -> tuple[str, ...]:
+        """For each unit, with which wish less of it a host takes the whole component, if there is one."""
+        hosts = [
+            name
             for name in sorted(self.books)
             if not self._unsuitable(component, name) and not self.neighbours.objections(component.clients, name)
         ]
-        found = []
-        for unit in component.units:
-            if any(_has_room(book, unit) for book in books):
-                continue
-            if words := nearest_fit(unit.resources, books, unit_memory(unit), unit.size):
-                found.append(f"nearest for {unit.name}: {words}")
-        return tuple(found)
+        known = component.signature, self.homes(component), tuple(hosts)
+        if known not in self._hints:
+            self._hints[known] = [self._hint(component, wants, unit, hosts) for unit in component.units]
+        hints = zip(component.units, self._hints[known], strict=True)
+        return tuple(f"nearest for {unit.name}: {words}" for unit, words in hints if words)
+
+    def _hint(self, component: Component, wants: dict[str, list[Want]], unit: Unit, hosts: list[str]) -> str:
+        for words, alternative in relaxed(unit.resources):
+            for name in hosts:
+                book = self.books[name]
+                book.parting.asks(unit.name)
+                if isinstance(fit_one(alternative, book, unit_memory(unit), unit.size), Misfit):
+                    continue  # cheap, and what most fail by
+                mark = book.mark()
+                trial = Trial(self, self.hosts[name], book, telling=False, instead={unit.name: (alternative,)})
+                failed = trial.place(component, wants)
+                book.back_to(mark)
+                if not failed:
+                    return f"{words} would fit on {name}"
+        return ""
 
     def _first_that_fits(
         self, component: Component, wants: dict[str, list[Want]], names: list[str], *, telling: bool = True
@@ -259,6 +266,7 @@ class Placement:
             book.back_to(mark)
             return Placed(refusals={name: tuple(found)})
         trial.placed.host = name
+        self._hints.clear()
         self.neighbours.settle(component.clients, name)
         return trial.done()
 
@@ -307,152 +315,6 @@ class Placement:
         return [spec for spec in found if spec.name not in self.free.hosts]
 
 
-@dataclass
-class Trial:
-    """An attempt to place a component on one host; whoever makes it takes back what it booked when it fails."""
-
-    placement: Placement
-    host: Host
-    book: Book
-    placed: Placed = field(default_factory=Placed)
-    telling: bool = True
-    """Whether the reasons are wanted in words when it fails."""
-    attempts: int = ATTEMPTS
-    picks: tuple[Pick, ...] = ()
-    """The alternatives that were found by a search, in the order in which they are to be booked."""
-
-    def place(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
-        """Book everything; the reasons why something does not fit (then the trial is thrown away)."""
-        greedy_first = [pick.unit for pick in self.picks] or component.greedy_first
-        # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
-        return self._place_clients(
-            [client for client in component.clients if client.cpus], component, wants
-        ) or self._place_units(greedy_first, lambda: self._place_last(component, wants))
-
-    def _place_clients(self, clients: list[Client], component: Component, wants: dict[str, list[Want]]) -> list[str]:
-        return [reason for client in clients for reason in self._place_client(client, component, wants)]
-
-    def _place_last(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
-        others = [client for client in component.clients if not client.cpus]
-        return self._place_clients(others, component, wants) or homeless(self.book)
-
-    def _place_units(self, units: list[Unit], last: Callable[[], list[str]]) -> list[str]:
-        """Place units one after the other, each so that those after it and what comes last can be placed as well."""
-        # No function that calls itself: clients that want each other near bring a fleet's device VMs along.
-        turns: list[Turn] = []
-        while True:
-            failed: list[str] = []
-            if len(turns) < len(units):
-                turns.append(self._turn(units[len(turns)]))
-            elif not (failed := last()):
-                return []
-            if failed := _go_on(turns, failed):
-                return failed
-
-    def _beside(self, unit: Unit) -> Beside:
-        """Where the clients of a unit that is to be near them are, or are going to be."""
-        if not any("near" in request.options for alternative in unit.resources for request in alternative):
-            return ()
-        there = {seat.name: seat.placement for seat in self.placed.seats}
-        roaming = self.book.roaming(1)
-        return tuple(
-            (name, there.get(name) or self.placement.stands.get(name) or roaming) for name in sorted(unit.clients)
-        )
-
-    def _turn(self, unit: Unit) -> Turn:
-        """Place a unit on its first alternative, and on the next one as often as it is sent why the rest cannot be
-        placed then; at last the reasons why there are no more."""
-        memory = unit_memory(unit)
-        # Only what was declared can be too little.
-        if unit.declared and unit.declared.memory and unit.memory_needed > memory:
-            return [f"{unit.name} is declared with {memory} bytes of memory, its devices need {unit.memory_needed}"]
-        stays = self.placement.staying.get(unit.name)
-        if unit.observed and stays == "":
-            code = self.placement.codes.get(unit.name, Code())
-            self._accept(
-                unit, footing_of(unit.observed, memory, code), lambda: ("it runs there already and still fits",)
-            )
-            return (yield) or []
-        self.book.parting.asks(unit.name)
-        reasons: list[Callable[[], str]] = [lambda: f"it could not stay: {stays}"] if stays else []
-        picked = next((pick.alternative for pick in self.picks if pick.unit is unit), 0)
-        answers = fits(unit.resources, self.book, memory, unit.size, self._beside(unit))
-        for number, (alternative, answer) in enumerate(answers):
-            if isinstance(answer, Misfit):
-                reasons.append(_of(alternative, answer.why))
-                continue
-            if other := why_not_run(unit, answer, self.host):
-                reasons.append(_of(alternative, _said(other)))
-                continue
-            mark, before = self.book.mark(), len(self.placed.seats)
-            if number < picked:
-                reasons.append(_of(alternative, _said("it fits, but then others would find no place")))
-                continue
-            refused = tuple(why() for why in reasons)  # of the book as it is now
-            self.book.book(
-                unit.name, answer.placement, answer.vcpus, answer.memory, answer.page_size, answer.host_devices
-            )
-            self._accept(unit, answer, partial(_why_taken, refused, alternative, answer))
-            failed = (yield) or []
-            self.attempts -= 1
-            if len(unit.resources) == 1 or self.attempts <= 0:
-                return failed
-            self.book.back_to(mark)
-            del self.placed.seats[before:]
-            self.book.parting.asks(unit.name)  # the next alternative is looked for on its behalf again
-            reasons.append(_of(alternative, _said(f"it fits, but then {failed[0]}")))
-        if not self.telling:
-            return [_UNTOLD]
-        return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
-
-    def _accept(self, unit: Unit, footing: Footing, reasons: Callable[[], tuple[str, ...]]) -> None:
-        specify = partial(specify_device_vm, unit, self.host, self.placement.owner, footing)
-        self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
-
-    def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:
-        if missing := why_not_boot(client.boot, self.host):
-            return [f"{client.name}: {missing}"]
-        if self.placement.staying.get(client.name) == "":
-            placement = self.placement.stands[client.name]
-        else:
-            self.book.parting.asks(client.name)
-            answer = fit_client(client, self.book)
-            if isinstance(answer, Misfit):
-                return [f"{client.name}: {answer.reason}"]
-            placement = answer.placement
-            if client.vm is not None:
-                self.book.book(client.name, placement, client.vcpus, client.memory)
-        owner, there = self.placement.owner, self.placement.observed.get(client.name)
-        # Not of `self`: a place that knew its trial would be a circle, which nobody collects (planner.py).
-        specify = partial(
-            _specify_client, client, wants.get(client.name, []), component, self.host, owner, placement, there
-        )
-        self.placed.seats.append(Seat(client.name, placement, specify))
-        return []
-
-    def done(self) -> Placed:
-        """What came of it. Which domains may run on processors that are dedicated now is as it is now."""
-        staying = self.placement.staying
-        alone = [seat for seat in self.placed.seats if seat.placement.dedicated and staying.get(seat.name) != ""]
-        if alone and self.book.floating:
-            self.placed.passing = partial(passing, alone, tuple(self.book.floating), self.book, self.placement.owner)
-        return self.placed
-
-
-def _go_on(turns: list[Turn], failed: list[str]) -> list[str]:
-    """Let the last one that can place its unit, or place it anew since the rest `failed`; without those that cannot.
-    The reasons when nobody can."""
-    while turns:
-        try:
-            turns[-1].send(failed or None)
-        except StopIteration as end:
-            failed = end.value
-            turns.pop()
-        else:
-            return []
-    return failed
-
-
 def kept_device_vms(units: list[Unit], stands: dict[str, CpuPlacement]) -> list[DomainSpec]:
     """The device VMs to which nothing new is asked: what they serve still, where they stand, and the rest as it is."""
     return [
@@ -467,28 +329,3 @@ def _has_room(book: Book, unit: Unit) -> bool:
     book.parting.asks(unit.name)
     memory = unit_memory(unit)
     return any(isinstance(fit_one(alternative, book, memory, unit.size), Footing) for alternative in unit.resources)
-
-
-def _specify_client(
-    client: Client,
-    wants: list[Want],
-    component: Component,
-    host: Host,
-    owner: str,
-    placement: CpuPlacement,
-    there: DomainSpec | None,
-) -> DomainSpec:
-    spec = specify_client(client, wants, component.homes, host, owner, placement)
-    return there if there is not None and there == spec else spec
-
-
-def _why_taken(refused: tuple[str, ...], alternative: Alternative, footing: Footing) -> tuple[str, ...]:
-    return (*refused, f"{describe(alternative)}: {'; '.join(footing.reasons)}")
-
-
-def _of(alternative: Alternative, why: Callable[[], str]) -> Callable[[], str]:
-    return lambda: f"{describe(alternative)}: {why()}"
-
-
-def _said(text: str) -> Callable[[], str]:
-    return lambda: text

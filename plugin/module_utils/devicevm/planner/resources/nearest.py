@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from ...manifest.topology import ResourceRequest
-from ..book import Book
-from . import CPU_KINDS, Alternative, Footing, fit_one
+from . import CPU_KINDS, Alternative
 
 _CODE = frozenset({"firmware", "program"})
 """Kinds that are the emulation code itself."""
 
 
-def nearest_fit(alternatives: tuple[Alternative, ...], books: Iterable[Book], memory: int, devices: int = 1) -> str:
-    """The least that must be given up for one of the alternatives to fit a host, in words; empty when one wish less
-    is not enough. `giving up dedicated of thread would fit on h1`."""
-    hosts = list(books)
+def relaxed(alternatives: tuple[Alternative, ...]) -> Iterator[tuple[str, Alternative]]:
+    """Each of the alternatives with one wish less, the least painful first, and what is given up, in words: `giving up
+    dedicated of thread`."""
     for alternative in alternatives:
-        for words, relaxed in _relaxed(alternative):
-            for book in hosts:
-                if isinstance(fit_one(relaxed, book, memory, devices), Footing):
-                    return f"{words} would fit on {book.host.name}"
-    return ""
-
-
-def _relaxed(alternative: Alternative) -> Iterator[tuple[str, Alternative]]:
-    """The alternative with one wish less each, the least painful first."""
-    for index, request in enumerate(alternative):
-        for words, changed in _wishes(request):
-            kept = (*alternative[:index], *changed, *alternative[index + 1 :])
-            yield words, kept
+        for index, request in enumerate(alternative):
+            for words, changed in _wishes(request):
+                yield words, (*alternative[:index], *changed, *alternative[index + 1 :])
 
 
 def _wishes(request: ResourceRequest) -> Iterator[tuple[str, tuple[ResourceRequest, ...]]]:
