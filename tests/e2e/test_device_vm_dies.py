@@ -10,12 +10,20 @@ from stage import Shell, Stage, shell_port
 pytestmark = pytest.mark.e2e
 
 FRONTENDS = {"virtio-blk": "/dev/vda", "virtio-scsi": "/dev/sda", "sata": "/dev/sdb", "usb": "/dev/sdc"}
+PLAIN = dict.fromkeys(FRONTENDS, "")
+LAYERED = {
+    "virtio-blk": "encryption: {key: {file: key}}, ",
+    "virtio-scsi": "format: qcow2, ",
+    "sata": "format: qcow2, encryption: {key: {file: key}}, ",
+    "usb": "rateLimit: {writes: 1000}, ",
+}
 
 
-def topology(stage: Stage) -> str:
+def topology(stage: Stage, layers: dict[str, str]) -> str:
+    (stage.folder / "key").write_text("correct horse")
     disks = "".join(
         f"    - {{name: {frontend}, class: disk, frontend: {frontend}, "
-        f"parameters: {{size: 8MiB, store: {{file: {stage.folder}/{frontend}.raw}}}}}}\n"
+        f"parameters: {{{layers[frontend]}size: 12MiB, store: {{file: {frontend}.raw}}}}}}\n"
         for frontend in FRONTENDS
     )
     return f"""\
@@ -34,9 +42,18 @@ spec:
 """
 
 
-def survive(stage: Stage, kills: int) -> None:
+@pytest.mark.parametrize(
+    ("layers", "kills"),
+    [
+        (PLAIN, 2),
+        pytest.param(PLAIN, 20, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+        pytest.param(LAYERED, 20, marks=[pytest.mark.long, pytest.mark.timeout(1800)]),
+    ],
+    ids=["two", "twenty", "layered-twenty"],
+)
+def test_a_client_goes_on_when_its_device_vm_is_killed(stage: Stage, layers: dict[str, str], kills: int) -> None:
     path = stage.folder / "web.yaml"
-    path.write_text(topology(stage))
+    path.write_text(topology(stage, layers))
     stage.devicevm("apply", path)
     shell = Shell(stage.folder / "web.shell")
     # A USB disk is there some time after the shell.
@@ -67,12 +84,3 @@ def survive(stage: Stage, kills: int) -> None:
     assert shell.run("cat /proc/sys/kernel/random/boot_id") == booted
     assert "No changes" in stage.devicevm("apply", path).stdout
     stage.devicevm("destroy", "--yes", "--delete-data", path)
-
-
-def test_a_client_goes_on_when_its_device_vm_is_killed(stage: Stage) -> None:
-    survive(stage, 2)
-
-
-@pytest.mark.long
-def test_a_client_goes_on_when_its_device_vm_is_killed_twenty_times(stage: Stage) -> None:
-    survive(stage, 20)

@@ -28,11 +28,18 @@ def sentence(stage: Stage) -> str:
         return subprocess.check_output(["head", "-n", "2"], stdin=port, timeout=20).decode().splitlines()[1]
 
 
+def send_through(stage: Stage, source: Path) -> None:
+    """What goes into the port that sends back what it gets comes out as it was."""
+    words = 'exec 3<>"$0"; head -c 1024 "$1" >&3; head -c 1024 <&3 | cmp -n 1024 - "$1"'
+    run("sh", "-c", words, stage.folder / "lab.port", source, timeout=20)
+
+
 def test_the_host_has_a_disk_a_serial_port_and_randomness(stage: Stage) -> None:
     if not os.access("/dev/fuse", os.W_OK):
         pytest.skip("there is no FUSE")
     path = stage.folder / "lab.yaml"
-    path.write_text(EXAMPLE.read_text().replace("/var/lib/devicevm/", f"{stage.folder}/"))
+    mirror = "    - {name: mirror, class: port, path: lab.port, parameters: {command: [/usr/lib/devicevm/echo]}}\n"
+    path.write_text(EXAMPLE.read_text().replace("/var/lib/devicevm/", f"{stage.folder}/") + mirror)
     stage.devicevm("apply", path)
     assert "steps" not in stage.json("plan", path)
     disk, copy = stage.folder / "lab.disk", stage.folder / "copy"
@@ -41,6 +48,7 @@ def test_the_host_has_a_disk_a_serial_port_and_randomness(stage: Stage) -> None:
     run("mkfs.ext4", "-q", "-F", "-b", "4096", disk)
     run("debugfs", "-w", "-R", f"write {source} kept", disk)
     assert sentence(stage).startswith("$GP")
+    send_through(stage, source)
     with open(stage.folder / "lab.random", "rb", buffering=0) as random:
         assert len(set(os.read(random.fileno(), 4096))) > 50
 
@@ -57,6 +65,7 @@ def test_the_host_has_a_disk_a_serial_port_and_randomness(stage: Stage) -> None:
     run("debugfs", "-R", f"dump kept {copy}", disk)
     run("cmp", source, copy)
     assert sentence(stage).startswith("$GP")
+    send_through(stage, source)
     assert {device["state"] for device in stage.json("status")["devices"]} == {"connected"}
 
     # A part that has died is what `status` tells, and what apply starts.
