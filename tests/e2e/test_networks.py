@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -106,40 +107,36 @@ def tap() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def greeter(port: int) -> Iterator[None]:
-    """Whoever comes to that port of the host is told from where."""
+def served(port: int, serve: Callable[[socket.socket], None]) -> Iterator[None]:
+    """Somebody listens at that port of the host."""
     with socket.create_server((HOST, port)) as server:
 
-        def serve() -> None:
+        def run() -> None:
             with contextlib.suppress(OSError):
-                while True:
-                    peer, address = server.accept()
-                    with peer:
-                        peer.sendall(f"you are {address[0]}\n".encode())
+                serve(server)
 
-        thread = threading.Thread(target=serve, daemon=True)
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
-        yield
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+        try:
+            yield
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join(5)
 
 
-@contextlib.contextmanager
-def collector(port: int) -> Iterator[bytearray]:
-    """What the first who comes to that port of the host says, as far as it has come."""
-    said = bytearray()
-    with socket.create_server((HOST, port)) as server:
+def greet(server: socket.socket) -> None:
+    """Whoever comes is told from where."""
+    while True:
+        peer, address = server.accept()
+        with peer:
+            peer.sendall(f"you are {address[0]}\n".encode())
 
-        def collect() -> None:
-            with contextlib.suppress(OSError), server.accept()[0] as peer:
-                while data := peer.recv(65536):
-                    said.extend(data)
 
-        thread = threading.Thread(target=collect, daemon=True)
-        thread.start()
-        yield said
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join(5)
+def collect(server: socket.socket, said: bytearray) -> None:
+    """What the first who comes says, as far as it has come."""
+    with server.accept()[0] as peer:
+        while data := peer.recv(65536):
+            said.extend(data)
 
 
 def kill_and_apply(stage: Stage, path: Path) -> None:
@@ -152,7 +149,8 @@ def kill_and_apply(stage: Stage, path: Path) -> None:
 
 @pytest.mark.parametrize("kills", [1, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
 def test_a_router_with_nat_and_a_firewall_that_is_killed_while_its_client_runs(stage: Stage, kills: int) -> None:
-    with tap() as name, greeter(MAIL), greeter(WEB), collector(DIARY) as diary:
+    diary = bytearray()
+    with tap() as name, served(MAIL, greet), served(WEB, greet), served(DIARY, partial(collect, said=diary)):
         path = manifest(stage, "net-router", ("tap: lab0", f"tap: {name}"))
         stage.devicevm("apply", path)
         inside = Shell(stage.folder / "inside.shell")
