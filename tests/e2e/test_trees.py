@@ -99,15 +99,17 @@ def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage, 
     use(shell)
     told: dict[str, str] = {}
     for number in range(kills):
-        told |= killed_while_written(stage, shell, f"/srv/{number}")
+        folder = f"/srv/{number}"
+        told |= (last := killed_while_written(stage, shell, folder))
         shell.close()
         steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}
         assert steps["stop/client/forge"] == "restart"
         stage.devicevm("apply", path)
         shell = mounted(stage)
-        assert sums(shell.run("sha256sum $(find /srv/[0-9]* -type f -size +7)")).items() >= told.items()
-        shell.run("cd /srv/repo; git fsck --full --strict && git checkout -qf && cmp -n 65536 box /bin/busybox; cd /")
-    shell.run("umount /srv")
+        assert sums(shell.run(f"sha256sum {folder}/*")).items() >= last.items()
+    assert sums(shell.run("sha256sum /srv/[0-9]*/*")).items() >= told.items()
+    shell.run("cd /srv/repo; git fsck --full --strict && git checkout -qf && cmp -n 65536 box /bin/busybox")
+    shell.run("cd /; umount /srv")
     shell.close()
     stage.devicevm("destroy", "--yes", path)
     # Another's tools read it without devicevm.
