@@ -30,7 +30,7 @@ A client uses one device of its device VM all the time, and the device VM's QEMU
 starts it anew; nobody else does anything. What is told is the longest time between two answers in the client, by the
 host's clock, since a client that asks a disk for something is paused meanwhile: of a disk with a store on the host,
 of which 4 KiB are read and 4 KiB written in turn, each past all caches, and of a serial port (a GPS receiver that
-speaks every tenth of a second). No answer was lost or wrong: that is a test's to show (`make test-long`)."""
+speaks every tenth of a second). That no answer is lost or wrong is for tests to show (`make test-long`)."""
 CLIENT = """\
 apiVersion: devicevm/v1
 kind: Client

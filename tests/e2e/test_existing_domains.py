@@ -16,7 +16,7 @@ from private_libvirtd import why_not
 from stage import Shell, Stage
 from stage import stage as make_stage
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 IMAGE = "test-client"
 LEDGER = """\
