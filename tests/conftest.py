@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import pytest
 from stage_collection import REPO, tracked
 
-# Whoever starts the tests in the background, from a script, has them ignore SIGINT, and so would all that they start; so do
-# pytest-xdist's workers, which would not take their guests along.
+# Whoever starts the tests in the background, from a script, has them ignore SIGINT, and so would all that they start.
+# So do pytest-xdist's workers, and would leave their guests behind.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
