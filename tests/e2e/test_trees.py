@@ -12,7 +12,7 @@ from manifests import with_shell, write
 from stage import Shell, Stage
 from stage_collection import REPO
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 EXAMPLE = REPO / "examples" / "filesystem.yaml"
 GIT = "git -c user.name=a -c user.email=a@b -c gc.auto=0"
