@@ -9,7 +9,7 @@ from ..domain import Attachment, Channel, Emulator, Secret
 from ..frontend.registry import FRONTENDS
 from ..manifest.template import chosen, expand, secret_name, template_values
 from ..manifest.topology import Client, Consumer, Device, DeviceClass, Topology
-from ..part.part import HOST_KINDS, Part
+from ..part.part import Part, host_kind
 from ..quantity import parse_bytes
 from ..record import digest
 from . import naming
@@ -87,12 +87,14 @@ def link_of(want: Want, owner: str) -> dict[str, str]:
 def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | None:
     """The host part between a device's channel and its client; None where they need none."""
     on_host = want.client.consumer is Consumer.HOST
-    kind = HOST_KINDS.get(want.class_.protocol, "") if on_host else FRONTENDS[want.frontend].part
+    given = want.device.part_options
+    kind = host_kind(want.class_.protocol, given) if on_host else FRONTENDS[want.frontend].part
     if not kind:
         return None
     name = naming.part_name(owner, device_vm, want.id)
     address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
-    options = {"readOnly": "yes"} if on_host and want.device.store and want.device.store.read_only else {}
+    read_only = on_host and want.device.store and want.device.store.read_only
+    options = {**given, "readOnly": "yes"} if read_only else given
     return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address, options)
 
 
