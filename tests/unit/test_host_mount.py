@@ -111,7 +111,7 @@ def test_what_is_in_use_stays_mounted_and_who_uses_it_is_told(parts: Parts, part
     parts.start(part)
     with (place_of(part) / "open").open("w") as file:
         file.write("not yet")
-        with pytest.raises(DevicevmError, match="stays mounted: .*busy") as caught:
+        with pytest.raises(DevicevmError, match=r"stays mounted: .*busy") as caught:
             parts.stop(part)
         assert f"process {os.getpid()}" in caught.value.hint
         assert parts.is_running(part)
@@ -209,7 +209,7 @@ def test_why_it_cannot_be_mounted(parts: Parts, part: Part, nbd: NbdServer) -> N
     with pytest.raises(DevicevmError, match="makes no minix"):
         parts.start(replace(part, options={**part.options, "type": "minix"}))
     nbd.image.write_bytes(os.urandom(16 * MIB))
-    with pytest.raises(DevicevmError, match="wrong fs type|bad superblock"):
+    with pytest.raises(DevicevmError, match=r"wrong fs type|bad superblock"):
         parts.start(part)
     assert not mount_at(str(place))
 

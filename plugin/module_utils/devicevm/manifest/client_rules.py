@@ -189,6 +189,9 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
 
 def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
     """Some front ends come in small numbers (a PC has four ISA serial ports), or in some machines only."""
+    kinds = consumers_of(document.spec)
+    if kinds == [Consumer.HOST]:
+        return  # it has none
     # What machine a domain of others is, its VMM knows.
     machine = document.spec["vm"].get("machine", ClientVM.machine) if "vm" in document.spec else ""
     taken: dict[str, int] = {}
@@ -197,7 +200,6 @@ def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         frontend = FRONTENDS.get(frontend_of(device, class_.spec)) if class_ else None
         if frontend is None:
             continue
-        kinds = consumers_of(document.spec)
         if (frontend.arguments and kinds != [Consumer.VM]) or (
             kinds == [Consumer.EXISTING] and not frontend.attachable
         ):

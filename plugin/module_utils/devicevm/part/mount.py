@@ -1,17 +1,17 @@
 """A mounted disk for the host: part/file.py's file, a loop device over it, and a file system on that.
 
-While its device VM is away who uses it waits, no longer than file.AWAY. A file system that has failed by then stays where
-it is, so that nobody writes beside it unawares, until the device VM is back; then it is mounted anew.
+While its device VM is away who uses it waits, no longer than file.AWAY. A file system that has failed by then stays
+where it is, so that nobody writes beside it unawares, until the device VM is back; then it is mounted anew.
 """
 
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 
 from ..errors import DevicevmError
+from .command import run
 from .file import AWAY, clean, daemon, is_there, make, unmount
 from .mounts import Mount, mount_at
 from .part import Kind, Part, Stage
@@ -31,6 +31,7 @@ _HEAD, _TAIL = 4 * 2**20, 2**20
 _FAILED = frozenset(("emergency_ro", "shutdown"))
 _TOLD = 3
 """Users of a mount that an error names."""
+_run = partial(run, patience=_PATIENCE)
 
 
 def _serve(part: Part, stage: Stage) -> None:
@@ -167,20 +168,6 @@ def _take_away(part: Part) -> None:
 def _clean(part: Part) -> None:
     _take_away(part)
     clean(part)
-
-
-def _run(*command: str) -> None:
-    try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_PATIENCE
-        )
-    except OSError as error:
-        raise DevicevmError(f"cannot run {command[0]}: {error.strerror}", hint="is it installed?") from error
-    except subprocess.TimeoutExpired as error:
-        raise DevicevmError(f"{command[0]} does not end within {_PATIENCE:g} s") from error
-    if done.returncode:
-        said = done.stderr.strip().replace("\n", " ")
-        raise DevicevmError(said or f"{command[0]} ended with {done.returncode}")
 
 
 MOUNT = Kind(name="mount", serve=_serve, clean=_clean, leave=_leave, patience=_PATIENCE)

@@ -7,10 +7,11 @@ from .fifo import FIFO
 from .file import FILE
 from .mount import MOUNT
 from .part import Kind
+from .tap import TAP
 from .terminal import PTY
 from .tpm import TPM
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, MOUNT, PTY, TPM)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, MOUNT, PTY, TAP, TPM)}
 
 
 def kind_named(name: str) -> Kind:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from ..channel.link import LINK, client_end
 from ..channel.registry import channel_kind
 from ..domain import Attachment, Channel, Emulator, Secret
 from ..frontend.registry import FRONTENDS
@@ -52,6 +53,19 @@ class Want:
         """The kind of channel: what the device says, else the class's best."""
         return self.device.channel or self.class_.channels[0]
 
+    @property
+    def linked(self) -> bool:
+        """Whether that is a link: a NIC that its device VM has from the start."""
+        return not channel_kind(self.channel).has_port
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a device is emulated: its device VM and, for one on a link, the number of that."""
+
+    device_vm: str
+    link: int = 0
+
 
 def wants_of(topology: Topology) -> tuple[Want, ...]:
     """Every declared device, in the topology's order."""
@@ -63,78 +77,88 @@ def wants_of(topology: Topology) -> tuple[Want, ...]:
     )
 
 
-def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+def channel_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Channel:
     """The channel between a device's emulator and its front end."""
-    address = naming.channel_address(runtime_dir, owner, device_vm, want.id)
-    link = link_of(want, owner)
-    return Channel(want.channel, address, link["port"] if link else want.id)
+    if want.linked:
+        return link_channel(owner, home, runtime_dir)
+    return Channel(want.channel, naming.channel_address(runtime_dir, owner, home.device_vm, want.id), want.id)
 
 
-def link_of(want: Want, owner: str) -> dict[str, str]:
+def link_channel(owner: str, home: Home, runtime_dir: str) -> Channel:
+    """A link of a device VM. It is there as long as that runs, whoever has it: so nothing in it is a device's."""
+    name = f"link-{home.link}"  # no device's, for those have a dot in them
+    address = naming.channel_address(runtime_dir, owner, home.device_vm, name)
+    return Channel(LINK, address, naming.hardware_address(owner, home.device_vm, name))
+
+
+def link_of(want: Want, owner: str, home: Home) -> dict[str, str]:
     """What a template can say of a device's link: the hardware addresses of both its ends, the client's name, and a
     short name of its own. Empty for a device on another kind of channel."""
-    if channel_kind(want.channel).has_port:
+    if not want.linked:
         return {}
     client, device = want.client.name, want.device
     return {
-        "port": naming.hardware_address(owner, client, device.name, "port"),
+        "port": link_channel(owner, home, "").port,
         "mac": device.parameters.get("mac") or naming.hardware_address(owner, client, device.name),
         "client": client,
         "name": digest([owner, want.id], 10),
     }
 
 
-def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | None:
+def part_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Part | None:
     """The host part between a device's channel and its client; None where they need none."""
     on_host = want.client.consumer is Consumer.HOST
     given = want.device.part_options
     kind = host_kind(want.class_.protocol, given) if on_host else FRONTENDS[want.frontend].part
     if not kind:
         return None
-    name = naming.part_name(owner, device_vm, want.id)
+    name = naming.part_name(owner, home.device_vm, want.id)
     address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
     read_only = on_host and want.device.store and want.device.store.read_only
     options = {**given, "readOnly": "yes"} if read_only else given
-    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address, options)
+    channel = channel_of(want, owner, home, runtime_dir).address
+    if kind == "tap":
+        options = {**options, "mac": link_of(want, owner, home)["mac"], "socket": client_end(channel)}
+    return Part(kind, name, channel, address, options)
 
 
-def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+def client_channel(want: Want, owner: str, home: Home, runtime_dir: str) -> Channel:
     """The channel as the client finds it: a host part has an address of its own."""
-    channel = channel_of(want, owner, device_vm, runtime_dir)
-    part = part_of(want, owner, device_vm, runtime_dir)
+    channel = channel_of(want, owner, home, runtime_dir)
+    part = part_of(want, owner, home, runtime_dir)
     return replace(channel, address=part.address) if part else channel
 
 
-def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
+def attachment_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Attachment:
     """A device as its client has it, once it is known which device VM emulates it."""
     return Attachment(
         name=want.device.name,
         class_=want.class_.name,
         frontend=want.frontend,
-        channel=client_channel(want, owner, device_vm, runtime_dir),
-        device_vm=device_vm,
+        channel=client_channel(want, owner, home, runtime_dir),
+        device_vm=home.device_vm,
         index=want.index,
         read_only=bool(want.device.store and want.device.store.read_only),
         faulty=want.device.faulty,
         path=want.device.path,
-        mac=link_of(want, owner).get("mac", ""),
+        mac=link_of(want, owner, home).get("mac", ""),
     )
 
 
-def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
+def emulator_of(want: Want, owner: str, home: Home, runtime_dir: str, code: Code) -> Emulator:
     """What the device VM has to run for a device: the program of `code`, or the class's, with every blank filled in."""
     device, program = want.device, want.class_.program
     store = code.design or device.store
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
     backed = store is not None or device.memory > 0
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed or device.secrets else ""
-    values = template_values(device, serial, link_of(want, owner))
+    values = template_values(device, serial, link_of(want, owner, home))
     (ready,) = expand((program.ready,), values)
     return Emulator(
         client=want.client.name,
         name=device.name,
         class_=want.class_.name,
-        channel=channel_of(want, owner, device_vm, runtime_dir),
+        channel=channel_of(want, owner, home, runtime_dir),
         command=() if code.firmware else expand(code.command or program.command, values),
         protocol=want.class_.protocol,
         ready=ready,
@@ -146,7 +170,7 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         size=store.size if store else device.memory,
         memory=want.memory,
         consumer=want.client.consumer,
-        part=part_of(want, owner, device_vm, runtime_dir),
+        part=part_of(want, owner, home, runtime_dir),
         base=device.base,
         faulty=device.faulty,
         secrets=tuple(
