@@ -61,8 +61,9 @@ def asked_for(peer: socket.socket, address: str) -> bool:
     arp = bytes.fromhex("ffffffffffff" + MAC.replace(":", "") + "0806")
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
-        if (frame := peer.recv(2048)).startswith(arp):
-            return socket.inet_aton(address) in frame
+        frame = peer.recv(2048)
+        if frame.startswith(arp) and socket.inet_aton(address) in frame:
+            return True
     return False
 
 
