@@ -9,17 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-from stage import Stage
+from stage import Stage, run
 
 pytestmark = pytest.mark.e2e
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "host.yaml"
-
-
-def run(*command: str | Path, timeout: float = 60) -> str:
-    """What a tool of the host's says; its failure is the test's."""
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout)
-    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 def sentence(stage: Stage) -> str:

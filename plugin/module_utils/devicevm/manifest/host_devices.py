@@ -14,6 +14,7 @@ from .storage import absolute, relative_finding
 
 _ONLY = {"mount": "nbd", "tap": "ethernet"}
 """What devices of one protocol alone can say."""
+_WHOSE = {"path": "has its devices at paths", "mount": "mounts its disks", "tap": "has taps"}
 _FILESYSTEM = "ext4"
 
 
@@ -38,9 +39,9 @@ def place_problems(
 ) -> Iterator[Problem]:
     """The host has no front ends: a device is there as a file or a tap, and nobody else has it so."""
     if not on_host:
-        for key in ("path", *_ONLY):
+        for key, what in _WHOSE.items():
             if key in device:
-                yield document.problem((*place, key), f"only the host has its devices at {key}s", f"take {key} away")
+                yield document.problem((*place, key), f"only the host {what}", f"take {key} away")
         return
     if "frontend" in device:
         yield document.problem((*place, "frontend"), "the host has no front ends", "path says where the device appears")
