@@ -22,7 +22,7 @@ NAME = f"dvm{os.getpid()}"
 INTERFACE = Path("/sys/class/net") / NAME
 MAC = "02:00:00:00:00:07"
 # Of no protocol that anybody answers (IEEE 802 local experimental), from a port of the device VM.
-FRAME = bytes.fromhex("020000000007" "020000000099" "88b5") + bytes(46)
+FRAME = bytes.fromhex("02000000000702000000009988b5") + bytes(46)
 
 
 @pytest.fixture
