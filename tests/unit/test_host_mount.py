@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from devicevm.errors import DevicevmError
 from devicevm.part import lock
+from devicevm.part.file import AWAY
 from devicevm.part.keeper import Parts
 from devicevm.part.mounts import mount_at
 from devicevm.part.part import Part
@@ -182,7 +183,7 @@ def test_what_was_synced_outlives_the_daemon_and_the_part(parts: Parts, part: Pa
 def test_a_failed_file_system_is_mounted_anew(parts: Parts, part: Part, nbd: NbdServer) -> None:
     parts.start(part)
     (place_of(part) / "kept").write_text("words")
-    os.sync()
+    subprocess.run(["sync", "-f", place_of(part)], check=True)
     mount = mount_at(str(place_of(part)))
     assert mount
     # What ext4 does when it meets an error: only a part that looks for it notices.
@@ -193,6 +194,20 @@ def test_a_failed_file_system_is_mounted_anew(parts: Parts, part: Part, nbd: Nbd
     assert eventually(lambda: "started again" in log.read_text())
     assert eventually(lambda: os.access(place_of(part) / "kept", os.W_OK))
     assert (place_of(part) / "kept").read_text() == "words"
+
+
+def test_nobody_waits_for_a_device_vm_that_is_not_to_come_back(parts: Parts, part: Part, nbd: NbdServer) -> None:
+    parts.start(part)
+    (place_of(part) / "kept").write_text("words")
+    subprocess.run(["sync", "-f", place_of(part)], check=True)
+    nbd.kill()
+    (place_of(part) / "lost").write_text("words")
+    begun = time.monotonic()
+    parts.stop(part)
+    assert time.monotonic() - begun < AWAY / 2
+    assert not mount_at(str(place_of(part)))
+    subprocess.run(["e2fsck", "-fp", nbd.image], capture_output=True, check=False)
+    fsck(nbd)
 
 
 def test_why_it_cannot_be_mounted(parts: Parts, part: Part, nbd: NbdServer) -> None:
@@ -222,3 +237,37 @@ def test_a_read_only_disk_is_mounted_so(parts: Parts, part: Part, nbd: NbdServer
         (place_of(part) / "new").write_text("x")
     parts.stop(part)
     assert nbd.image.read_bytes() == before
+
+
+@pytest.mark.long
+def test_an_outage_that_is_too_long_fails_and_is_repaired(
+    parts: Parts, part: Part, nbd: NbdServer, tmp_path: Path
+) -> None:
+    parts.start(part)
+    (place_of(part) / "kept").write_text("words")
+    subprocess.run(["sync", "-f", place_of(part)], check=True)
+    nbd.kill()
+    begun = time.monotonic()
+    with pytest.raises(OSError, match=r"Input/output|Read-only"), (place_of(part) / "lost").open("w") as file:
+        file.write("other words")
+        os.fsync(file.fileno())
+    assert AWAY - 5 < time.monotonic() - begun < AWAY + 15
+    # It is in nobody's way, and what is written there does not go elsewhere.
+    time.sleep(5)
+    assert mount_at(str(place_of(part)))
+    again = NbdServer(tmp_path)
+    try:
+        assert eventually(lambda: can_write(place_of(part) / "new"), AWAY)
+        assert (place_of(part) / "kept").read_text() == "words"
+        parts.stop(part)
+        fsck(nbd)
+    finally:
+        again.kill()
+
+
+def can_write(path: Path) -> bool:
+    with contextlib.suppress(OSError), path.open("w") as file:
+        file.write("x")
+        os.fsync(file.fileno())
+        return True
+    return False

@@ -6,6 +6,8 @@ where it is, so that nobody writes beside it unawares, until the device VM is ba
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 from collections.abc import Iterator
 from functools import partial
@@ -29,6 +31,7 @@ _MAKE = {
 _HEAD, _TAIL = 4 * 2**20, 2**20
 """A disk with nothing but zeros in so many bytes at its begin and at its end is empty, as in guest/layers."""
 _FAILED = frozenset(("emergency_ro", "shutdown"))
+_MNT_DETACH, _MS_BIND = 2, 4096
 _TOLD = 3
 """Users of a mount that an error names."""
 _run = partial(run, patience=_PATIENCE)
@@ -76,10 +79,38 @@ def _mount(part: Part, stage: Stage) -> None:
             raise DevicevmError(f"the disk is empty, and devicevm makes no {kind}", hint=hint)
         stage.log(f"the disk is empty: {kind} is made on it")
         _run(*_MAKE[kind], part.address)
-    _take_away(part)
     # What a device VM serves is not believed to be harmless: who wants programs with rights on it says so.
     options = ["loop", "nosuid", "nodev", *(["ro"] if read_only else []), *part.options.get("options", "").split(",")]
-    _run("mount", "-t", kind, "-o", ",".join(filter(None, options)), part.address, _place(part))
+    os.makedirs(_beside(part), mode=0o700, exist_ok=True)
+    try:
+        _run("mount", "-t", kind, "-o", ",".join(filter(None, options)), part.address, _beside(part))
+        # All that takes time is done: whoever writes by path in between would write to the directory beneath.
+        _replace(part)
+    finally:
+        _clear_beside(part)
+
+
+def _beside(part: Part) -> str:
+    """Where it is mounted first."""
+    return f"{_place(part)}.devicevm"
+
+
+def _clear_beside(part: Part) -> None:
+    while mount_at(_beside(part)):
+        _run("umount", "-l", _beside(part))
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(_beside(part))
+
+
+def _replace(part: Part) -> None:
+    """What was mounted goes, and what is beside it comes in its place, with as little as can be in between."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    new, place = _beside(part), _place(part)
+    while _ours(part):
+        if libc.umount2(os.fsencode(place), _MNT_DETACH):
+            raise DevicevmError(f"cannot unmount {place}: {os.strerror(ctypes.get_errno())}")
+    if libc.mount(os.fsencode(new), os.fsencode(place), None, ctypes.c_ulong(_MS_BIND), None):
+        raise DevicevmError(f"cannot mount {place}: {os.strerror(ctypes.get_errno())}")
 
 
 def _is_empty(path: str) -> bool:
@@ -167,6 +198,7 @@ def _take_away(part: Part) -> None:
 
 def _clean(part: Part) -> None:
     _take_away(part)
+    _clear_beside(part)
     clean(part)
 
 
