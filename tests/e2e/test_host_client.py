@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from loop_mounts import why_nothing_is_mounted
 from stage import Stage, run
 
 pytestmark = pytest.mark.e2e
@@ -65,8 +66,8 @@ def is_left_in_order(stage: Stage, path: Path, source: Path) -> None:
 
 
 def test_the_host_has_disks_a_mount_a_serial_port_and_randomness(stage: Stage) -> None:
-    if not os.access("/dev/fuse", os.W_OK):
-        pytest.skip("there is no FUSE")
+    if reason := why_nothing_is_mounted(stage.folder):
+        pytest.skip(reason)
     path = declared(stage)
     apply_twice(stage, path)
     disk, copy = stage.folder / "lab.disk", stage.folder / "copy"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -20,28 +19,13 @@ from devicevm.part.file import AWAY
 from devicevm.part.keeper import Parts
 from devicevm.part.mounts import mount_at
 from devicevm.part.part import Part
+from loop_mounts import why_nothing_is_mounted
 from nbd_server import MIB, NbdServer
-
-
-def why_not(folder: Path) -> str:
-    """Why nothing can be mounted here; empty when it can."""
-    missing = [name for name in ("nbdkit", "qemu-storage-daemon", "mkfs.ext4") if not shutil.which(name)]
-    if missing or os.getuid() != 0 or not os.access("/dev/fuse", os.W_OK):
-        return f"it takes root, FUSE and {', '.join(missing) or 'its programs'}"
-    image, place = folder / "probe", folder / "place"
-    place.mkdir()
-    image.write_bytes(bytes(MIB))
-    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True)
-    done = subprocess.run(["mount", "-o", "loop", image, place], capture_output=True, text=True, check=False)
-    if done.returncode:
-        return f"no loop device can be mounted: {done.stderr.strip()}"
-    subprocess.run(["umount", place], check=True)
-    return ""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def loop_devices(tmp_path_factory: pytest.TempPathFactory) -> None:
-    if reason := why_not(tmp_path_factory.mktemp("probe")):
+    if reason := why_nothing_is_mounted(tmp_path_factory.mktemp("probe")):
         pytest.skip(reason)
 
 
