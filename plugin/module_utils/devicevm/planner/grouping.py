@@ -59,9 +59,8 @@ class Unit:
         as one that a device has."""
         base = max([want.class_.memory.base for want in self.wants], default=0)
         devices = sum([emulator.memory for emulator in self.kept]) + sum([want.memory for want in self.wants])
-        linked = [want for want in self.wants if want.linked]
-        spare = (self.links - self._linked) * max(want.memory for want in linked) if linked else 0
-        return base + devices + spare
+        linked = [want.memory for want in self.wants if want.linked]
+        return base + devices + (max(linked) * (self.links - self._linked) if linked else 0)
 
     @property
     def links(self) -> int:
@@ -82,9 +81,11 @@ class Unit:
 
     def homes(self) -> dict[str, Home]:
         """Where each of its wants is emulated, by id. A device keeps its link; a new one has the first that is free."""
+        linked = [want.id for want in self.wants if want.linked]
+        if not linked:
+            return dict.fromkeys([want.id for want in self.wants], Home(self.name))
         there = {channel: number for number, channel in enumerate(self._there)}
         now = {one.id: one.channel for one in self.observed.emulators} if there and self.observed else {}
-        linked = [want.id for want in self.wants if want.linked]
         mine = {name: there[now[name]] for name in linked if now.get(name) in there}
         taken = {*mine.values(), *(there[one.channel] for one in self.kept if one.channel in there)}
         free = (number for number in count() if number not in taken)

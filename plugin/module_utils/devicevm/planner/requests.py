@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..channel.link import LINK, client_end
-from ..channel.registry import channel_kind
 from ..domain import Attachment, Channel, Emulator, Secret
 from ..frontend.registry import FRONTENDS
 from ..manifest.template import chosen, expand, secret_name, template_values
@@ -25,11 +25,8 @@ class Want:
     device: Device
     class_: DeviceClass
     index: int
-
-    @property
-    def id(self) -> str:
-        """`client.device`, as in Emulator.id."""
-        return f"{self.client.name}.{self.device.name}"
+    id: str
+    """`client.device`, as in Emulator.id."""
 
     @property
     def memory(self) -> int:
@@ -56,7 +53,7 @@ class Want:
     @property
     def linked(self) -> bool:
         """Whether that is a link: a NIC that its device VM has from the start."""
-        return not channel_kind(self.channel).has_port
+        return self.channel == LINK
 
 
 @dataclass(frozen=True)
@@ -71,24 +68,29 @@ def wants_of(topology: Topology) -> tuple[Want, ...]:
     """Every declared device, in the topology's order."""
     classes = {class_.name: class_ for class_ in topology.classes}
     return tuple(
-        Want(client, device, classes[device.class_], index)
+        Want(client, device, classes[device.class_], index, f"{client.name}.{device.name}")
         for client in topology.clients
         for index, device in enumerate(client.devices)
     )
 
 
+@lru_cache(maxsize=2**16)
+def _channel(kind: str, runtime_dir: str, owner: str, device_vm: str, device: str, port: str) -> Channel:
+    return Channel(kind, naming.channel_address(runtime_dir, owner, device_vm, device), port)
+
+
 def channel_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Channel:
-    """The channel between a device's emulator and its front end."""
+    """The channel between a device's emulator and its front end, which is one for both."""
     if want.linked:
         return link_channel(owner, home, runtime_dir)
-    return Channel(want.channel, naming.channel_address(runtime_dir, owner, home.device_vm, want.id), want.id)
+    return _channel(want.channel, runtime_dir, owner, home.device_vm, want.id, want.id)
 
 
 def link_channel(owner: str, home: Home, runtime_dir: str) -> Channel:
     """A link of a device VM. It is there as long as that runs, whoever has it: so nothing in it is a device's."""
     name = f"link-{home.link}"  # no device's, for those have a dot in them
-    address = naming.channel_address(runtime_dir, owner, home.device_vm, name)
-    return Channel(LINK, address, naming.hardware_address(owner, home.device_vm, name))
+    port = naming.hardware_address(owner, home.device_vm, name)
+    return _channel(LINK, runtime_dir, owner, home.device_vm, name, port)
 
 
 def link_of(want: Want, owner: str, home: Home) -> dict[str, str]:
@@ -152,14 +154,16 @@ def emulator_of(want: Want, owner: str, home: Home, runtime_dir: str, code: Code
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
     backed = store is not None or device.memory > 0
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed or device.secrets else ""
-    values = template_values(device, serial, link_of(want, owner, home))
-    (ready,) = expand((program.ready,), values)
+    command, ready = program.command, program.ready
+    if code.command or not program.fixed:
+        values = template_values(device, serial, link_of(want, owner, home))
+        command, (ready,) = expand(code.command or command, values), expand((ready,), values)
     return Emulator(
         client=want.client.name,
         name=device.name,
         class_=want.class_.name,
         channel=channel_of(want, owner, home, runtime_dir),
-        command=() if code.firmware else expand(code.command or program.command, values),
+        command=() if code.firmware else command,
         protocol=want.class_.protocol,
         ready=ready,
         expect=program.expect,
