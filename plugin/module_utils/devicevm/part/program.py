@@ -67,10 +67,10 @@ def keep_running(command: Sequence[str], stage: Stage, work: Work) -> None:
                 if not reason:
                     work.finish()
                     return
-            except DevicevmError as error:
+            except (DevicevmError, OSError) as error:
                 if first:
                     raise
-                reason = f"does not get to work: {error.message}"
+                reason = f"does not get to work: {error}"
             finally:
                 _end(process)
         failed = failed + 1 if time.monotonic() - begun < _LONG else 0
