@@ -53,7 +53,7 @@ def test_what_the_page_says_is_so(pair: tuple[str, str]) -> None:
     name, consumer = pair
     device = {"name": "it", "class": name, "parameters": PARAMETERS.get(name, {})}
     if consumer == "the host":
-        device["path"] = "/run/it"
+        device |= {"tap": {"name": "it0"}} if name == "net" else {"path": "/run/it"}
     spec = {**CONSUMERS[consumer], "devices": [device]}
     document = {"apiVersion": "devicevm/v1", "kind": "Client", "metadata": {"name": "lab"}, "spec": spec}
     problems = check(["-"], **OWN, stdin=io.BytesIO(yaml.safe_dump(document).encode()))
