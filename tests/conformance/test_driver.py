@@ -221,6 +221,28 @@ def test_changes_behind_devicevms_back_are_drift(driver: LibvirtDriver, domains:
     assert driver.observe()[0].drift == ()
 
 
+def test_what_starts_with_the_vmm_is_set_seen_and_taken_back(driver: LibvirtDriver, domains: Domains) -> None:
+    def drift() -> tuple[str, ...]:
+        (seen,) = driver.observe()
+        return seen.drift
+
+    asked = replace(domains.client, autostart=True)
+    driver.define(asked)
+    (domain,) = driver.connection.listAllDomains(driver.libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
+    assert domain.name() == "web" and drift() == ()
+    domain.setAutostart(0)
+    assert drift() == ("autostart is off, declared on",)
+    driver.define(asked)
+    assert domain.autostart() and drift() == ()
+    driver.define(domains.client)
+    assert not domain.autostart(), "it was asked for, and is not any more"
+    domain.setAutostart(1)
+    driver.define(domains.client)
+    assert domain.autostart() and drift() == (), "what somebody has set is theirs"
+    driver.define(replace(asked, autostart=False))
+    assert not domain.autostart() and drift() == ()
+
+
 def test_the_longest_names_fit(vmm: Vmm, driver: LibvirtDriver) -> None:
     runtime = str(driver.places.runtime)
     longest = "d" * 63

@@ -53,6 +53,22 @@ void boot_mount(void)
 	/* Emulators reserve far more address space than they touch; in 128 MB the
 	 * kernel's default guess refuses them their threads' stacks. */
 	write_file("/proc/sys/vm/overcommit_memory", "1");
+	/* A kernel at fault ends, and at once: its clients wait for the next, and one that limps on is noticed by nobody. */
+	write_file("/proc/sys/kernel/panic_on_oops", "1");
+	write_file("/proc/sys/kernel/panic", "-1");
+}
+
+long oom_kills(void)
+{
+	FILE *file = fopen("/proc/vmstat", "re");
+	char line[128];
+	long count = -1;
+
+	while (file && count < 0 && fgets(line, sizeof line, file))
+		sscanf(line, "oom_kill %ld", &count);
+	if (file)
+		fclose(file);
+	return count;
 }
 
 static void load_module(const char *path)

@@ -226,6 +226,8 @@ class DomainSpec:
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
     start: Start = Start.APPLY
     """Who starts it. A device VM is started on request when all its clients are."""
+    autostart: bool | None = None
+    """Whether the VMM starts a client when it starts itself; None = as somebody has set it."""
     services: tuple[Service, ...] = ()
     """What a device VM runs once for all devices of a class, by name."""
     uplink: Uplink | None = None
@@ -233,6 +235,17 @@ class DomainSpec:
     consumer: Consumer = Consumer.VM
     domain: str = ""
     """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
+
+
+@dataclass(frozen=True)
+class Deaths:
+    """What became of a device VM that was to run: how often it has died since somebody last started it, when at last
+    (seconds since 1970), and why. `returning`: it is being restarted."""
+
+    count: int
+    time: float
+    reason: str
+    returning: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
     """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not. Who starts it the
     next time changes nothing of what runs either."""
     stays = old.placement.nodes != new.placement.nodes
-    return replace(old, placement=old.placement if stays else new.placement, start=new.start)
+    return replace(old, placement=old.placement if stays else new.placement, start=new.start, autostart=new.autostart)
 
 
 def describe_services(old: DomainSpec, new: DomainSpec) -> str:

@@ -275,7 +275,9 @@ class Placement:
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
         if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
-            reasons.append(f"nothing starts the device VMs of {component.on_request} on request there: {INSTALL}")
+            reasons.append(
+                f"nothing starts the device VMs of {component.on_request} on request or with the host: {INSTALL}"
+            )
         return tuple(reasons)
 
     def _ways_out(self, component: Component) -> tuple[str, ...]:

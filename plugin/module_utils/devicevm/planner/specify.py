@@ -126,6 +126,7 @@ def specify_client(
         trust_domain=client.trust_domain,
         domain_xml=vm.domain_xml,
         start=vm.start,
+        autostart=vm.autostart,
     )
 
 

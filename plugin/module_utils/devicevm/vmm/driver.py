@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 
-from ..domain import DomainSpec, Emulator, ObservedDomain
+from ..domain import Deaths, DomainSpec, Emulator, ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..manifest.topology import Store
@@ -113,6 +113,10 @@ class Driver(ABC):
     @abstractmethod
     def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
         """The last lines the guest wrote to its console; bounded, control characters removed."""
+
+    def deaths(self) -> dict[str, Deaths]:
+        """The device VMs that have died, by name, where somebody watches over them: a manager."""
+        return {}
 
     @property
     def parts(self) -> Parts:
