@@ -74,4 +74,4 @@ def age(since: str) -> str:
     for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
         if seconds >= 2 * size:
             return f"{seconds // size:.0f}{unit}"
-    return f"{max(seconds, 0):.0f}s"
+    return f"{max(seconds, 0) // 1:.0f}s"

@@ -17,7 +17,7 @@ from stage import Shell
 
 pytestmark = pytest.mark.e2e
 
-SILENCE = 5.0
+SILENCE = 4.0
 OPTIONS = ("--silence", str(SILENCE), "--timeout", "200")
 SECONDS = 90.0
 # What ends the device VM, as its own root types it, and what `status` tells of it then.
@@ -134,12 +134,12 @@ def working(managed: ManagedStage) -> Iterator[Working]:
 
 @pytest.mark.parametrize(("command", "words"), [HANG, PANIC, STARVED], ids=["hang", "panic", "memory"])
 def test_a_client_goes_on_when_its_device_vm_does_not(working: Working, command: str, words: str) -> None:
-    working.shell.run("dd if=/dev/urandom of=/tmp/data bs=64k count=64 2>/dev/null")
+    working.shell.run("dd if=/dev/urandom of=/tmp/data bs=64k count=32 2>/dev/null")
     working.begin("dd if=/tmp/data of=/dev/vda bs=4k oflag=direct")
     working.inside(command)
     working.back(words)
     working.has_noticed_nothing()
-    working.shell.run("dd if=/dev/vda bs=64k count=64 iflag=direct 2>/dev/null | cmp - /tmp/data")
+    working.shell.run("dd if=/dev/vda bs=64k count=32 iflag=direct 2>/dev/null | cmp - /tmp/data")
     working.works()
     assert "No changes" in working.stage.devicevm("plan", working.path).stdout
 
@@ -170,6 +170,7 @@ def test_a_client_that_is_reset_finds_all_as_it_was(working: Working) -> None:
     assert working.stage.device_vms() == before
 
 
+@pytest.mark.long
 def test_a_client_that_is_killed_is_started_by_apply_and_its_device_vm_stays(working: Working) -> None:
     before, written = working.stage.device_vms(), working.remember()
     working.stage.kill("web")
