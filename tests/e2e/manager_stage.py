@@ -8,13 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from devicevm.vmm.places import managers_places, places_of
-from stage import Stage, stage
+from stage import Stage, stage, until
 
 CLIENT = """\
 apiVersion: devicevm/v1
@@ -30,13 +29,7 @@ ECHO = "{name: echo, class: serial, parameters: {program: echo}}"
 
 @dataclass
 class ManagedStage(Stage):
-    """`inside`: what runs a command where its libvirtd sees /etc/libvirt and the host's devices."""
-
     manager: subprocess.Popen[str] | None = None
-    daemon: subprocess.Popen[bytes] | None = None
-
-    def inside(self, *command: str) -> list[str]:
-        return ["nsenter", "--mount", "--target", self._namespace, *command]
 
     def manage(self, *arguments: str, ok: bool = True) -> str:
         """Run `devicevm manager ...` there; what it said."""
@@ -69,51 +62,15 @@ class ManagedStage(Stage):
         self.manager.wait(30)
         Path(f"{places_of(self.uri).runtime}.manager").unlink(missing_ok=True)
 
-    def restart_libvirtd(self) -> None:
-        """End libvirtd and start it anew, as if the host had booted: it then starts what is to start by itself."""
-        os.kill(self._daemon, signal.SIGTERM)
-        until(lambda: not (self.folder / "libvirt-sock").exists(), 30)
-        self._start_libvirtd()
-
     def reboot_host(self, *options: str) -> None:
         """Have everything end at once, and what a boot removes be gone; then start the manager, and libvirtd."""
         assert self.manager is not None
-        ended = [self.manager.pid, self._daemon, *self.device_vms().values(), *self.processes()]
-        for pid in ended:
-            os.kill(pid, signal.SIGKILL)
+        self.crash_host(self.manager.pid, *self.device_vms().values())
         self.manager.wait(30)
-        until(lambda: not any(map(_runs, ended)), 30)
-        places = places_of(self.uri)
-        shutil.rmtree(places.runtime)
-        for path in (Path(f"{places.runtime}.manager"), self.folder / "libvirt-sock", self.folder / "libvirtd.pid"):
-            path.unlink(missing_ok=True)
+        Path(f"{places_of(self.uri).runtime}.manager").unlink(missing_ok=True)
         (self.root / "boot").write_text("the boot before\n")
-        run = Path(f"/proc/{self._namespace}/root/run/libvirt/qemu")
-        shutil.rmtree(run)
-        run.mkdir()
         self.start_manager(*options)
-        self._start_libvirtd()
-
-    @property
-    def _namespace(self) -> str:
-        """A process that sees the directories of this stage's libvirt, and outlives libvirtd."""
-        return (self.folder / "virtlogd.pid").read_text().strip()
-
-    def _start_libvirtd(self) -> None:
-        Path(f"/proc/{self._namespace}/root/run/libvirt/qemu/autostarted").unlink(missing_ok=True)
-        settings = ("-f", str(self.folder / "libvirtd.conf"), "-p", str(self.folder / "libvirtd.pid"))
-        command = self.inside("libvirtd", *settings)
-        with (self.folder / "daemon-2.log").open("ab") as log:
-            self.daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        until((self.folder / "libvirt-sock").exists, 30)
-
-    def end_daemons(self) -> None:
-        """End what `restart_libvirtd` has started, and what the first libvirtd has left."""
-        if self.daemon is not None:
-            # Killed, it leaves its pid file, by which the stage looks for what is left.
-            self.daemon.kill()
-            self.daemon.wait(30)
-            os.kill(int((self.folder / "virtlogd.pid").read_text()), signal.SIGTERM)
+        self.start_libvirtd()
 
     @property
     def root(self) -> Path:
@@ -149,22 +106,6 @@ class ManagedStage(Stage):
         path = self.folder / f"{name}.yaml"
         path.write_text("---\n".join(documents))
         return path
-
-
-def _runs(pid: int) -> bool:
-    """Whether a process does anything any more: one that nobody has waited for does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def until(true: Callable[[], object], seconds: float, words: Callable[[], object] = str) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, words()
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

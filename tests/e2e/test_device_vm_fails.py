@@ -10,10 +10,11 @@ from datetime import datetime, timedelta
 
 import pytest
 import yaml
-from manager_stage import ManagedStage, managed_stage, until
+from conformance.guests import tiny_kernel
+from manager_stage import CLIENT, ECHO, ManagedStage, managed_stage
 from manifests import client, disk, entropy, serial, write
 from private_libvirtd import why_not
-from stage import Shell
+from stage import Shell, Stage, until
 
 pytestmark = pytest.mark.e2e
 
@@ -203,6 +204,28 @@ def test_after_a_reboot_of_the_host_what_starts_with_it_is_up_with_its_devices(w
     assert working.checksum() == written
     working.works()
     assert "No changes" in stage.devicevm("plan", working.path).stdout
+
+
+def test_without_a_manager_one_apply_brings_all_back_after_a_reboot_of_the_host(stage: Stage) -> None:
+    kernel, store = stage.folder / "kernel", stage.folder / "data.raw"
+    kernel.write_bytes(tiny_kernel())
+    kernel.chmod(0o644)
+    store.write_bytes(os.urandom(65536))
+    store.chmod(0o666)
+    kept = store.read_bytes()
+    data = f"{{name: data, class: disk, parameters: {{size: 64KiB, store: {{file: {store}}}}}}}"
+    path = stage.folder / "web.yaml"
+    path.write_text((CLIENT % ("web", kernel, f"{data}, {ECHO}")).replace("start: request, ", ""))
+    stage.devicevm("apply", path)
+    stage.crash_host()
+    stage.start_libvirtd()
+    states = {one["name"]: one["state"] for one in stage.json("status")["domains"]}
+    assert states == {"web": "stopped", "web-dvm": "stopped"}
+    stage.devicevm("apply", path)
+    assert {one["state"] for one in stage.json("status")["devices"]} == {"connected"}
+    assert store.read_bytes() == kept
+    assert "No changes" in stage.devicevm("plan", path).stdout
+    stage.devicevm("destroy", "--yes", path)
 
 
 @pytest.mark.long
