@@ -82,7 +82,7 @@ def list_(*, images: Path | None, form: str) -> int:
                 item.digest[:12],
                 "yes" if is_current(store, item) else "no",
                 item.kernel_version,
-                output.size(item.kernel_size + item.initramfs_size),
+                output.size(item.size),
             )
             for item in found
         ]

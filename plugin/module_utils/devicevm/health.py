@@ -24,8 +24,8 @@ class DeviceHealth:
     """One device: who has it, who emulates it, and how it is.
 
     `state`: connected (its client uses it), ready (nobody does), starting, failed, stopped (its device VM
-    does not run), part stopped (the process on the host between the two does not run), running (firmware: nobody uses
-    it, and nobody in the machine can be asked how it is), unknown (the device VM does not answer, or the VMM runs no
+    does not run), part stopped (the process on the host between the two does not run), running (nobody uses it, and no
+    agent is in the device VM to be asked how it is), unknown (the device VM does not answer, or the VMM runs no
     guests).
     """
 
@@ -103,7 +103,7 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
 def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
     words: dict[str, tuple[str, str, int]] = {}
     if domain.active and guests:
-        words = _look_at(spec, ready=domain.ready) if spec.firmware else _ask(spec)
+        words = _look_at(spec, ready=domain.ready) if not spec.has_agent else _ask(spec)
     result = []
     for emulator in spec.emulators:
         state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
@@ -129,8 +129,9 @@ def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> li
 
 
 def _look_at(spec: DomainSpec, *, ready: bool) -> dict[str, tuple[str, str, int]]:
-    """The same of firmware, which is not disturbed: a question could be answered to its client."""
-    idle = ("running", "firmware has no agent to ask") if ready else ("starting", "it has not answered yet")
+    """The same where there is no agent to ask. Nobody is disturbed: a question could be answered to the client."""
+    who = "firmware" if spec.firmware else "its image"
+    idle = ("running", f"{who} has no agent to ask") if ready else ("starting", "it has not answered yet")
     return {
         emulator.id: ("connected", "", 0) if has_peer(emulator.channel.address) else (*idle, 0)
         for emulator in spec.emulators

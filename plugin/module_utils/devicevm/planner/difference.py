@@ -77,7 +77,7 @@ def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
     """Whether nothing but emulators and services differs: then a running device VM can be changed live, if it has an
     agent, and if no channel comes or goes that cannot be added while it runs."""
     alike = replace(old, emulators=new.emulators, services=new.services) == new
-    return new.firmware is None and alike and _fixed_channels(old) == _fixed_channels(new)
+    return new.has_agent and alike and _fixed_channels(old) == _fixed_channels(new)
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:

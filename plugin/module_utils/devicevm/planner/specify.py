@@ -60,7 +60,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         same = all(getattr(old, field) == value for field, value in wanted_now.items())
         return old if same else replace(old, **wanted_now)
     image = None if code.firmware else image_named(host, name, footing.arch)
-    boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
+    has_agent = not code.firmware and (image is None or image.agent)
     return DomainSpec(
         name=unit.name,
         uuid=naming.domain_uuid(owner, unit.name),
@@ -72,11 +72,11 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         accelerator=host.accelerator if arch == host.arch else TRANSLATOR,
         arch=arch,
         machine=footing.machine if code.firmware else MACHINES.get(arch, "pc"),
-        boot=boot,
+        boot=_boot_of(image) if image else Boot(),
         placement=footing.placement,
         emulators=emulators,
-        # Firmware has nobody to ask, and writes to its devices alone.
-        control="" if code.firmware else naming.control_address(runtime, owner, unit.name),
+        # Firmware writes to its devices alone.
+        control=naming.control_address(runtime, owner, unit.name) if has_agent else "",
         console="" if code.firmware else naming.console_log(host.vmm.log_dir or runtime, unit.name),
         image=f"{image.name}-{image.digest[:12]}" if image else "",
         group=unit.group,
@@ -158,6 +158,13 @@ def resolve_boot(boot: Boot, host: Host) -> Boot:
         return boot
     line = f"{image.command_line} {boot.command_line}".strip()
     return replace(boot, kernel=image.kernel, initrd=image.initramfs, command_line=line)
+
+
+def _boot_of(image: ImageFacts) -> Boot:
+    """How a device VM boots an image."""
+    if image.disk:
+        return Boot(image=image.disk, firmware=image.firmware)
+    return Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line)
 
 
 def keeps_image(spec: DomainSpec, image: str, arch: str) -> bool:
