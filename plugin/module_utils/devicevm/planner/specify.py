@@ -32,8 +32,8 @@ def unit_memory(unit: Unit) -> int:
     return -(-needed // MEMORY_STEP) * MEMORY_STEP
 
 
-def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> DomainSpec:
-    """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
+def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, upgrade: bool = False) -> DomainSpec:
+    """The device VM of a unit. One that is there keeps the build of its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
     code = footing.code
     wanted = [emulator_of(want, owner, unit.name, runtime, code) for want in unit.wants]
@@ -43,7 +43,9 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
     uplink = uplink_of(unit, owner)
     services = services_of(unit, owner, uplink)
-    if old and not code.firmware and keeps_image(old, name, arch):
+    image = None if code.firmware else image_named(host, name, footing.arch)
+    stale = upgrade and old is not None and is_outdated(old, image)
+    if old and not code.firmware and keeps_image(old, name, arch) and not stale:
         wanted_now: dict[str, Any] = {
             "emulators": emulators,
             "memory": footing.memory,
@@ -59,7 +61,6 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
         same = all(getattr(old, field) == value for field, value in wanted_now.items())
         return old if same else replace(old, **wanted_now)
-    image = None if code.firmware else image_named(host, name, footing.arch)
     has_agent = not code.firmware and (image is None or image.agent)
     return DomainSpec(
         name=unit.name,
@@ -78,7 +79,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         # Firmware writes to its devices alone.
         control=naming.control_address(runtime, owner, unit.name) if has_agent else "",
         console="" if code.firmware else naming.console_log(host.vmm.log_dir or runtime, unit.name),
-        image=f"{image.name}-{image.digest[:12]}" if image else "",
+        image=_build_of(image) if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
         cpu_features=footing.features,
@@ -171,6 +172,15 @@ def keeps_image(spec: DomainSpec, image: str, arch: str) -> bool:
     """Whether a device VM boots some build of the image of that name already, for that architecture."""
     named = not spec.image or spec.image.rpartition("-")[0] == image
     return named and spec.arch == arch and spec.firmware is None
+
+
+def is_outdated(spec: DomainSpec, image: ImageFacts | None) -> bool:
+    """Whether a device VM boots another build of an image than the one that is there now."""
+    return image is not None and spec.image not in ("", _build_of(image))
+
+
+def _build_of(image: ImageFacts) -> str:
+    return f"{image.name}-{image.digest[:12]}"
 
 
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
