@@ -9,6 +9,7 @@ from ..errors import DevicevmError
 from ..guest.apt import AptPackages
 from ..guest.architecture import architecture, build_architecture
 from ..guest.build import build_image
+from ..guest.compile import CrossToolchain, HostToolchain, Toolchain, compile_program
 from ..guest.disk import take_in
 from ..guest.image import Image
 from ..guest.packages import Progress
@@ -59,6 +60,19 @@ def build_one(recipe: ImageRecipe, store: ImageStore, *, arch: str = "", refresh
 
 def _teller(what: str) -> Progress:
     return lambda text: output.note(f"{what}: {text}")
+
+
+def build_agent(target: Path, *, arch: str) -> None:
+    """Compile the agent, which is one static program, for a disk image of the user's."""
+    cache = cache_folder()
+    own, wanted = architecture(build_architecture()), architecture(arch)
+    toolchain: Toolchain = HostToolchain()
+    if wanted != own:
+        tools, libraries = AptPackages(cache / "apt", own), AptPackages(cache / f"apt-{wanted.debian}", wanted)
+        toolchain = CrossToolchain(
+            wanted, tools=tools, libraries=libraries, cache=cache / "trees", progress=_teller(f"agent for {arch}")
+        )
+    compile_program("agent", data("guest"), target, toolchain)
 
 
 def cache_folder() -> Path:

@@ -37,7 +37,6 @@ from ..rebalanceview import show_rebalance
 @command(
     "apply",
     ("Make what is declared so, and remove what of it is no longer declared", "devicevm apply --prune manifests/"),
-    ("Have device VMs boot images that were built anew, one after the other", "devicevm apply --upgrade manifests/"),
     ("Apply exactly the plan that was reviewed", "devicevm apply plan.json"),
     ("From a pipeline, with a result that other programs read", "kustomize build lab | devicevm apply --yes -o json -"),
     ("A set of manifests of its own, beside others on the same host", "devicevm apply --owner lab lab.yaml"),

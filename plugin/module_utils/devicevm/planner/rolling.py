@@ -58,9 +58,11 @@ def outdated(wanted: Iterable[DomainSpec], hosts: tuple[Host, ...], *, upgrading
         host, name = by_name.get(spec.host), _name(spec)
         if host and name and spec.role is Role.DEVICE_VM and is_outdated(spec, image_named(host, name, spec.arch)):
             found.setdefault(name, []).append(spec.name)
-    why = "they serve clients that are not declared here alone" if upgrading else "--upgrade replaces them one by one"
+    why = (
+        "what serves only clients that are not declared here keeps its own" if upgrading else "--upgrade has it booted"
+    )
     return tuple(
-        f"{', '.join(sorted(names))}: there is a newer build of image {name} than they boot; {why}"
+        f"{', '.join(sorted(names))}: a newer build of image {name} is there; {why}"
         for name, names in sorted(found.items())
     )
 

@@ -186,9 +186,10 @@ def _build_of(image: ImageFacts) -> str:
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
     """The host's image of that name for `arch` (the host's own if not given), if it is there.
 
-    Where the host's own is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
+    Where that is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
     """
-    arch = arch or (host.arch if host.arch in ARCHITECTURES else DEFAULT)
+    arch = arch or host.arch
+    arch = arch if arch in ARCHITECTURES else DEFAULT
     return next((image for image in host.images if (image.name, image.arch) == (name, arch)), None)
 
 

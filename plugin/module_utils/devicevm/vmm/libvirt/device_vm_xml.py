@@ -51,18 +51,7 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
         if spec.boot.image:
             add(features, "acpi")
         add(features, "apic")
-    if spec.accelerator == "tcg" and spec.arch in TCG_CPU:
-        model, features = TCG_CPU[spec.arch]
-        # Not checked: libvirt takes what TCG adds of its own for a fault.
-        cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
-        add(cpu, "model", model, fallback="forbid")
-        for feature in sorted({*features, *spec.cpu_features}):
-            add(cpu, "feature", policy="require", name=feature)
-    elif spec.cpu_features:
-        # Anything else than the host's own model would have to name one that has them.
-        cpu = add(domain, "cpu", mode="host-model", check="full")
-        for feature in spec.cpu_features:
-            add(cpu, "feature", policy="require", name=feature)
+    _add_cpu(domain, spec)
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
     config = boot_config([*map(service_config, spec.services), *map(device_config, spec.emulators)])
@@ -71,6 +60,27 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
     for secret in (secret for emulator in spec.emulators for secret in emulator.secrets):
         # Of that there is nothing in the XML but where it is while the domain starts.
         add(items, "entry", name=f"{SECRET_NAME}{secret.name}", file=secret.address)
+
+
+def _add_cpu(domain: Element, spec: DomainSpec) -> None:
+    """The processor, where it is not libvirt's default, with the extensions that were asked for."""
+    features = spec.cpu_features
+    if spec.accelerator == "tcg" and spec.boot.image:
+        # A distribution may be built for a newer processor than the one that boots fastest.
+        cpu = add(domain, "cpu", mode="maximum", check="none")
+    elif spec.accelerator == "tcg" and spec.arch in TCG_CPU:
+        model, always = TCG_CPU[spec.arch]
+        # Not checked: libvirt takes what TCG adds of its own for a fault.
+        cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
+        add(cpu, "model", model, fallback="forbid")
+        features = tuple(sorted({*always, *features}))
+    elif features:
+        # Anything else than the host's own model would have to name one that has them.
+        cpu = add(domain, "cpu", mode="host-model", check="full")
+    else:
+        return
+    for feature in features:
+        add(cpu, "feature", policy="require", name=feature)
 
 
 def add_kernel(system: Element, spec: DomainSpec) -> None:
