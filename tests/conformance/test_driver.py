@@ -321,6 +321,15 @@ def test_console_logs_are_where_the_inventory_says(vmm: Vmm, driver: LibvirtDriv
     assert list(logs.glob("*.console*")) == []
 
 
+def test_a_guest_that_opens_no_port_has_none_open(driver: LibvirtDriver, domains: Domains) -> None:
+    """Debian's disk, in tests/e2e, opens some."""
+    driver.define(domains.device_vm)
+    with pytest.raises(VmmError):
+        driver.open_ports(domains.device_vm.name)
+    driver.start(domains.device_vm.name)
+    assert driver.open_ports(domains.device_vm.name) == frozenset()
+
+
 def test_domains_outlive_the_connection(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
     if not vmm.guests:
         pytest.skip("the test driver's domains live in this process")
