@@ -25,8 +25,9 @@ def image_problems(document: Document) -> Iterator[Problem]:
 
 def with_absolute_disk(document: Document) -> dict[str, Any]:
     """The document as plain data, with the path of its disk, if it has one, from the root."""
+    data: dict[str, Any] = document.data
     if "disk" not in document.spec:
-        return document.data
+        return data
     disk = document.spec["disk"]
     file = absolute(disk["file"], document.folder)
-    return {**document.data, "spec": {**document.spec, "disk": {**disk, "file": file}}}
+    return {**data, "spec": {**document.spec, "disk": {**disk, "file": file}}}
