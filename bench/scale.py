@@ -21,6 +21,7 @@ from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import Topology
 from devicevm.planner.plan import Action, Plan
 from devicevm.planner.planner import Intent, make_plan
+from devicevm.vmm.libvirt.metadata import read, unqualified
 
 from .fleets import ROOMY, Fleet, make_fleet
 from .measuring import Comparison, Figures, Growth, Line, Part, Result, Series
@@ -43,9 +44,11 @@ SEED = 1
 REPO = Path(__file__).resolve().parent.parent
 TEXT = """\
 `make_plan` alone, on fleets from a seed (bench/fleets.py): up to 1,000 hosts and 10,000 clients with 30,000 devices.
-Nothing runs: what a plan promises is taken to be there. Each figure is of a process of its own; peak memory is that of
-the whole process (`ru_maxrss`), with Python, the fleet and what is there. The targets are limits in seconds and MiB, so
-a ratio is the part of the limit that is used. The plot shows seconds by clients; broken lines are the targets."""
+Nothing runs: what a plan promises is taken to be there, read back from the metadata that its domains would have.
+Reading that, with its digests, is observing, and reading manifests is not planning: neither is in the figures. Each
+figure is of a process of its own; peak memory is that of the whole process (`ru_maxrss`), with Python, the fleet and
+what is there. The targets are limits in seconds and MiB, so a ratio is the part of the limit that is used. The plot
+shows seconds by clients; broken lines are the targets."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,7 @@ def applied(fleet: Fleet, plan: Plan) -> State:
     strange = {step.action for step in plan.steps} - {Action.DEFINE, Action.START}
     if strange:
         raise ValueError(f"a first plan only defines and starts, this one also has {sorted(strange)}")
-    observed = tuple(
-        ObservedDomain(spec.name, spec.uuid, spec.owner, spec.role, True, spec, spec)
-        for spec in sorted(plan.domains, key=lambda spec: spec.name)
-    )
+    observed = tuple(_observed(spec) for spec in sorted(plan.domains, key=lambda spec: spec.name))
     held: dict[str, list[Holding]] = {host.name: [] for host in fleet.hosts}
     for spec in plan.domains:
         held[spec.host].append(_holding(spec))
@@ -158,6 +158,12 @@ def _read(kept: Path) -> State:
 def _peak() -> float:
     """MiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _observed(spec: DomainSpec) -> ObservedDomain:
+    """A domain that runs, as a driver reads it from its metadata."""
+    kept = read(unqualified(spec), spec.name, spec.uuid)
+    return ObservedDomain(spec.name, spec.uuid, kept.owner, kept.role, True, kept.spec, kept.spec, broken=kept.broken)
 
 
 def _holding(spec: DomainSpec) -> Holding:

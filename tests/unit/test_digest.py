@@ -6,7 +6,9 @@ import pickle
 from dataclasses import replace
 
 from devicevm.domain import ObservedDomain
-from devicevm.record import digest_of
+from devicevm.planner.specify import state_digest
+from devicevm.record import from_data, to_data
+from devicevm.vmm.libvirt.metadata import read, unqualified
 from world import ModelVmm, client, disk, host, topology
 
 
@@ -16,13 +18,27 @@ def domain() -> ObservedDomain:
     return vmm.domains["a-dvm"]
 
 
+def digest_of(one: ObservedDomain) -> str:
+    return state_digest((), (one,))
+
+
 def test_equal_records_have_one_digest_whatever_objects_they_are_made_of() -> None:
     one = domain()
     assert one.spec is one.active_spec and one.spec is not None
     other = replace(one, active_spec=replace(one.spec))
     assert other.spec is not other.active_spec
     assert digest_of(one) == digest_of(other) == digest_of(domain())
-    assert digest_of(pickle.loads(pickle.dumps(host()))) == digest_of(host())  # noqa: S301
+    assert state_digest((pickle.loads(pickle.dumps(host())),), ()) == state_digest((host(),), ())  # noqa: S301
+
+
+def test_what_was_read_from_metadata_has_the_digest_that_it_was_read_by() -> None:
+    spec = domain().spec
+    assert spec is not None
+    kept = read(unqualified(spec), spec.name, spec.uuid).spec
+    assert kept is not None
+    assert vars(kept)["digest"] == spec.digest == from_data(type(spec), to_data(spec)).digest
+    assert digest_of(replace(domain(), spec=kept, active_spec=kept)) == digest_of(domain())
+    assert replace(kept, memory=1).digest != spec.digest
 
 
 def test_what_differs_anywhere_has_another_digest() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
+from devicevm.domain import DomainSpec
 from devicevm.inventory.host import Holding, Host
 from devicevm.manifest.topology import (
     Boot,
@@ -146,3 +148,23 @@ def test_what_fits_nowhere_is_told_with_host_and_node_and_the_one_wish_that_it_t
         "h1: a-dvm: 2 dedicated threads: 2 threads asked, 0 free: 0-1 shared by web",
         "nearest for a-dvm: giving up dedicated of thread would fit on h1",
     )
+
+
+def test_clients_that_are_not_declared_are_not_compared_with_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compared(count: int) -> int:
+        vmm = ModelVmm(host(cores=8, memory=64 * GIB))
+        vmm.apply(topology(*clients(count)))
+        times = 0
+        equal = DomainSpec.__eq__
+
+        def counted(one: DomainSpec, other: object) -> bool:
+            nonlocal times
+            times += 1
+            return equal(one, other)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(DomainSpec, "__eq__", counted)
+            assert vmm.plan(topology(client("new", disk()))).changes == 4
+        return times
+
+    assert compared(40) <= 5 * compared(10)

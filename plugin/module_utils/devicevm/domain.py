@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 
 from .manifest.template import base_serial
 from .manifest.topology import Boot, Consumer, Start, Store, Uplink
 from .part.part import Part
+from .record import digest
 
 
 class Role(str, Enum):
@@ -238,6 +240,12 @@ class DomainSpec:
     def has_agent(self) -> bool:
         """Whether there is somebody in a device VM to be asked how it is, and told of devices that come and go."""
         return bool(self.control)
+
+    @cached_property
+    def digest(self) -> str:
+        """Identifies its whole content. Whoever has read it from a domain's metadata knows the digest already, of the
+        text as it is written there."""
+        return digest(self)
 
 
 @dataclass(frozen=True)

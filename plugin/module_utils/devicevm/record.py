@@ -13,10 +13,12 @@ import enum
 import hashlib
 import json
 import operator
+import sys
 import types
 import typing
 from collections.abc import Callable
-from functools import cache
+from functools import cache, cached_property
+from json.encoder import encode_basestring
 from typing import Any, TypeVar
 
 from .errors import DevicevmError
@@ -25,7 +27,6 @@ T = TypeVar("T")
 
 _PLAIN = frozenset({str, int, float, bool, type(None)})
 _NOTHING = object()
-_DIGEST = "_digest_of"
 
 ALWAYS = {"always": True}
 """Metadata of a field that a document must say even when it is the default: its kind and version."""
@@ -70,6 +71,12 @@ def from_data(kind: type[T], data: Any, where: str = "") -> T:
 
 def canonical_json(value: Any) -> str:
     """One text for one meaning: sorted keys, no white space."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring(value)
+    if kind is list and all(type(item) is str for item in value):
+        # What names are made from: an encoder is not made for each of a fleet's.
+        return f"[{','.join(map(encode_basestring, value))}]"
     return _CANONICAL.encode(to_data(value))
 
 
@@ -78,29 +85,20 @@ def digest(value: Any, length: int = 64) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
-def digest_of(record: Any) -> str:
-    """A digest of a frozen record: equal for equal ones. It is of the fields' values in their order, not of the
-    document that `to_data` makes, which takes several times as long. It is worked out once for each object and kept
-    with it: a fleet has many, and a controller that stays up plans with most of them again."""
-    found = record.__dict__.get(_DIGEST)
-    if found is None:
-        values = list(_values(record))
-        kind: Any = type(record)
-        for place in _alike(kind):
-            if values[place] is not None:
-                values[place] = digest_of(values[place])
-        found = hashlib.sha256(_VALUES.encode(values).encode()).hexdigest()
-        # Not a field: it is neither compared nor written.
-        object.__setattr__(record, _DIGEST, found)
-    return str(found)
+def digest_of_values(value: Any) -> str:
+    """A digest of records, equal for equal ones. It is of their fields' values in order, not of the document that
+    `to_data` makes, which takes several times as long; of a record that has a `digest` of its own, it is of that."""
+    return hashlib.sha256(_VALUES.encode(value).encode()).hexdigest()
 
 
-class _Getters(dict[type, Callable[[Any], tuple[Any, ...]]]):
-    """For each kind of record what gets the values of its fields, in order."""
+class _Getters(dict[type, Callable[[Any], Any]]):
+    """For each kind of record what gets its digest where it has one, else the values of its fields, in order."""
 
-    def __missing__(self, kind: type) -> Callable[[Any], tuple[Any, ...]]:
+    def __missing__(self, kind: type) -> Callable[[Any], Any]:
         names = [field.name for field in dataclasses.fields(kind)]
-        if len(names) > 1:
+        if isinstance(vars(kind).get("digest"), cached_property):
+            self[kind] = operator.attrgetter("digest")
+        elif len(names) > 1:
             self[kind] = operator.attrgetter(*names)
         else:
             self[kind] = lambda record: tuple(getattr(record, name) for name in names)
@@ -110,24 +108,8 @@ class _Getters(dict[type, Callable[[Any], tuple[Any, ...]]]):
 _GETTERS = _Getters()
 
 
-def _values(record: Any) -> tuple[Any, ...]:
+def _values(record: Any) -> Any:
     return _GETTERS[type(record)](record)
-
-
-@cache
-def _alike(kind: Any) -> tuple[int, ...]:
-    """The places of the fields that hold records of one kind, as what a domain is and what it runs: mostly they hold
-    the same one, which is digested once."""
-    hints = typing.get_type_hints(kind)
-    kinds = [
-        [one for one in _union(hints[field.name]) if dataclasses.is_dataclass(one)]
-        for field in dataclasses.fields(kind)
-    ]
-    return tuple(place for place, found in enumerate(kinds) if found and kinds.count(found) > 1)
-
-
-def _union(hint: Any) -> tuple[Any, ...]:
-    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
@@ -180,6 +162,9 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         _expect(
             right, where, {int: "an integer", str: "a string", bool: "true or false", float: "a number"}[kind], data
         )
+        if type(data) is str:
+            # A fleet's records say the same words again and again, and names that others say too.
+            return sys.intern(data)
     return data
 
 

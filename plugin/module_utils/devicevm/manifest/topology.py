@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 DEFAULT_OWNER = "default"
@@ -53,6 +54,11 @@ class Program:
     expect: str = ""
     ask: str = ""
     on_exit: str = "restart"
+
+    @cached_property
+    def fixed(self) -> bool:
+        """Whether nothing is to be filled in: it runs the same for every device."""
+        return all(isinstance(item, str) and "$" not in item for item in (*self.command, self.ready))
 
 
 @dataclass(frozen=True)

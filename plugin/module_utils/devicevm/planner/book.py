@@ -17,7 +17,7 @@ from ..inventory.free import Free, describe_memory, free, set_aside, usual_memor
 from ..inventory.host import Cpu, Holding, Host
 from ..manifest.topology import HostPolicy
 from ..quantity import format_bytes
-from .cpubits import CpuBits
+from .cpubits import bits_of
 from .trust import Parting
 
 ANYWHERE = CpuPlacement()
@@ -51,7 +51,7 @@ class Book:
 
     def __init__(self, host: Host, policy: HostPolicy, mine: frozenset[str] = frozenset()) -> None:
         self.host, self.policy = host, policy
-        self.bits = bits = CpuBits(host.cpus)
+        self.bits = bits = bits_of(host.cpus)
         reserved, pool = frozenset(policy.reserved_cpus), frozenset(policy.shared_cpus)
         self.cpus = {
             cpu.id: CpuState(cpu, bits.bit[cpu.id], cpu.id in reserved, cpu.id in pool if pool else None)
@@ -308,6 +308,8 @@ _Before = tuple[int, int, int, int, float, list[tuple[CpuState, float]]]
 
 def cpus_of(placement: CpuPlacement) -> tuple[int, ...]:
     """Every host CPU that the virtual CPUs of a placement run on, ascending."""
+    if len(placement.vcpus) == 1 and len(placement.vcpus[0]) == 1:
+        return placement.vcpus[0]
     return tuple(sorted({cpu for pin in placement.vcpus for cpu in pin})) if placement.vcpus else ()
 
 

@@ -7,7 +7,8 @@ neighbours, and the first bits of a set are those to take first: they fill as fe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Protocol
+from functools import lru_cache
+from typing import NamedTuple, Protocol
 
 
 class Processor(Protocol):
@@ -73,6 +74,23 @@ class CpuBits:
             core = self.core[bits & -bits]
             yield core
             bits &= ~core
+
+
+def bits_of(cpus: Sequence[Processor]) -> CpuBits:
+    """The bits of a host's processors: the same for hosts that have the same, as many of a fleet have."""
+    return _bits_of(tuple([(cpu.id, cpu.core, cpu.socket, cpu.node) for cpu in cpus]))
+
+
+class _Processor(NamedTuple):
+    id: int
+    core: str
+    socket: int
+    node: int
+
+
+@lru_cache(maxsize=2**8)
+def _bits_of(cpus: tuple[tuple[int, str, int, int], ...]) -> CpuBits:
+    return CpuBits([_Processor(*cpu) for cpu in cpus])
 
 
 def lowest(bits: int, count: int) -> int:

@@ -6,7 +6,7 @@ changed, and what was changed kept in the domain (inventory/moved.py). Other own
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass, replace
 
 from ..domain import CpuPlacement, DomainSpec, Role
@@ -73,13 +73,15 @@ def told(floating: Iterable[Holding], book: Book, owner: str) -> list[str]:
     return sorted(one.domain for one in floating if not moving or one.owner or _is_kept(one, book, owner))
 
 
-def moves(book: Book, owner: str, mine: Iterable[str]) -> list[Move]:
+def moves(book: Book, owner: str, mine: Container[str]) -> list[Move]:
     """What is to be done to domains that are not devicevm's, by name."""
     room = room_to_float(book)
-    known = frozenset(mine)
     found = []
-    for one in sorted(book.host.holdings, key=lambda one: one.domain):
-        if one.domain in known or one.owner or not one.floats or _is_kept(one, book, owner):
+    for one in sorted(
+        [one for one in book.host.holdings if one.floats and not one.owner and one.domain not in mine],
+        key=lambda one: one.domain,
+    ):
+        if _is_kept(one, book, owner):
             continue
         if room == one.moved_to and (room or not one.moved_by):
             continue

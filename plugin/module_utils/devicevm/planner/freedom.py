@@ -33,6 +33,8 @@ def freedom(
     Nothing is lost for the sake of a better place: what has its content in a device VM's memory stays, and storage is
     on its host.
     """
+    if not clients:
+        return Freedom(avoid=avoid)
     cpus: set[str] = set()
     hosts: set[str] = set()
     held: dict[str, str] = {}

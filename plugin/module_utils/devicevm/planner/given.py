@@ -63,6 +63,6 @@ def footing_of(spec: DomainSpec, memory: int, code: Code) -> Footing:
         page_size=spec.page_size,
         arch=spec.arch,
         machine=spec.machine,
-        code=replace(code, firmware=spec.firmware),
+        code=code if code.firmware == spec.firmware else replace(code, firmware=spec.firmware),
         host_devices=spec.host_devices,
     )

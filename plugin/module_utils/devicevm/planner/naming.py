@@ -26,10 +26,9 @@ def label(*parts: str) -> str:
     return f"{name[: _LABEL - 9].rstrip('-')}-{digest(name, 8)}"
 
 
-@lru_cache(maxsize=2**16)
 def channel_address(runtime_dir: str, owner: str, device_vm: str, device: str) -> str:
     """The path of a device's socket: short whatever the names, for the kernel allows 107 bytes."""
-    return f"{runtime_dir}/{digest([owner, device_vm], 8)}-{digest(device, 8)}.sock"
+    return f"{_sockets(runtime_dir, owner, device_vm)}-{digest(device, 8)}.sock"
 
 
 def part_name(owner: str, device_vm: str, device: str) -> str:
@@ -39,7 +38,7 @@ def part_name(owner: str, device_vm: str, device: str) -> str:
 
 def control_address(runtime_dir: str, owner: str, device_vm: str) -> str:
     """The path of a device VM's control socket."""
-    return f"{runtime_dir}/{digest([owner, device_vm], 8)}-control.sock"
+    return f"{_sockets(runtime_dir, owner, device_vm)}-control.sock"
 
 
 def console_log(runtime_dir: str, domain: str) -> str:
@@ -57,3 +56,9 @@ def hardware_address(*parts: str) -> str:
 def backing_serial(owner: str, client: str, device: str) -> str:
     """The serial number by which a device VM finds a device's backing disk (a SCSI disk takes 20 bytes)."""
     return digest([owner, client, device], 16)
+
+
+@lru_cache(maxsize=2**16)
+def _sockets(runtime_dir: str, owner: str, device_vm: str) -> str:
+    """What the paths of all of a device VM's sockets begin with."""
+    return f"{runtime_dir}/{digest([owner, device_vm], 8)}"

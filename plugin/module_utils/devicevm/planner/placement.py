@@ -100,8 +100,9 @@ class Placement:
         }
         asked = {unit.name: unit.resources for unit in units if unit.wants}
         served = {unit.name: sorted(unit.clients) for unit in units}
+        as_they_are = {spec.name for spec in kept}
         # What nobody asks anything of stays where it is, and has that, whatever its host is declared to be now.
-        fixed = {spec.name for spec in kept} | {unit.name for unit in units if unit.observed and not unit.wants}
+        fixed = as_they_are | {unit.name for unit in units if unit.observed and not unit.wants}
         resting = {name for name in fixed if name not in running}
         there = [*self.observed.values(), *kept]
         self.stands.update((spec.name, spec.placement) for spec in kept if spec.name in resting)
@@ -115,7 +116,7 @@ class Placement:
             vm = declared.get(spec.name)
             if book is None or spec.name in self.free.cpus or spec.consumer is not Consumer.VM:
                 continue
-            if spec.name in self.staying or not (vm or spec in kept or spec.name in demands):
+            if spec.name in self.staying or not (vm or spec.name in as_they_are or spec.name in demands):
                 continue
             placement = book.roaming(vm.vcpus) if vm and not vm.cpus else spec.placement
             if spec.name in resting and book.is_taken(placement):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from ..channel.registry import channel_kind
 from ..domain import Attachment, Channel, Emulator, Secret
@@ -24,11 +25,8 @@ class Want:
     device: Device
     class_: DeviceClass
     index: int
-
-    @property
-    def id(self) -> str:
-        """`client.device`, as in Emulator.id."""
-        return f"{self.client.name}.{self.device.name}"
+    id: str
+    """`client.device`, as in Emulator.id."""
 
     @property
     def memory(self) -> int:
@@ -57,17 +55,21 @@ def wants_of(topology: Topology) -> tuple[Want, ...]:
     """Every declared device, in the topology's order."""
     classes = {class_.name: class_ for class_ in topology.classes}
     return tuple(
-        Want(client, device, classes[device.class_], index)
+        Want(client, device, classes[device.class_], index, f"{client.name}.{device.name}")
         for client in topology.clients
         for index, device in enumerate(client.devices)
     )
 
 
+@lru_cache(maxsize=2**16)
+def _channel(kind: str, runtime_dir: str, owner: str, device_vm: str, device: str, port: str) -> Channel:
+    return Channel(kind, naming.channel_address(runtime_dir, owner, device_vm, device), port)
+
+
 def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
-    """The channel between a device's emulator and its front end."""
-    address = naming.channel_address(runtime_dir, owner, device_vm, want.id)
+    """The channel between a device's emulator and its front end, which is one for both."""
     link = link_of(want, owner)
-    return Channel(want.channel, address, link["port"] if link else want.id)
+    return _channel(want.channel, runtime_dir, owner, device_vm, want.id, link["port"] if link else want.id)
 
 
 def link_of(want: Want, owner: str) -> dict[str, str]:
@@ -126,14 +128,16 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
     # What backs a device without a store is in the device VM's memory: it goes with that VM.
     backed = store is not None or device.memory > 0
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed or device.secrets else ""
-    values = template_values(device, serial, link_of(want, owner))
-    (ready,) = expand((program.ready,), values)
+    command, ready = program.command, program.ready
+    if code.command or not program.fixed:
+        values = template_values(device, serial, link_of(want, owner))
+        command, (ready,) = expand(code.command or command, values), expand((ready,), values)
     return Emulator(
         client=want.client.name,
         name=device.name,
         class_=want.class_.name,
         channel=channel_of(want, owner, device_vm, runtime_dir),
-        command=() if code.firmware else expand(code.command or program.command, values),
+        command=() if code.firmware else command,
         protocol=want.class_.protocol,
         ready=ready,
         expect=program.expect,

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 from ..domain import Attachment, CpuPlacement, DomainSpec, ObservedDomain, Role
 from ..guest.architecture import ARCHITECTURES, DEFAULT
 from ..inventory.host import Host, ImageFacts
 from ..manifest.topology import Boot, Client, Start
-from ..record import digest, digest_of
+from ..record import digest_of_values
 from . import naming
 from .consumers import domain_named
 from .grouping import MEMORY_STEP, Unit
@@ -20,6 +22,20 @@ from .services import services_of, uplink_of
 
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 """The machine of device VMs, by architecture: the one that boots fastest."""
+CHANGEABLE = (
+    "emulators",
+    "memory",
+    "placement",
+    "vcpus",
+    "cpu_features",
+    "page_size",
+    "host_devices",
+    "start",
+    "services",
+    "uplink",
+)
+"""What may become another one in a device VM that stays the same otherwise."""
+_CHANGEABLE = attrgetter(*CHANGEABLE)
 
 
 def unit_memory(unit: Unit) -> int:
@@ -43,24 +59,24 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, u
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
     uplink = uplink_of(unit, owner)
     services = services_of(unit, owner, uplink)
-    image = None if code.firmware else image_named(host, name, footing.arch)
-    stale = upgrade and old is not None and is_outdated(old, image)
+    stale = upgrade and old and is_outdated(old, image_named(host, name, arch))
     if old and not code.firmware and keeps_image(old, name, arch) and not stale:
-        wanted_now: dict[str, Any] = {
-            "emulators": emulators,
-            "memory": footing.memory,
-            "placement": footing.placement,
-            "vcpus": footing.vcpus,
-            "cpu_features": footing.features,
-            "page_size": footing.page_size,
-            "host_devices": footing.host_devices,
-            "start": starts(unit),
-            "services": services,
-            "uplink": uplink,
-        }
+        wanted_now: tuple[Any, ...] = (
+            emulators,
+            footing.memory,
+            footing.placement,
+            footing.vcpus,
+            footing.features,
+            footing.page_size,
+            footing.host_devices,
+            starts(unit),
+            services,
+            uplink,
+        )
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
-        same = all(getattr(old, field) == value for field, value in wanted_now.items())
-        return old if same else replace(old, **wanted_now)
+        same = _CHANGEABLE(old) == wanted_now
+        return old if same else replace(old, **dict(zip(CHANGEABLE, wanted_now, strict=True)))
+    image = None if code.firmware else image_named(host, name, footing.arch)
     has_agent = not code.firmware and (image is None or image.agent)
     return DomainSpec(
         name=unit.name,
@@ -105,7 +121,7 @@ def specify_client(
 ) -> DomainSpec:
     """A client; `homes` tells the device VM of each of its devices by `client.device`."""
     runtime = host.vmm.runtime_dir
-    attachments = tuple(attachment_of(want, owner, homes[want.id], runtime) for want in wants)
+    attachments = tuple([attachment_of(want, owner, homes[want.id], runtime) for want in wants])
     vm = client.vm
     if vm is None:
         return _specify_outsider(client, attachments, host, owner)
@@ -157,8 +173,12 @@ def resolve_boot(boot: Boot, host: Host) -> Boot:
     image = image_named(host, boot.guest_image) if boot.guest_image else None
     if image is None:
         return boot
-    line = f"{image.command_line} {boot.command_line}".strip()
-    return replace(boot, kernel=image.kernel, initrd=image.initramfs, command_line=line)
+    return _from_image(boot, image.kernel, image.initramfs, image.command_line)
+
+
+@lru_cache(maxsize=2**10)
+def _from_image(boot: Boot, kernel: str, initrd: str, command_line: str) -> Boot:
+    return replace(boot, kernel=kernel, initrd=initrd, command_line=f"{command_line} {boot.command_line}".strip())
 
 
 def _boot_of(image: ImageFacts) -> Boot:
@@ -197,4 +217,4 @@ def state_digest(hosts: tuple[Host, ...], observed: tuple[ObservedDomain, ...]) 
     """What a plan was made from, on the VMM's side."""
     # Of files, what is planned with is in the domains, and looked at once more when they start.
     hosts = tuple(replace(host, files=()) if host.files else host for host in hosts)
-    return digest([[digest_of(host) for host in hosts], [digest_of(domain) for domain in observed]])
+    return digest_of_values([hosts, observed])

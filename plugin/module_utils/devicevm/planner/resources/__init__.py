@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 _ANY_THREAD = ResourceRequest("thread")
+_CODERS = {coder.name: coder for coder in (firmware.KIND, block.KIND, program.KIND)}
+_OWN = Code()
+"""The class's own code."""
 
 
 def fits(
@@ -81,16 +84,22 @@ def fulfilled(
     alternatives: tuple[Alternative, ...], spec: DomainSpec, book: Book, beside: Beside | None = None
 ) -> Alternative | None:
     """Which of the alternatives that are asked for now a device VM was given earlier; None when it is none of them."""
-    return next((one for one in alternatives if _is_given(one, spec, book, beside)), None)
+    for alternative in alternatives:
+        if _is_given(alternative, spec, book, beside):
+            return alternative
+    return None
 
 
 def _is_given(alternative: Alternative, spec: DomainSpec, book: Book, beside: Beside | None) -> bool:
+    for request in in_order(alternative):
+        if not KINDS[request.kind].fulfils(request, spec, book) or not is_near(request, spec.placement, book, beside):
+            return False
+    if len(alternative) == 1 and alternative[0].kind in CPU_KINDS:
+        # Most are processors and nothing else.
+        special = spec.cpu_features or spec.page_size or spec.firmware or spec.host_devices
+        return not special and spec.arch == book.host.arch
     return (
-        all(
-            KINDS[request.kind].fulfils(request, spec, book) and is_near(request, spec.placement, book, beside)
-            for request in in_order(alternative)
-        )
-        and set(spec.cpu_features) == _features(alternative)
+        set(spec.cpu_features) == _features(alternative)
         and spec.arch == (_arch(alternative) or book.host.arch)
         and bool(spec.page_size) == _names(alternative, "memory")
         and bool(spec.firmware) == _names(alternative, "firmware")
@@ -101,9 +110,12 @@ def _is_given(alternative: Alternative, spec: DomainSpec, book: Book, beside: Be
 def code_of(alternative: Alternative, book: Book, running: DomainSpec | None = None) -> Code:
     """The code that an alternative brings along, for a device VM that is `running` on it already; nothing where it is
     the class's own."""
-    coders = {coder.name: coder for coder in (firmware.KIND, block.KIND, program.KIND)}
-    found = (coders[request.kind].code(request, book, running) for request in alternative if request.kind in coders)
-    return next((code for code in found if code != Code()), Code())
+    for request in alternative:
+        if coder := _CODERS.get(request.kind):
+            code = coder.code(request, book, running)
+            if code != _OWN:
+                return code
+    return _OWN
 
 
 def in_order(alternative: Alternative) -> list[ResourceRequest]:

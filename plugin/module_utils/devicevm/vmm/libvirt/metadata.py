@@ -134,7 +134,7 @@ def _read(tree: Element, name: str, uuid: str) -> DomainSpec:
     if len(text) > MAX_SPEC:
         raise DevicevmError(f"its metadata holds a specification of {len(text)} characters, {MAX_SPEC} are allowed")
     data, written_digest = _parse_json(text)
-    if written_digest != tree.get("digest"):
+    if written_digest[:DIGEST] != tree.get("digest"):
         raise DevicevmError("its metadata was changed by hand: the specification does not fit its digest")
     spec = from_data(DomainSpec, data, "specification")
     for what, kept, real in (("name", spec.name, name), ("UUID", spec.uuid.lower(), uuid.lower())):
@@ -142,6 +142,8 @@ def _read(tree: Element, name: str, uuid: str) -> DomainSpec:
             raise DevicevmError(f"its metadata is another domain's: the {what} in it is {kept!r}")
     if spec.owner != tree.get("owner"):
         raise DevicevmError(f"its metadata names two owners, {tree.get('owner', '')!r} and {spec.owner!r}")
+    # What has just been worked out is not worked out again for every plan.
+    vars(spec)["digest"] = written_digest
     return spec
 
 
@@ -151,8 +153,8 @@ def _parse_json(text: str) -> tuple[Any, str]:
         data = json.loads(text)
         if text.isascii() and "\\u" not in text:
             # As devicevm writes it, it is canonical already: the digest is the text's own.
-            return data, hashlib.sha256(text.encode()).hexdigest()[:DIGEST]
-        return data, digest(data, DIGEST)
+            return data, hashlib.sha256(text.encode()).hexdigest()
+        return data, digest(data)
     except (ValueError, RecursionError) as error:
         raise DevicevmError(f"its metadata holds no specification: {error}") from error
 
