@@ -79,6 +79,7 @@ class Changes:
         clients = [spec for spec in desired if spec.role is Role.CLIENT and spec.consumer is Consumer.VM]
         existing = [spec for spec in desired if spec.consumer is Consumer.EXISTING]
         gone = [domain for domain in sorted(doomed, key=lambda one: one.name) if domain.role is Role.DEVICE_VM]
+        changed = [spec for spec in device_vms if not self._stands(spec)]
         self.restarts = self._restarts(device_vms, clients)
         self.replugs = self.outages.cut_off(device_vms, plugged(existing)) if self.live else {}
         self._take_out(existing, doomed)
@@ -95,13 +96,14 @@ class Changes:
         for domain in gone:
             self._stop_gone(domain, "nothing needs it any more", self._let_go(domain))
         names = {spec.name for spec in desired if spec.role is Role.CLIENT} - self.kept
-        for spec in in_order_of_release(device_vms, self.holders):
+        for spec in in_order_of_release(changed, self.holders):
             if self._rests(spec, names):
                 self._put_right(spec, Phase.REQUEST)
             else:
                 self._device_vm(spec)
         for spec in clients:
-            self._client(spec)
+            if spec.name in self.restarts or not self._stands(spec):
+                self._client(spec)
         for spec in existing:
             self._attach(spec)
         begun = tuple(key for key, step in self.steps.items() if step.action in (Action.START, Action.UPDATE))
@@ -112,6 +114,18 @@ class Changes:
             self._forget(domain, "nothing needs it any more", (*stopped, *self._let_go(domain), *heirs))
         self._delete_stores(device_vms)
         self.steps = with_parts(self.steps, device_vms, self.observed)
+
+    def _stands(self, spec: DomainSpec) -> bool:
+        """Whether a domain runs as it is to be, and nothing is wrong with it: no step is for it."""
+        domain = self.observed.get(spec.name)
+        return (
+            domain is not None
+            and domain.spec is spec
+            and domain.active
+            and (domain.active_spec is spec or domain.active_spec in (spec, None))
+            and domain.ready
+            and not (domain.stalled or _wrong(domain))
+        )
 
     def _restarts(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         reasons: dict[str, str] = {}
@@ -242,9 +256,6 @@ class Changes:
             self._put_right(spec, Phase.CONNECT)
             return
         stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
-        same = domain is not None and domain.spec is spec and running is spec
-        if domain is not None and same and not (stopped or domain.stalled or _wrong(domain)):
-            return
         if domain is None:
             reason = f"it is declared, on CPU {described}" if (described := describe_cpus(spec)) else "it is declared"
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..domain import DomainSpec, Emulator, ObservedDomain
 from ..manifest.topology import Consumer
@@ -21,6 +22,11 @@ class Outages:
     live: bool
     lost: set[str] = field(default_factory=set)
     """The existing domains that are paused for a disk whose content is gone: only their users can start them again."""
+
+    @cached_property
+    def stalled(self) -> bool:
+        """Whether any domain is paused, since a disk of its did not answer."""
+        return any(domain.stalled for domain in self.observed.values())
 
     def running(self, name: str) -> DomainSpec | None:
         """What a domain runs now; None when it does not run or is not there."""
@@ -57,11 +63,13 @@ class Outages:
     def cut_off(self, device_vms: list[DomainSpec], clients: list[DomainSpec]) -> dict[str, str]:
         """The running ones of these clients that lose a device that does not come back by itself, and why."""
         reasons: dict[str, str] = {}
+        found = [(spec, *self.interrupted(spec)) for spec in device_vms]
+        if not any(emulators for spec, emulators, reason in found) and not self.stalled:
+            return reasons
         frontends = {
             f"{spec.name}.{attachment.name}": attachment.frontend for spec in clients for attachment in spec.attachments
         }
-        for spec in device_vms:
-            emulators, reason = self.interrupted(spec)
+        for spec, emulators, reason in found:
             before = self.emulators(spec.name)
             for emulator in emulators:
                 frontend = frontends.get(emulator.id, "")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from ..domain import DomainSpec, Emulator, ObservedDomain, Role
+from ..domain import DomainSpec, Emulator, ObservedDomain
 from .plan import Action, Effect, Phase, Step, Subject, step_id
 
 _CHANGES = (Action.STOP, Action.UPDATE, Action.START, Action.UNDEFINE)
@@ -24,7 +24,8 @@ def with_parts(
     before its client does.
     """
     wanted = {spec.name: spec for spec in device_vms}
-    names = {*wanted, *(name for name, domain in observed.items() if domain.role is Role.DEVICE_VM)}
+    names = {spec.name for spec in device_vms if any([emulator.part for emulator in spec.emulators])}
+    names.update(name for name, domain in observed.items() if domain.parts)
     parts = _Parts(steps)
     for name in sorted(names):
         parts.of(name, wanted.get(name), observed.get(name))

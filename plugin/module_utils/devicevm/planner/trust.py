@@ -96,8 +96,12 @@ def compatible(one: frozenset[str], other: frozenset[str]) -> bool:
 def trusts_of(
     observed: Iterable[ObservedDomain], units: Iterable[Unit], clients: Iterable[Client]
 ) -> dict[str, frozenset[str]]:
-    """Whom every domain of devicevm's serves: any owner's that are there, and the plan's own as they are to be."""
+    """Whom every domain of devicevm's serves: any owner's that are there, and the plan's own as they are to be. Nothing
+    where there is one trust domain, and so nobody to part."""
+    clients = tuple(clients)
     specs = [domain.spec for domain in observed if domain.spec]
+    if len({spec.trust_domain for spec in specs}.union([client.trust_domain for client in clients])) < 2:
+        return {}
     of_client = {(spec.owner, spec.name): spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
     there = {spec.name: spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
     found: dict[str, frozenset[str]] = {}
