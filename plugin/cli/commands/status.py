@@ -34,7 +34,7 @@ def status(*, owner: str, vmm: Vmm, form: str) -> int:
     """Show what there is and how it is.
 
     Device VMs, clients and devices, with their channels. A device is connected (its client uses it), ready
-    (nobody does), starting, failed, stopped, running (firmware: nobody uses it, and it has no agent to ask), or
+    (nobody does), starting, failed, stopped, running (nobody uses it, and there is no agent to ask), or
     unknown (its device VM does not answer, or the VMM runs no guests). What a device VM says is its own word.
     """
     with open_vmm(vmm) as driver:
