@@ -208,7 +208,7 @@ class DomainSpec:
     emulators: tuple[Emulator, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     control: str = ""
-    """Path of the control port's socket (device VMs)."""
+    """Path of the control port's socket (device VMs with an agent)."""
     console: str = ""
     """Path of the console's log file on the host."""
     image: str = ""
@@ -240,6 +240,11 @@ class DomainSpec:
     consumer: Consumer = Consumer.VM
     domain: str = ""
     """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether there is somebody in a device VM to be asked how it is, and told of devices that come and go."""
+        return bool(self.control)
 
     @cached_property
     def digest(self) -> str:

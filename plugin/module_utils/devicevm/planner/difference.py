@@ -76,7 +76,7 @@ def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
     """Whether nothing but emulators and services differs: then a running device VM can be changed live, if it has an
     agent."""
-    return new.firmware is None and replace(old, emulators=new.emulators, services=new.services) == new
+    return new.has_agent and replace(old, emulators=new.emulators, services=new.services) == new
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:

@@ -162,6 +162,10 @@ class LibvirtDriver(Driver):
         if channel_kind(emulator.channel.kind).has_port:  # else it is there as long as the device VM runs
             files.remove_socket(emulator.channel.address, self.places)
 
+    def open_ports(self, name: str) -> frozenset[str]:
+        targets = self.xml_of(self._running(name), live=True).iterfind("devices/channel/target[@state='connected']")
+        return frozenset(target.get("name", "") for target in targets)
+
     def pin(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
         with vmm_words(f"cannot pin {spec.name}"):
