@@ -111,8 +111,8 @@ def test_storage_that_goes_along_a_long_chain_is_let_go_of_in_order() -> None:
     }
     place = {step.id: number for number, step in enumerate(moved_on(1).steps)}
     # The last one's new store is nobody's yet.
-    starts = [place[f"start/device-vm/c{number:04}-dvm"] for number in range(1100)]
-    assert starts == sorted(starts, reverse=True)
+    updates = [place[f"update/device-vm/c{number:04}-dvm"] for number in range(1100)]
+    assert updates == sorted(updates, reverse=True)
 
 
 def test_each_comes_after_those_that_it_waits_for() -> None:

@@ -47,8 +47,11 @@ class Placement:
         strategy: PlacementStrategy = PlacementStrategy.PACK,
         neighbours: Neighbours | None = None,
         free: Freedom | None = None,
+        *,
+        upgrade: bool = False,
     ) -> None:
         self.owner = owner
+        self.upgrade = upgrade
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
         mine = frozenset(name for name, spec in observed.items() if spec.consumer is Consumer.VM)
@@ -287,7 +290,9 @@ class Placement:
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
         if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
-            reasons.append(f"nothing starts the device VMs of {component.on_request} on request there: {INSTALL}")
+            reasons.append(
+                f"nothing starts the device VMs of {component.on_request} on request or with the host: {INSTALL}"
+            )
         return tuple(reasons)
 
     def _ways_out(self, component: Component) -> tuple[str, ...]:
