@@ -16,7 +16,7 @@ from devicevm.planner.layout import Load, Work
 from devicevm.planner.plan import Plan
 from devicevm.planner.search import Arrangement, Item, Rooms, improve
 from devicevm.planner.sequence import each_after
-from world import GIB, MIB, ModelVmm, class_, client, disk, host, topology
+from world import GIB, MIB, ModelVmm, class_, client, disk, host, thread, topology
 
 GUEST = Boot(guest_image="client")
 SLOT = 128 * MIB
@@ -134,11 +134,33 @@ def test_the_nearest_fit_of_those_alike_is_looked_for_once(monkeypatch: pytest.M
 
     monkeypatch.setattr(trial.Trial, "place", counted)
     wide = class_("wide", resources=((ResourceRequest("thread", 9, True),),))
-    plans = []
+    plans, tries = [], []
     for count in (1, 30):
         del tried[:]
         clients = [client(f"c{number:02}", replace(disk(), class_="wide")) for number in range(count)]
         plans.append(ModelVmm(host(cores=4)).plan(topology(*clients, classes=(wide,))))
-        assert len(tried) == 2
+        tries.append(len(tried))
+    assert tries[0] == tries[1] > 0
     hints = {reason.split(": ", 1)[1] for item in plans[1].unplaced for reason in item.reasons if "nearest" in reason}
     assert hints == {"7 instead of 9 of thread would fit on h1"}
+
+
+def test_the_reasons_are_those_of_the_plan() -> None:
+    """`a` cannot have more, and keeps the thread that it has: two are left, not the three of the draft that was to
+    change it."""
+    sizes = {"one": 1, "nine": 9, "four": 4, "two": 2}
+    classes = tuple(class_(name, resources=(thread(count, dedicated=True),)) for name, count in sizes.items())
+
+    def asking(name: str, kind: str) -> Client:
+        return client(name, replace(disk(), class_=kind))
+
+    vmm = ModelVmm(host(cores=4, threads=1))
+    vmm.apply(topology(asking("a", "one"), classes=classes))
+    plan = vmm.plan(topology(asking("a", "nine"), asking("x", "one"), asking("y", "four"), classes=classes))
+    reasons = {item.client: item.reasons for item in plan.unplaced}
+    assert reasons["y"] == (
+        "h1: y-dvm: 4 dedicated threads: 4 threads asked, 2 free: 0 held by a-dvm, 1 held by x-dvm",
+        "nearest for y-dvm: 1 instead of 4 of thread would fit on h1",
+    )
+    again = vmm.plan(topology(asking("a", "nine"), asking("x", "one"), asking("y", "one"), classes=classes))
+    assert {item.client for item in again.unplaced} == {"a"}

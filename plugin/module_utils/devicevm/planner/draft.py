@@ -83,6 +83,28 @@ def settle(
         known = draft.known
 
 
+def with_reasons_now(topology: Topology, view: View, settled: Settled) -> Settled:
+    """The same with the reasons of whoever is new and left out as they are once all the rest has its place: in the
+    draft that left it out, others may have had something else. Of what is there and cannot be changed, and of somebody
+    who would have a place next time, they stay."""
+    if not settled.out:
+        return settled
+    topology, elsewhere = located(topology, view)
+    known = {item.client for item in (*elsewhere, *_clashes(topology, view))}
+    asking = settled.out - view.mine.keys() - known
+    found: dict[tuple[str, str], Unplaced] = {}
+    while asking:
+        state = view.after(settled.draft)
+        draft = _draft(topology, state, settled.out - asking, frozenset(), frozenset(), {})
+        found = {(item.client, item.device): item for item in draft.unplaced}
+        left = asking & {item.client for item in draft.unplaced}
+        if left == asking:
+            break
+        # Not beside somebody who has no place in the plan.
+        asking, found = left, {}
+    return replace(settled, unplaced=[found.get((item.client, item.device), item) for item in settled.unplaced])
+
+
 def _draft(
     topology: Topology,
     view: View,
