@@ -252,9 +252,8 @@ class Book:
             there = f"{booked} booked on {self._shareable} CPUs {overcommit}{kept}"
             return f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {there}"
         if memory > self.memory - policy.headroom_memory:
-            kept = policy.headroom_memory
-            headroom = f", {format_bytes(kept)} kept as headroom" if kept else ""
-            return f"memory: {describe_memory(self.free, memory)}{headroom}"
+            kept = f", {format_bytes(policy.headroom_memory)} kept as headroom" if policy.headroom_memory else ""
+            return f"memory: {describe_memory(self.free, memory)}{kept}"
         return ""
 
     def is_taken(self, placement: CpuPlacement) -> bool:
