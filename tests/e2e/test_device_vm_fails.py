@@ -18,7 +18,7 @@ from stage import Shell, Stage, until
 
 pytestmark = pytest.mark.e2e
 
-SILENCE = 4.0
+SILENCE = 6.0
 OPTIONS = ("--silence", str(SILENCE), "--timeout", "200")
 SECONDS = 90.0
 # What ends the device VM, as its own root types it, and what `status` tells of it then.
@@ -30,6 +30,12 @@ STARVED = (
 CRASH = "kill -SEGV $(pidof nbdkit)", "web.data: killed by signal 11 while its peer was connected"
 HANG = "echo freeze >/sys/power/state", f"it has not answered for {SILENCE:g} s"
 STOPPED = "", HANG[1]
+# Piece after piece, each counted once it was acknowledged.
+WRITE = (
+    "n=0; while test ! -e /tmp/enough && test $n -lt 256; do "
+    "dd if=/tmp/data of=/dev/vda bs=4k count=4 skip=$((n * 4)) seek=$((n * 4)) oflag=direct || exit 1; "
+    "n=$((n + 1)); echo $n >/tmp/written; done"
+)
 
 
 @pytest.fixture(scope="module")
@@ -135,13 +141,17 @@ def working(managed: ManagedStage) -> Iterator[Working]:
 
 @pytest.mark.parametrize(("command", "words"), [HANG, PANIC, STARVED], ids=["hang", "panic", "memory"])
 def test_a_client_goes_on_when_its_device_vm_does_not(working: Working, command: str, words: str) -> None:
-    working.shell.run("dd if=/dev/urandom of=/tmp/data bs=64k count=32 2>/dev/null")
-    working.begin("dd if=/tmp/data of=/dev/vda bs=4k oflag=direct")
+    working.shell.run("dd if=/dev/urandom of=/tmp/data bs=16k count=256 2>/dev/null; rm -f /tmp/enough")
+    working.begin(WRITE)
     working.inside(command)
     working.back(words)
-    working.has_noticed_nothing()
-    working.shell.run("dd if=/dev/vda bs=64k count=32 iflag=direct 2>/dev/null | cmp - /tmp/data")
     working.works()
+    working.shell.run("touch /tmp/enough")
+    working.has_noticed_nothing()
+    working.shell.run(
+        "dd if=/dev/vda of=/tmp/read bs=16k count=$(cat /tmp/written) iflag=direct 2>/dev/null; "
+        "dd if=/tmp/data bs=16k count=$(cat /tmp/written) 2>/dev/null | cmp - /tmp/read"
+    )
     assert "No changes" in working.stage.devicevm("plan", working.path).stdout
 
 
