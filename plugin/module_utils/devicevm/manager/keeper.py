@@ -140,8 +140,8 @@ class Keeper:
                 )
             if client not in clients_of(kept.spec):
                 raise DevicevmError(
-                    f"device VM {name} serves another domain, of which this one is a copy",
-                    hint="declare a client of its own, or take devicevm's metadata and devices out of it",
+                    f"device VM {name} has no devices for this domain",
+                    hint="devicevm apply; if it is a copy of a client, declare it as one of its own",
                 )
         self.use(client)
         with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
