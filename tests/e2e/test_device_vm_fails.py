@@ -113,6 +113,15 @@ class Working:
         """Use the shell of the next boot, once that is there."""
         self.shell.close()
         self.shell = Shell(self.stage.folder / "web.shell")
+
+        def answers() -> bool:
+            # What is said before the guest has opened its port may be lost.
+            try:
+                return bool(self.shell.run("echo here", timeout=15))
+            except TimeoutError:
+                return False
+
+        until(answers, SECONDS, lambda: (self.stage.said(), self.stage.json("status")))
         again = self.shell.run("cat /proc/sys/kernel/random/boot_id")
         assert again != self.booted
         self.booted = again

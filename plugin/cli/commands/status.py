@@ -40,7 +40,7 @@ def status(*, owner: str, vmm: Vmm, form: str) -> int:
     Device VMs, clients and devices, with their channels. A device is connected (its client uses it), reconnecting (its
     client runs and is not connected: the device VM is being restarted, or the client has not come back yet), ready
     (nobody uses it), starting, failed, stopped, part stopped (the process on the host between the two does not run),
-    running (firmware: nobody uses it, and it has no agent to ask), or unknown (its device VM does not answer, or the
+    running (nobody uses it, and there is no agent to ask), or unknown (its device VM does not answer, or the
     VMM runs no guests).
 
     For how long it has been so stands beside it (-o json: since), where that is known: a device VM that runs

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The agent: PID 1 of a device VM. It starts the emulators, keeps them so, and answers the host. */
+/* The agent: PID 1 of a device VM, or a service in one. It starts the emulators, keeps them so, and answers the host. */
 #ifndef DEVICEVM_AGENT_H
 #define DEVICEVM_AGENT_H
 

@@ -208,7 +208,7 @@ class DomainSpec:
     emulators: tuple[Emulator, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     control: str = ""
-    """Path of the control port's socket (device VMs)."""
+    """Path of the control port's socket (device VMs with an agent)."""
     console: str = ""
     """Path of the console's log file on the host."""
     image: str = ""
@@ -234,9 +234,17 @@ class DomainSpec:
     """What a device VM runs once for all devices of a class, by name."""
     uplink: Uplink | None = None
     """A device VM's NIC on the host's network; its `mac` is set."""
+    links: tuple[Channel, ...] = ()
+    """A device VM's links, in their order: its emulators have some, and the others are for those that come while it
+    runs."""
     consumer: Consumer = Consumer.VM
     domain: str = ""
     """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether there is somebody in a device VM to be asked how it is, and told of devices that come and go."""
+        return bool(self.control)
 
     @cached_property
     def digest(self) -> str:

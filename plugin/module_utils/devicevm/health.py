@@ -29,8 +29,8 @@ class DeviceHealth:
 
     `state`: connected (its client uses it), reconnecting (its client runs and is not connected: the device VM is being
     restarted, or the client has not come back to it yet), ready (nobody uses it), starting, failed, stopped (its
-    device VM does not run), part stopped (the process on the host between the two does not run), running (firmware:
-    nobody uses it, and nobody in the machine can be asked how it is), unknown (the device VM does not answer, or the
+    device VM does not run), part stopped (the process on the host between the two does not run), running (nobody
+    uses it, and no agent is in the device VM to be asked how it is), unknown (the device VM does not answer, or the
     VMM runs no guests).
 
     `since` is when it came to be so (ISO 8601, UTC), as the device VM or the manager tells; empty where neither does.
@@ -198,7 +198,7 @@ def _ask(domain: ObservedDomain) -> _Words:
     spec = domain.active_spec or domain.spec
     if spec is None or not domain.active:
         return _Words()
-    if spec.firmware:
+    if not spec.has_agent:
         return _look_at(spec, ready=domain.ready)
     try:
         with Control(spec.control, timeout=_SECONDS) as control:
@@ -220,8 +220,8 @@ def _word(device: DeviceStatus, status: GuestStatus, now: float) -> _Word:
 
 
 def _look_at(spec: DomainSpec, *, ready: bool) -> _Words:
-    """The same of firmware, which is not disturbed: a question could be answered to its client."""
-    nobody = "firmware has no agent to ask"
+    """The same where there is no agent to ask. Nobody is disturbed: a question could be answered to the client."""
+    nobody = f"{'firmware' if spec.firmware else 'its image'} has no agent to ask"
     idle = _Word("running", nobody) if ready else _Word("starting", "it has not answered yet")
     taken = _Word("connected", f"{nobody}: that it hangs would not be noticed")
     return _Words({emulator.id: taken if has_peer(emulator.channel.address) else idle for emulator in spec.emulators})

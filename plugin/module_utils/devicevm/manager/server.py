@@ -229,6 +229,7 @@ class Manager:
             "active": lambda request: keeper.is_active(str(request["name"])),
             "attach": lambda request: keeper.attach_emulator(str(request["name"]), emulator_of(request)),
             "detach": lambda request: keeper.detach_emulator(str(request["name"]), emulator_of(request)),
+            "ports": lambda request: sorted(self.vmm.open_ports(str(request["name"]))),
             "mark": lambda request: keeper.mark(spec_of(request)),
             "pin": lambda request: keeper.pin(spec_of(request)),
             "prepare": lambda request: keeper.prepare(

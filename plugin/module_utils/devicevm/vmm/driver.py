@@ -79,6 +79,10 @@ class Driver(ABC):
         """Take a device's channel (and backing disk) from a running device VM. Idempotent."""
 
     @abstractmethod
+    def open_ports(self, name: str) -> frozenset[str]:
+        """The names of the ports that programs in a running device VM have open, as far as the VMM knows."""
+
+    @abstractmethod
     def mark(self, spec: DomainSpec) -> None:
         """Write into a running domain's live metadata that it runs `spec`, and is ready: it has been seen to answer."""
 

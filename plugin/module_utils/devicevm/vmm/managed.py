@@ -96,6 +96,9 @@ class ManagedDriver(Driver):
     def detach_emulator(self, name: str, emulator: Emulator) -> None:
         self._ask("detach", name=name, emulator=to_data(emulator))
 
+    def open_ports(self, name: str) -> frozenset[str]:
+        return frozenset(map(str, self._ask("ports", name=name)))
+
     def mark(self, spec: DomainSpec) -> None:
         if spec.role is Role.CLIENT:
             self.clients.mark(spec)
