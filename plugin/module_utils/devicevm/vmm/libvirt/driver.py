@@ -113,11 +113,16 @@ class LibvirtDriver(Driver):
             uuid = domain.UUIDString()
         self.unload(uuid)
 
-    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
-        domain = self._lookup(name)
-        if domain is None or not self.is_active(name):
+    def rejoin(self, uuid: str, owner: str, addresses: tuple[str, ...]) -> None:
+        domain = self._lookup_uuid(uuid)
+        if domain is None:
             return
-        with vmm_words(f"cannot let {name} go on"):
+        with vmm_words(f"cannot let {domain.name()} go on"):
+            if not domain.isActive():
+                return
+            tree = self.xml_of(domain, live=False)
+            if not any(mark.get("owner") == owner and mark.get("uuid") == uuid for mark in attached.marks(tree)):
+                self._refuse_foreign(domain.name(), domain, owner)
             self.connect_disks(domain, addresses)
             rejoin.go_on(domain)
 
