@@ -44,6 +44,8 @@ from tpm_peers import (
     wrong_in,
 )
 
+MIB = 1 << 20
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -420,15 +422,48 @@ def test_a_tpm_that_has_lost_its_memory_fails_until_the_client_is_reset(
     vmm.close()
 
 
-@pytest.mark.parametrize("content", [b"x" * 512, b"\0" * 511 + b"x"])
-def test_a_backing_with_something_else_is_left_alone(tpm_program: Path, folder: Path, content: bytes) -> None:
+def started_on(tpm_program: Path, backing: Path) -> subprocess.CompletedProcess[bytes]:
+    """The device VM's program, whose peer has left before it has begun."""
+    environment = {"TMPDIR": str(backing.parent), "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        [tpm_program, backing], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize("place", [0, 511, 1024, MIB - 1, MIB, 3 * MIB, 4 * MIB - 1])
+def test_a_backing_with_something_else_is_left_alone(tpm_program: Path, folder: Path, place: int) -> None:
     backing = folder / "backing"
-    before = content.ljust(1 << 20, b"\0")
+    before = (bytes(place) + b"x").ljust(4 * MIB, b"\0")
     backing.write_bytes(before)
-    done = subprocess.run(
-        [tpm_program, backing], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False,
-        env={"TMPDIR": str(folder), "PATH": os.environ["PATH"]},
-    )  # fmt: skip
+    done = started_on(tpm_program, backing)
     assert done.returncode == 1
     assert b"something else" in done.stderr
     assert backing.read_bytes() == before
+
+
+def test_a_file_system_does_not_become_a_tpm(tpm_program: Path, folder: Path) -> None:
+    """Its first kilobyte is empty: it is the boot loader's."""
+    backing = folder / "backing"
+    backing.write_bytes(bytes(MIB))
+    subprocess.run(["/sbin/mke2fs", "-q", "-F", backing], check=True, timeout=60)
+    assert started_on(tpm_program, backing).returncode == 1
+    assert (
+        subprocess.run(["/sbin/e2fsck", "-fn", backing], capture_output=True, check=False, timeout=60).returncode == 0
+    )
+
+
+def test_a_first_writing_that_was_torn_is_no_foreign_data(parts: Parts, part: Part, tpm: Tpm, folder: Path) -> None:
+    """Of what was being written when all went dark, any sectors may be there."""
+    backing = folder / "backing"
+    parts.start(part)
+    vmm = Vmm(part.address)
+    vmm.close()
+    deadline = time.monotonic() + 10
+    first = MIB // 2
+    while not (claimed := backing.read_bytes()).startswith(b"devicevm-tpm", first) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    tpm.kill()
+    torn = bytearray(claimed)
+    torn[first + 4096 : first + 4608] = b"x" * 512
+    backing.write_bytes(torn)
+    powered_on(part).close()
