@@ -36,11 +36,13 @@ from tpm_peers import (
     STARTUP,
     STATE_BLOB,
     STOP,
+    HereStage,
     Machine,
     Tpm,
     Vmm,
     frame,
     powered_on,
+    relaying,
     wrong_in,
 )
 
@@ -197,38 +199,14 @@ def test_logs_are_bounded(tmp_path: Path) -> None:
 # The TPM's relay.
 
 
-class HereStage:
-    """A part in a thread of the test's own, whose limits can be changed."""
-
-    users = frozenset({os.getuid()})
-
-    def __init__(self) -> None:
-        self.stop, self.wake = os.pipe()
-        self.lines: list[str] = []
-        self.is_ready = threading.Event()
-
-    def ready(self) -> None:
-        self.is_ready.set()
-
-    def log(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture
 def relay(part: Part, monkeypatch: pytest.MonkeyPatch) -> Iterator[HereStage]:
     """A relay that waits for nobody long."""
-    for name in ("AWAY_CONTROL", "AWAY_DATA", "SLOW_CONTROL", "SLOW_DATA"):
-        monkeypatch.setattr(tpm_relay, name, 0.3)
+    for name, seconds in (("AWAY_CONTROL", 0.8), ("AWAY_DATA", 0.3), ("SLOW_CONTROL", 0.8), ("SLOW_DATA", 0.3)):
+        monkeypatch.setattr(tpm_relay, name, seconds)
     monkeypatch.setattr(tpm_relay, "_RETRY", 0.05)
-    stage = HereStage()
-    thread = threading.Thread(target=tpm_relay.TPM.serve, args=(part, stage))
-    thread.start()
-    assert stage.is_ready.wait(5)
-    yield stage
-    os.write(stage.wake, b".")
-    thread.join(5)
-    assert not thread.is_alive()
-    assert not Path(part.address).exists()
+    with relaying(part) as stage:
+        yield stage
 
 
 @pytest.mark.parametrize(
