@@ -20,10 +20,12 @@ from devicevm.errors import DevicevmError
 from devicevm.manifest.topology import Store
 from devicevm.planner import naming
 from devicevm.vmm import console, stores
+from devicevm.vmm import lock as lock_module
 from devicevm.vmm.images import images_in
-from devicevm.vmm.lock import lock
+from devicevm.vmm.lock import is_locked, lock, lock_path
 from devicevm.vmm.overlay import ensure_overlay
-from devicevm.vmm.places import make_runtime, normal_uri, places_of
+from devicevm.vmm.places import Places, make_runtime, normal_uri, places_of
+from devicevm.vmm.programming import Programmer
 
 MIB = 2**20
 
@@ -81,7 +83,9 @@ def test_the_runtime_directory_comes_back_after_a_reboot(tmp_path: Path) -> None
     for _ in range(2):
         make_runtime(places, None)
         assert stat.S_IMODE(places.runtime.stat().st_mode) == 0o711
+        assert stat.S_IMODE(places.private.stat().st_mode) == 0o700
         places.runtime.rmdir()
+        places.private.rmdir()
     places.runtime.symlink_to(tmp_path)
     with pytest.raises(DevicevmError, match="is no directory"):
         make_runtime(places, None)
@@ -93,7 +97,8 @@ URI = f"qemu:///embed?root=/nowhere/{os.getpid()}"
 @pytest.fixture
 def lock_uri() -> Iterator[str]:
     yield URI
-    shutil.rmtree(places_of(URI).runtime, ignore_errors=True)
+    for left in (places_of(URI).runtime, places_of(URI).private):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def test_a_second_apply_says_who_holds_the_lock(lock_uri: str) -> None:
@@ -105,6 +110,34 @@ def test_a_second_apply_says_who_holds_the_lock(lock_uri: str) -> None:
         pass
     with lock(lock_uri):
         pass
+
+
+def test_a_lock_on_what_was_removed_is_nobodys(lock_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, opened, times = places_of(lock_uri), lock_module._open, []
+
+    def is_removed_first(places: Places) -> int:
+        file = opened(places)
+        if not times:
+            lock_path(places).unlink()
+        times.append(file)
+        return file
+
+    monkeypatch.setattr(lock_module, "_open", is_removed_first)
+    with lock(lock_uri, wait=10):
+        assert is_locked(places)
+    assert len(times) == 2
+
+
+def test_qemus_user_writes_nowhere_that_root_believes(tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can give a directory away")
+    places = replace(places_of("qemu:///system"), runtime=tmp_path / "run" / "12345678")
+    make_runtime(places, (65534, 65534))
+    assert places.runtime.stat().st_uid == 65534
+    believed = (lock_path(places), Programmer(places.private / "blocks").notes)
+    assert [path for path in believed if path.is_relative_to(places.runtime)] == []
+    for above in places.private, places.private.parent:
+        assert (above.stat().st_uid, above.stat().st_mode & 0o022) == (0, 0)
 
 
 def test_a_second_apply_waits_for_the_first(lock_uri: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -147,6 +148,32 @@ def test_a_lock_that_names_another_process_ends_nobody(parts: Parts, part: Part)
     finally:
         bystander.kill()
         bystander.wait()
+
+
+def test_a_part_of_another_version_is_ended(parts: Parts, part: Part) -> None:
+    parts.start(part)
+    pid = pid_of(parts, part)
+    path = parts.folder / f"{part.name}.lock"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "part": {**note["part"], "newer": "field"}}))
+    assert not parts.is_running(part)
+    parts.start(part)
+    assert parts.is_running(part)
+    assert not runs(pid)
+
+
+def test_a_part_whose_lock_does_not_say_who_holds_it_is_waited_for(parts: Parts, part: Part) -> None:
+    parts.start(part)
+    pid = pid_of(parts, part)
+    path = parts.folder / f"{part.name}.lock"
+    note = path.read_text()
+    path.write_text("")
+    with pytest.raises(DevicevmError, match="does not say as which process"):
+        parts.stop(part)
+    assert path.exists()
+    threading.Timer(0.2, path.write_text, (note,)).start()
+    parts.stop(part)
+    assert not runs(pid)
 
 
 def test_a_folder_of_another_user_is_refused(part: Part, folder: Path) -> None:
