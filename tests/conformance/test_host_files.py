@@ -261,6 +261,31 @@ def test_a_console_cannot_hurt_a_terminal(tmp_path: Path) -> None:
     assert console.tail(str(tmp_path / "none"), 5) == console.tail(str(tmp_path), 5) == console.tail("", 5) == ()
 
 
+@pytest.mark.parametrize("append", [0, os.O_APPEND], ids=["", "append"])
+@pytest.mark.parametrize("holes", [True, False])
+def test_a_console_that_is_written_to_for_ever_takes_bounded_room(
+    tmp_path: Path, append: int, holes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not holes:
+        monkeypatch.setattr(console, "_PUNCH_HOLE", 0x8000)
+    log = tmp_path / "web-dvm.console"
+    (tmp_path / "other.console").symlink_to("/dev/zero")
+    guest = os.open(log, os.O_WRONLY | os.O_CREAT | append)
+    try:
+        for count in range(4):
+            os.write(guest, b"x" * 1023 + b"\n")
+            console.bound(tmp_path)
+            assert console.tail(str(log), 1)[0].startswith("xxx")
+            for _block in range(3 * 1024):
+                os.write(guest, b"noise " * 170 + b"\n")
+            os.write(guest, f"line {count}\n".encode())
+            console.bound(tmp_path)
+            assert log.stat().st_blocks * 512 <= console.KEPT + 8192
+            assert console.tail(str(log), 1) == ((f"line {count}",) if holes else ())
+    finally:
+        os.close(guest)
+
+
 def test_an_image_is_the_build_that_its_name_leads_to(tmp_path: Path) -> None:
     build = tmp_path / "base-0123"
     build.mkdir()

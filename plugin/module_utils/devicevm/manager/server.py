@@ -18,6 +18,7 @@ from ..errors import DevicevmError
 from ..inventory.supports import GUESTS
 from ..planner.difference import content_stays
 from ..record import from_data, to_data
+from ..vmm import console
 from ..vmm.driver import Driver
 from ..vmm.libvirt.connection import vmm_words
 from ..vmm.libvirt.driver import LibvirtDriver
@@ -32,6 +33,8 @@ MAX_CALLERS = 256
 """Callers at once: each start of a client is one for as long as its device VMs boot."""
 REQUEST_SECONDS = 10.0
 LOOK_AGAIN = 5.0
+LOGS_AGAIN = 5.0
+"""Seconds between two looks at console logs: by what a guest writes meanwhile they may be larger than their bound."""
 OPENING = 5.0
 """Seconds that another manager may take to end."""
 
@@ -73,6 +76,7 @@ class Manager:
             self._watch()
             with _listener(self.path) as listener:
                 threading.Thread(target=self._look_for_clients, name="clients", daemon=True).start()
+                threading.Thread(target=self._bound_logs, name="logs", daemon=True).start()
                 listening()
                 while not self._ended.is_set():
                     with suppress(TimeoutError):
@@ -117,6 +121,11 @@ class Manager:
         libvirt = self.vmm.libvirt
         reason = self.vmm.connection.lookupByName(name).state()[1]
         return bool(reason != libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
+
+    def _bound_logs(self) -> None:
+        """Device VMs' consoles, for as long as they may write: no virtlogd belongs to an embedded VMM."""
+        while not self._ended.wait(LOGS_AGAIN):
+            console.bound(self.vmm.places.logs)
 
     def _look_for_clients(self) -> None:
         """Ask the clients' VMM, as soon as it answers, which of them run. In a thread that nobody waits for: the VMM

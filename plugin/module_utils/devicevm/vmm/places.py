@@ -32,8 +32,8 @@ class Places:
     state: Path
     images: Path
     logs: Path
-    """Console logs. virtlogd bounds those of a daemon's; nothing bounds an embedded VMM's, which therefore are on its
-    own disk: the host's /run is memory, and everybody's."""
+    """Console logs. virtlogd bounds those of a daemon's. An embedded VMM's are bounded now and then (console.bound),
+    and therefore are on its own disk: the host's /run is memory, and everybody's."""
     embed_root: Path | None = None
     system: bool = False
 

@@ -12,6 +12,7 @@ from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from ...part.keeper import Parts
+from .. import console
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay
 from ..places import Places
@@ -41,6 +42,8 @@ class QemuDriver(LibvirtDriver):
     def __init__(self, places: Places, *, accelerator: str = "auto", wait: float = 0.0) -> None:
         super().__init__(places, accelerator=accelerator, wait=wait)
         remove_stale(places.runtime)
+        if places.embed_root:
+            console.bound(places.logs)
 
     @property
     def supports(self) -> tuple[str, ...]:
