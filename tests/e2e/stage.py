@@ -160,6 +160,13 @@ def stage() -> Iterator[Stage]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def run(*command: str | Path, timeout: float = 60) -> str:
+    """What a tool of the host's says; its failure is the test's."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
 class Shell:
     """Root's shell in a client guest, on a virtio port that the manifest's domainXML adds."""
 

@@ -232,6 +232,9 @@ class DomainSpec:
     """What a device VM runs once for all devices of a class, by name."""
     uplink: Uplink | None = None
     """A device VM's NIC on the host's network; its `mac` is set."""
+    links: tuple[Channel, ...] = ()
+    """A device VM's links, in their order: its emulators have some, and the others are for those that come while it
+    runs."""
     consumer: Consumer = Consumer.VM
     domain: str = ""
     """The name of the existing domain that has the client's devices; `uuid` is that domain's."""

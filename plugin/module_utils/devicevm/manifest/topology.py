@@ -160,7 +160,9 @@ class Device:
     memory: int = 0
     """Bytes of the device VM's memory that the device's own content takes (an ephemeral disk)."""
     path: str = ""
-    """Where it appears on the host, for the host as its client."""
+    """Where it appears on the host, for the host as its client: a path, or the name of a tap."""
+    part_options: dict[str, str] = field(default_factory=dict)
+    """What the host part that shows it there is told besides (part/)."""
     base: Store | None = None
     """What the content is a copy of, as long as nothing was written: read only."""
     faulty: bool = False

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from ..manifest.topology import Client, Start
 from .grouping import Unit
+from .requests import Home
 from .resources import CPU_KINDS
 
 
@@ -48,9 +49,9 @@ class Component:
         return {client.trust_domain for client in self.clients}
 
     @cached_property
-    def homes(self) -> dict[str, str]:
-        """The device VM of each of its devices, by `client.device`."""
-        return {want.id: unit.name for unit in self.units for want in unit.wants}
+    def homes(self) -> dict[str, Home]:
+        """Where each of its devices is emulated, by `client.device`."""
+        return {name: home for unit in self.units for name, home in unit.homes().items()}
 
     @cached_property
     def greedy_first(self) -> list[Unit]:

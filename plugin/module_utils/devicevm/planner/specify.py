@@ -15,10 +15,10 @@ from ..record import digest_of_values
 from . import naming
 from .consumers import domain_named
 from .grouping import MEMORY_STEP, Unit
-from .requests import Want, attachment_of, emulator_of
+from .requests import Home, Want, attachment_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
-from .services import services_of, uplink_of
+from .services import links_of, services_of, uplink_of
 
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 """The machine of device VMs, by architecture: the one that boots fastest."""
@@ -33,6 +33,7 @@ CHANGEABLE = (
     "start",
     "services",
     "uplink",
+    "links",
 )
 """What may become another one in a device VM that stays the same otherwise."""
 _CHANGEABLE = attrgetter(*CHANGEABLE)
@@ -52,13 +53,15 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
     code = footing.code
-    wanted = [emulator_of(want, owner, unit.name, runtime, code) for want in unit.wants]
+    homes = unit.homes()
+    wanted = [emulator_of(want, owner, homes[want.id], runtime, code) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
     name = code.image or unit.image
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
     uplink = uplink_of(unit, owner)
     services = services_of(unit, owner, uplink)
+    links = links_of(unit, owner, runtime)
     if old and not code.firmware and keeps_image(old, name, arch):
         wanted_now: tuple[Any, ...] = (
             emulators,
@@ -71,6 +74,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             starts(unit),
             services,
             uplink,
+            links,
         )
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
         same = _CHANGEABLE(old) == wanted_now
@@ -104,6 +108,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         start=starts(unit),
         services=services,
         uplink=uplink,
+        links=links,
     )
 
 
@@ -116,9 +121,9 @@ def starts(unit: Unit) -> Start:
 
 
 def specify_client(
-    client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str, placement: CpuPlacement
+    client: Client, wants: list[Want], homes: dict[str, Home], host: Host, owner: str, placement: CpuPlacement
 ) -> DomainSpec:
-    """A client; `homes` tells the device VM of each of its devices by `client.device`."""
+    """A client; `homes` tells where each of its devices is emulated, by `client.device`."""
     runtime = host.vmm.runtime_dir
     attachments = tuple([attachment_of(want, owner, homes[want.id], runtime) for want in wants])
     vm = client.vm

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from xml.etree.ElementTree import Element, register_namespace
 
+from ...channel import link
 from ...channel.registry import channel_kind, check_address
 from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
 from ...domain import DomainSpec, Emulator
@@ -109,13 +109,8 @@ def arguments(spec: DomainSpec) -> list[str]:
     if spec.firmware:
         return []
     words = [word for one in TCG_GLOBALS for word in ("-global", one)] if spec.accelerator == "tcg" else []
-    counters: Counter[str] = Counter()
-    for emulator in spec.emulators:
-        kind = channel_kind(emulator.channel.kind)
-        if kind.arguments:
-            channel, number = emulator.channel, counters[kind.name]
-            words += kind.arguments(check_address(channel.address), channel.port, number, pci_bus(spec.machine))
-            counters[kind.name] += 1
+    for number, channel in enumerate(spec.links):
+        words += link.device_vm_arguments(check_address(channel.address), channel.port, number, pci_bus(spec.machine))
     return words
 
 

@@ -155,7 +155,7 @@ class LibvirtDriver(Driver):
             for device in hotplug.present(self.xml_of(domain, live=True), emulator):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self.xml_of(domain, live=True), emulator, name)
-        if channel_kind(emulator.channel.kind).live:  # else it is there as long as the device VM runs
+        if channel_kind(emulator.channel.kind).has_port:  # else it is there as long as the device VM runs
             files.remove_socket(emulator.channel.address, self.places)
 
     def pin(self, spec: DomainSpec) -> None:
