@@ -133,6 +133,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         domain_xml=data.get("domainXML", ""),
         cpus=request_of("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
         start=Start(data.get("start", ClientVM.start.value)),
+        autostart=data.get("autostart"),
     )
 
 

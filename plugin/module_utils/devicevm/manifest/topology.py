@@ -209,6 +209,8 @@ class ClientVM:
     domain_xml: str = ""
     cpus: ResourceRequest | None = None
     start: Start = Start.APPLY
+    autostart: bool | None = None
+    """Whether the VMM starts it when it starts itself; None = as somebody has set it."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,11 @@ class Client:
     def start(self) -> Start:
         """Who starts it."""
         return self.vm.start if self.vm else Start.APPLY
+
+    @property
+    def alone(self) -> bool:
+        """Whether it may start with nobody there who has its device VMs up before."""
+        return self.start is Start.APPLY and not (self.vm and self.vm.autostart)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..manifest.topology import Client, Start
+from ..manifest.topology import Client
 from .grouping import Unit
 from .requests import Home
 from .resources import CPU_KINDS
@@ -40,8 +40,8 @@ class Component:
 
     @cached_property
     def on_request(self) -> str:
-        """The first client whose device VMs come up with it; empty when there is none."""
-        return next((client.name for client in self.clients if client.start is Start.REQUEST), "")
+        """The first client whose device VMs come up with it, on request or with the host; empty when there is none."""
+        return next((client.name for client in self.clients if not client.alone), "")
 
     @property
     def trust_domains(self) -> set[str]:

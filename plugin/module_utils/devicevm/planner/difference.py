@@ -76,14 +76,14 @@ def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
     """Whether nothing but emulators and services differs: then a running device VM can be changed live, if it has an
     agent."""
-    return new.firmware is None and replace(old, emulators=new.emulators, services=new.services) == new
+    return new.has_agent and replace(old, emulators=new.emulators, services=new.services) == new
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
     """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not. Who starts it the
     next time changes nothing of what runs either."""
     stays = old.placement.nodes != new.placement.nodes
-    return replace(old, placement=old.placement if stays else new.placement, start=new.start)
+    return replace(old, placement=old.placement if stays else new.placement, start=new.start, autostart=new.autostart)
 
 
 def describe_services(old: DomainSpec, new: DomainSpec) -> str:

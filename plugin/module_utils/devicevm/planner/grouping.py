@@ -190,8 +190,8 @@ class Seating:
         if unit.observed is None or want.linked:
             # A network is not parted: where no link is left it is restarted, and its links go on when it is back.
             return True
-        if unit.observed.firmware:
-            return False  # its machine's serial ports are its devices
+        if not unit.observed.has_agent:
+            return False  # there is nobody to tell
         if not unit.wants and not (group.declared and group.declared.resources):
             # It goes on as it is for others, whose class, where it is known, asks for what it has.
             asked = want.class_.resources

@@ -49,8 +49,8 @@ def unit_memory(unit: Unit) -> int:
     return -(-needed // MEMORY_STEP) * MEMORY_STEP
 
 
-def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> DomainSpec:
-    """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
+def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, upgrade: bool = False) -> DomainSpec:
+    """The device VM of a unit. One that is there keeps the build of its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
     code = footing.code
     homes = unit.homes()
@@ -62,7 +62,8 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
     uplink = uplink_of(unit, owner)
     services = services_of(unit, owner, uplink)
     links = links_of(unit, owner, runtime)
-    if old and not code.firmware and keeps_image(old, name, arch):
+    stale = upgrade and old and is_outdated(old, image_named(host, name, arch))
+    if old and not code.firmware and keeps_image(old, name, arch) and not stale:
         wanted_now: tuple[Any, ...] = (
             emulators,
             footing.memory,
@@ -80,7 +81,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         same = _CHANGEABLE(old) == wanted_now
         return old if same else replace(old, **dict(zip(CHANGEABLE, wanted_now, strict=True)))
     image = None if code.firmware else image_named(host, name, footing.arch)
-    boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
+    has_agent = not code.firmware and (image is None or image.agent)
     return DomainSpec(
         name=unit.name,
         uuid=naming.domain_uuid(owner, unit.name),
@@ -92,13 +93,13 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         accelerator=host.accelerator if arch == host.arch else TRANSLATOR,
         arch=arch,
         machine=footing.machine if code.firmware else MACHINES.get(arch, "pc"),
-        boot=boot,
+        boot=_boot_of(image) if image else Boot(),
         placement=footing.placement,
         emulators=emulators,
-        # Firmware has nobody to ask, and writes to its devices alone.
-        control="" if code.firmware else naming.control_address(runtime, owner, unit.name),
+        # Firmware writes to its devices alone.
+        control=naming.control_address(runtime, owner, unit.name) if has_agent else "",
         console="" if code.firmware else naming.console_log(host.vmm.log_dir or runtime, unit.name),
-        image=f"{image.name}-{image.digest[:12]}" if image else "",
+        image=_build_of(image) if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
         cpu_features=footing.features,
@@ -147,6 +148,7 @@ def specify_client(
         trust_domain=client.trust_domain,
         domain_xml=vm.domain_xml,
         start=vm.start,
+        autostart=vm.autostart,
     )
 
 
@@ -185,18 +187,35 @@ def _from_image(boot: Boot, kernel: str, initrd: str, command_line: str) -> Boot
     return replace(boot, kernel=kernel, initrd=initrd, command_line=f"{command_line} {boot.command_line}".strip())
 
 
+def _boot_of(image: ImageFacts) -> Boot:
+    """How a device VM boots an image."""
+    if image.disk:
+        return Boot(image=image.disk, firmware=image.firmware)
+    return Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line)
+
+
 def keeps_image(spec: DomainSpec, image: str, arch: str) -> bool:
     """Whether a device VM boots some build of the image of that name already, for that architecture."""
     named = not spec.image or spec.image.rpartition("-")[0] == image
     return named and spec.arch == arch and spec.firmware is None
 
 
+def is_outdated(spec: DomainSpec, image: ImageFacts | None) -> bool:
+    """Whether a device VM boots another build of an image than the one that is there now."""
+    return image is not None and spec.image not in ("", _build_of(image))
+
+
+def _build_of(image: ImageFacts) -> str:
+    return f"{image.name}-{image.digest[:12]}"
+
+
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
     """The host's image of that name for `arch` (the host's own if not given), if it is there.
 
-    Where the host's own is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
+    Where that is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
     """
-    arch = arch or (host.arch if host.arch in ARCHITECTURES else DEFAULT)
+    arch = arch or host.arch
+    arch = arch if arch in ARCHITECTURES else DEFAULT
     return next((image for image in host.images if (image.name, image.arch) == (name, arch)), None)
 
 
