@@ -23,10 +23,18 @@ def sentence(stage: Stage) -> str:
         return subprocess.check_output(["head", "-n", "2"], stdin=port, timeout=20).decode().splitlines()[1]
 
 
+def send_through(stage: Stage, source: Path) -> None:
+    """What goes into the port that sends back what it gets comes out as it was."""
+    words = 'exec 3<>"$0"; head -c 1024 "$1" >&3; head -c 1024 <&3 | cmp -n 1024 - "$1"'
+    run("sh", "-c", words, stage.folder / "lab.port", source, timeout=20)
+
+
 def declared(stage: Stage) -> Path:
     """Both examples for the host in one device VM: one boots for both."""
     documents = [yaml.safe_load((EXAMPLES / name).read_text()) for name in ("host.yaml", "host-mount.yaml")]
-    documents[0]["spec"]["devices"] += documents[1]["spec"]["devices"]
+    mirror = {"name": "mirror", "class": "port", "path": "lab.port"}
+    mirror["parameters"] = {"command": ["/usr/lib/devicevm/echo"]}
+    documents[0]["spec"]["devices"] += [*documents[1]["spec"]["devices"], mirror]
     text = yaml.safe_dump(documents[0]).replace("/var/lib/devicevm/", f"{stage.folder}/")
     path = stage.folder / "lab.yaml"
     path.write_text(text.replace("/srv/archive", f"{stage.folder}/archive"))
@@ -79,6 +87,7 @@ def test_the_host_has_disks_a_mount_a_serial_port_and_randomness(stage: Stage) -
     run("mkfs.ext4", "-q", "-F", "-b", "4096", disk)
     run("debugfs", "-w", "-R", f"write {source} kept", disk)
     assert sentence(stage).startswith("$GP")
+    send_through(stage, source)
     with open(stage.folder / "lab.random", "rb", buffering=0) as random:
         assert len(set(os.read(random.fileno(), 4096))) > 50
 
@@ -95,6 +104,7 @@ def test_the_host_has_disks_a_mount_a_serial_port_and_randomness(stage: Stage) -
     run("debugfs", "-R", f"dump kept {copy}", disk)
     run("cmp", source, copy)
     assert sentence(stage).startswith("$GP")
+    send_through(stage, source)
     assert {device["state"] for device in stage.json("status")["devices"]} == {"connected"}
 
     # A part that has died is what `status` tells, and what apply starts.
