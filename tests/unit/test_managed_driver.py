@@ -20,6 +20,7 @@ from devicevm.manager.server import Manager
 from devicevm.manifest.topology import Start
 from devicevm.planner.planner import make_plan
 from devicevm.vmm import managed as managed_module
+from devicevm.vmm.console import MAX_LOG
 from devicevm.vmm.managed import ManagedDriver
 from devicevm.vmm.places import places_of
 from stage_collection import REPO
@@ -75,6 +76,23 @@ def driver(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manage
     with ManagedDriver(places_of("test:///default")) as opened:
         assert isinstance(opened, ManagedDriver)
         yield opened
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a manager looks at now and then it looks at soon."""
+    monkeypatch.setattr(server, "LOGS_AGAIN", 0.02)
+
+
+def test_consoles_of_device_vms_are_bounded_while_they_run(soon: None, manager: Manager) -> None:
+    log = manager.vmm.places.logs / "endless.console"
+    log.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    log.write_bytes(b"noise\n" * MAX_LOG)
+    try:
+        until(lambda: log.stat().st_blocks * 512 < MAX_LOG)
+        assert log.read_bytes().endswith(b"noise\n")
+    finally:
+        log.unlink()
 
 
 def test_both_are_seen_as_one(driver: ManagedDriver, manager: Manager) -> None:

@@ -18,6 +18,7 @@ from ..errors import DevicevmError, in_our_words
 from ..inventory.supports import GUESTS
 from ..planner.difference import content_stays
 from ..record import from_data, to_data
+from ..vmm import console
 from ..vmm.driver import Driver
 from ..vmm.libvirt.connection import vmm_words
 from ..vmm.libvirt.driver import LibvirtDriver
@@ -35,6 +36,8 @@ REQUEST_SECONDS = 10.0
 LOOK_AGAIN = 5.0
 REJOIN_AGAIN = 30.0
 """Seconds after which clients that do not go on are tried again."""
+LOGS_AGAIN = 5.0
+"""Seconds between two looks at console logs: by what a guest writes meanwhile they may be larger than their bound."""
 OPENING = 5.0
 """Seconds that another manager may take to end."""
 
@@ -79,6 +82,7 @@ class Manager:
             threading.Thread(target=self.keeper.watch, name="watch", daemon=True).start()
             with _listener(self.path) as listener:
                 threading.Thread(target=self._see_to_clients, name="clients", daemon=True).start()
+                threading.Thread(target=self._bound_logs, name="logs", daemon=True).start()
                 listening()
                 while not self._ended.is_set():
                     with suppress(TimeoutError):
@@ -123,6 +127,11 @@ class Manager:
         libvirt = self.vmm.libvirt
         reason = self.vmm.connection.lookupByName(name).state()[1]
         return bool(reason != libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
+
+    def _bound_logs(self) -> None:
+        """Device VMs' consoles, for as long as they may write: no virtlogd belongs to an embedded VMM."""
+        while not self._ended.wait(LOGS_AGAIN):
+            console.bound(self.vmm.places.logs)
 
     def _see_to_clients(self) -> None:
         """Ask the clients' VMM, as soon as it answers, which of them run; from then on, have those go on that could
