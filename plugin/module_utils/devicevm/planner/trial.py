@@ -13,7 +13,6 @@ from ..manifest.topology import Client
 from .book import Book
 from .code import Code
 from .component import Component
-from .floating import homeless
 from .given import footing_of
 from .grouping import Unit
 from .layout import Pick, fit_client
@@ -66,7 +65,7 @@ class Trial:
 
     def _place_last(self, component: Component, wants: dict[str, list[Want]]) -> list[str]:
         others = [client for client in component.clients if not client.cpus]
-        return self._place_clients(others, component, wants) or homeless(self.book)
+        return self._place_clients(others, component, wants)
 
     def _place_units(self, units: list[Unit], last: Callable[[], list[str]]) -> list[str]:
         """Place units one after the other, each so that those after it and what comes last can be placed as well."""
