@@ -180,8 +180,8 @@ def test_adding_a_client_moves_nothing() -> None:
 
 
 def test_what_fits_nowhere_is_told_with_host_and_node_and_the_one_wish_that_it_takes() -> None:
-    """On h1 there is room beside others; on h3 each node has a core too few, and so has the whole of it. The client that
-    comes along can be beside db there."""
+    """On h1 there is room beside others; on h3 each node has a core too few, and so has the whole of it. The client
+    that comes along can be beside db there."""
     shared = Holding("web", "u1", True, 2, GIB, (0, 1), False)
     pinned = Holding("db", "u2", True, 1, GIB, (0,), False)
     fleet = (
