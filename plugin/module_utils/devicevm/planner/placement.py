@@ -57,8 +57,14 @@ class Placement:
         self.owner = owner
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
-        mine = frozenset(name for name, spec in observed.items() if spec.consumer is Consumer.VM)
-        self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
+        mine: dict[str, set[str]] = {host.name: set() for host in hosts}
+        for name, spec in observed.items():
+            if spec.consumer is Consumer.VM:
+                mine.setdefault(spec.host, set()).add(name)
+        self.books = {
+            host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), frozenset(mine[host.name]))
+            for host in hosts
+        }
         self.staying: dict[str, str] = {}
         self.stands: dict[str, CpuPlacement] = {}
         """Where what stays is."""

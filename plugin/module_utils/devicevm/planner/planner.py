@@ -17,7 +17,6 @@ from .handover import in_turn
 from .plan import Plan, Step
 from .rebalance import price, rebalanced, with_ways_out
 from .specify import state_digest
-from .storage import stores_of_others
 from .view import Intent, View
 
 __all__ = ["Intent", "make_plan"]
@@ -74,8 +73,7 @@ def make_plan(
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
     kept = frozenset(spec.name for spec in draft.kept)
-    others = stores_of_others(view.observed, intent.owner)
-    changes = Changes(view.mine, view.live, others, intent.delete_data, kept, view.awake)
+    changes = Changes(view.mine, view.live, intent.owner, view.uses, intent.delete_data, kept, view.awake)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 
