@@ -65,7 +65,7 @@ def make_plan(
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
         previous=tuple(changes.previous[name] for name in sorted(changes.previous)),
-        warnings=(*view.warnings(), *draft.warnings, *changes.warnings),
+        warnings=(*view.warnings(topology.hosts), *draft.warnings, *changes.warnings),
         rebalance=price(topology, settled, chosen, view, steps, without) if intent.rebalance else None,
     )
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..domain import DomainSpec, ObservedDomain, Role
+from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
-from ..manifest.topology import Client, Consumer, Topology
+from ..manifest.topology import Client, Consumer, HostPolicy, Topology
+from ..manifest.wording import nearest
 from . import naming
 from .floating import unconfined
 from .storage import Identity, Use, specs_of, uses
@@ -184,12 +187,29 @@ class View:
             return f"a client of this name is there for {was}, not {wanted}: remove that first, or rename this one"
         return ""
 
-    def warnings(self) -> list[str]:
-        """What the user should know of domains that are there."""
-        texts = [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
+    def warnings(self, policies: tuple[HostPolicy, ...]) -> list[str]:
+        """What the user should know of hosts as they are declared, and of domains that are there."""
+        unsaid = {host.name for host in self.hosts}.difference(policy.name for policy in policies)
+        texts = [text for policy in policies for text in self._ignored(policy, unsaid)]
+        texts += [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
         texts += [
             f"{domain.name} was changed while it runs, until it is restarted: {'; '.join(domain.live_drift)}"
             for domain in self.mine.values()
             if domain.live_drift
         ]
         return texts
+
+    def _ignored(self, policy: HostPolicy, unsaid: set[str]) -> Iterator[str]:
+        """What a Host says that no host is; of the hosts `unsaid` no Host says anything."""
+        host = next((one for one in self.hosts if one.name == policy.name), None)
+        if host is None:
+            # One set of manifests serves many hosts, one after the other: a name is wrong where a host misses its Host.
+            if unsaid:
+                known = nearest(policy.name, unsaid)
+                yield f"Host {policy.name}: there is no such host, and what is said of it holds for none ({known})"
+            return
+        there = {cpu.id for cpu in host.cpus}
+        for what, cpus in (("reservedCpus", policy.reserved_cpus), ("sharedCpus", policy.shared_cpus)):
+            if missing := set(cpus) - there:
+                has = f"it has {format_cpuset(there)}" if there else "nothing is known of its CPUs"
+                yield f"Host {policy.name}: {what} has CPU {format_cpuset(missing)}, which is not there: {has}"
