@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 from devicevm.inventory.host import Holding
-from devicevm.manifest.topology import Device, DeviceVM, HostPolicy, Serves, ShareScope, Store
+from devicevm.manifest.topology import Device, DeviceVM, FloatingDomains, HostPolicy, Serves, ShareScope, Store
 from devicevm.planner.plan import Action, Plan
 from devicevm.planner.planner import Intent
-from world import GIB, ME, MIB, ModelVmm, class_, client, core, disk, host, topology
+from world import GIB, ME, MIB, ModelVmm, class_, client, core, disk, host, thread, topology
 
 THEIRS = Intent("theirs")
 PRUNE = Intent("default", prune=True)
@@ -218,3 +218,31 @@ def test_an_owner_s_domain_of_the_same_name_on_another_host_is_not_forgotten_whe
         topology(client("web", disk(), host="h1"), client("shop", WRITES, host="h2")), replace(ME, rebalance=True)
     )
     assert unplaced(plan) == {"shop": ("h2: its storage /x is in use by web/data of owner theirs",)}
+
+
+def test_another_owner_s_domain_of_the_same_name_has_its_own_trust_domain() -> None:
+    own = class_("own", resources=(thread(1, dedicated=True),))
+    fixed = replace(disk(), class_="own")
+    vmm = ModelVmm(host("h1", cores=1), host("h2", cores=1))
+    vmm.apply(topology(client("m", fixed, host="h2", trust_domain="blue"), classes=(own,)), THEIRS)
+    theirs = {f"their {name}": domain for name, domain in vmm.domains.items()}
+    vmm.domains.clear()
+    mine = client("m", fixed, host="h1", trust_domain="red")
+    vmm.apply(topology(mine, classes=(own,)))
+    vmm.domains |= theirs
+    plan = vmm.plan(topology(mine, client("n", fixed, host="h2", trust_domain="red"), classes=(own,)))
+    assert "on cores of trust domain blue (m-dvm)" in unplaced(plan)["n"][0]
+
+
+def test_a_stranger_that_floats_is_moved_though_one_of_mine_elsewhere_has_its_name() -> None:
+    own = class_("own", resources=(thread(1, dedicated=True),))
+    vmm = with_a_stranger(floats=True)
+    plan = vmm.plan(
+        topology(
+            client("m", disk(), host="h1"),
+            client("x", replace(disk(), class_="own"), host="h2"),
+            classes=(class_(), own),
+            hosts=(HostPolicy("h1"), HostPolicy("h2", floating_domains=FloatingDomains.MOVE)),
+        )
+    )
+    assert "repin/domain/m" in {step.id for step in plan.steps}

@@ -21,7 +21,7 @@ from .plan import Allocation, Unplaced
 from .requests import Want, wants_of
 from .services import parted
 from .taken import taken
-from .trust import crossings, trusts_of
+from .trust import Trusts, crossings, trusts_of
 from .view import View
 
 
@@ -114,7 +114,7 @@ def _draft(
     free = freedom(components, moving, view.running, avoid)
     near = _neighbours(declared, spared, bars, view, free)
     placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
-    trusts = trusts_of(view.observed, units, topology.clients)
+    trusts = trusts_of(view.there, intent.owner, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept)
     draft.warnings += parted(units)
@@ -152,9 +152,7 @@ def _neighbours(
     return Neighbours((one for one in declared if one.name not in spared or one.name in places), places, bars)
 
 
-def _crossings(
-    desired: list[DomainSpec], view: View, policies: dict[str, HostPolicy], trusts: dict[str, frozenset[str]]
-) -> list[str]:
+def _crossings(desired: list[DomainSpec], view: View, policies: dict[str, HostPolicy], trusts: Trusts) -> list[str]:
     """What the user should know of cores that were shared across trust domains before that was refused."""
     others = [one.spec for one in view.observed if one.spec and one.owner != view.intent.owner]
     return [

@@ -91,7 +91,7 @@ class Placement:
         `trusts` tells of every domain which trust domains it serves. Of those of which nobody asks anything, what is
         not among `running` gives way.
         """
-        if len(set(trusts.values())) > 1:
+        if len(trusts.all) > 1:
             for one in self.books.values():
                 if not one.policy.share_across_trust_domains:
                     one.parting.trusts = trusts

@@ -100,6 +100,13 @@ class View:
         return found
 
     @cached_property
+    def there(self) -> list[tuple[str, DomainSpec]]:
+        """The domains that are there, any owner's, with their hosts. What is on a host that is alone is there, whatever
+        that was called when it was made."""
+        only = self.hosts[0].name if len(self.hosts) == 1 else ""
+        return [(only or one.spec.host, one.spec) for one in self.observed if one.spec]
+
+    @cached_property
     def uses(self) -> dict[Identity, list[Use]]:
         """Who has which store, anybody's."""
         return uses(specs_of(self.observed), one_host=len(self.hosts) == 1)
