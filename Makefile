@@ -38,8 +38,9 @@ unit: venv ## run the tests that take seconds and boot nothing
 e2e: deps venv ## run the tests that boot virtual machines
 	@$(BIN)/pytest -m 'e2e and not long' $(ARGS)
 
+# Guests on one worker, all else on the other: tests/conftest.py. ARGS='-n 0' is one after the other.
 test: deps venv ## run everything: linters, types, unit tests, virtual machines, the collection
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 $(ARGS)
 
 test-long: deps venv ## run the sweeps that take long: tens of kills, tens of clients
 	@$(BIN)/pytest -m long --timeout 1800 $(ARGS)

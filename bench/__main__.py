@@ -13,7 +13,7 @@ from pathlib import Path
 
 from devicevm.guest.store import default_store
 
-from . import bound, disk, no_change, nova_peer, scale, start_to_ready, ten_clients
+from . import attach, bound, disk, no_change, nova_peer, outage, scale, start_to_ready, ten_clients
 from .report import keep, known, page, plots, table
 from .stage import make_stage, say
 
@@ -22,11 +22,23 @@ BENCHMARKS = {
     "apply": ten_clients,
     "nochange": no_change,
     "disk": disk,
+    "attach": attach,
+    "outage": outage,
     "bound": bound,
     "nova": nova_peer,
     "scale": scale,
 }
-RUNS = {"start": 9, "apply": 3, "nochange": 9, "disk": 5, "bound": 100, "nova": 1000, "scale": 3}
+RUNS = {
+    "start": 9,
+    "apply": 3,
+    "nochange": 9,
+    "disk": 5,
+    "attach": 9,
+    "outage": 5,
+    "bound": 100,
+    "nova": 1000,
+    "scale": 3,
+}
 TOGETHER = {"peers": ("bound", "nova")}
 """Names of several: planning against those who have planned before."""
 REPO = Path(__file__).resolve().parent.parent

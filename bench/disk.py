@@ -127,19 +127,31 @@ def fragment_of(port: Path, nbd: Path, raw: Path) -> Element:
     """What the client has besides: a shell's port, and the disks to compare with."""
     domain = Element("domain")
     devices = SubElement(domain, "devices")
-    channel = SubElement(devices, "channel", type="unix")
-    SubElement(channel, "source", mode="bind", path=str(port))
-    SubElement(channel, "target", type="virtio", name="org.devicevm.shell")
-    network = SubElement(devices, "disk", type="network", device="disk")
-    SubElement(network, "driver", name="qemu", type="raw", cache="none")
-    source = SubElement(network, "source", protocol="nbd")
-    SubElement(source, "host", transport="unix", socket=str(nbd))
-    SubElement(network, "target", dev="vdb", bus="virtio")
+    devices.append(shell_channel(port))
+    devices.append(nbd_disk(nbd, "vdb"))
     file = SubElement(devices, "disk", type="file", device="disk")
     SubElement(file, "driver", name="qemu", type="raw", cache="writeback")
     SubElement(file, "source", file=str(raw))
     SubElement(file, "target", dev="vdc", bus="virtio")
     return domain
+
+
+def shell_channel(port: Path) -> Element:
+    """The port of a client's shell."""
+    channel = Element("channel", type="unix")
+    SubElement(channel, "source", mode="bind", path=str(port))
+    SubElement(channel, "target", type="virtio", name="org.devicevm.shell")
+    return channel
+
+
+def nbd_disk(nbd: Path, target: str) -> Element:
+    """A disk that the host's nbdkit serves."""
+    network = Element("disk", type="network", device="disk")
+    SubElement(network, "driver", name="qemu", type="raw", cache="none")
+    source = SubElement(network, "source", protocol="nbd")
+    SubElement(source, "host", transport="unix", socket=str(nbd))
+    SubElement(network, "target", dev=target, bus="virtio")
+    return network
 
 
 @contextlib.contextmanager

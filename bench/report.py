@@ -22,7 +22,7 @@ least and the greatest in parentheses; a ratio is that of neighbouring runs. Rat
 those of one small machine without hardware virtualisation, unless it says otherwise below.
 
     make bench                                  # everything; makes this page
-    make bench ARGS='start --runs 15'           # one of them: start, apply, nochange, disk, bound, nova, scale
+    make bench ARGS='start --runs 15'           # one of them, or several; --help names them
     make bench ARGS='peers'                     # the planner against the optimum and against OpenStack Nova
 
 """
@@ -79,7 +79,8 @@ def _section(result: Result) -> str:
         ours, peer = (f"{_text(figures)} {item.unit}" for figures in (item.ours, item.peer))
         lines.append(f"| {item.what} | {ours} | {item.against} | {peer} | {_text(item.ratios)} | {target} |")
     if result.parts:
-        lines += ["", "| where it goes | |", "|---|---|"]
+        head = ["", "| where it goes | |"] if result.comparisons else ["| what | |"]
+        lines += [*head, "|---|---|"]
         lines += [f"| {part.what} | {_text(part.series)} {part.unit} |" for part in result.parts]
     return "\n".join(lines) + "\n"
 

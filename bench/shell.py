@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -44,6 +46,15 @@ class Shell:
         if match[1] != b"0":
             raise RuntimeError(f"{command}: exit {match[1].decode()}\n{output}")
         return output
+
+    def lines(self, command: str) -> Iterator[float]:
+        """When each line comes that a command prints which does not end (perf_counter's time)."""
+        self._socket.sendall(f"{command}\n".encode())
+        self._socket.settimeout(120)
+        while data := self._socket.recv(65536):
+            now = time.perf_counter()
+            yield from itertools.repeat(now, data.count(b"\n"))
+        raise EOFError(f"{command}: the guest is gone")
 
     def close(self) -> None:
         """Let go of the port."""

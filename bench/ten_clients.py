@@ -118,7 +118,7 @@ def create(stage: Stage, plan: Plan) -> Figures:
     """Libvirt alone: the plan's domains and their order, and nothing else of it."""
     for spec in plan.domains:
         stage.driver.prepare(spec)
-    texts = {spec.name: _plain(stage.driver.render(spec)) for spec in plan.domains}
+    texts = {spec.name: plain(stage.driver.render(spec)) for spec in plan.domains}
     begun = time.perf_counter()
     with ThreadPoolExecutor(max_workers=Options().parallel) as pool:
         device_vms: dict[str, Future[None]] = {}
@@ -153,8 +153,8 @@ def _homes(spec: DomainSpec) -> set[str]:
     return {attachment.device_vm for attachment in spec.attachments}
 
 
-def _plain(text: str) -> str:
-    """Without what only devicevm reads."""
+def plain(text: str) -> str:
+    """A domain's XML without what only devicevm reads."""
     domain = ElementTree.fromstring(text)
     for tag in ("metadata", "title", "description"):
         for item in domain.findall(tag):

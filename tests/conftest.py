@@ -3,16 +3,31 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from stage_collection import REPO, tracked
 
 # Whoever starts the tests in the background, from a script, has them ignore SIGINT, and so would all that they start.
+# So do pytest-xdist's workers, and would leave their guests behind.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Workers of pytest-xdist share the tests in two. On one real guests boot, a test's at a time: two tests' would
+    compete for processors. On the other is all else, which has libvirt's test driver and its one lock to itself."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GuestsApart(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "guests" if re.match(r"tests/e2e/|tests/\w+/\w+_guests\.py", nodeid) else "others"
+
+    return GuestsApart(config, log)
 
 
 class Run(Protocol):

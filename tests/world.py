@@ -185,7 +185,7 @@ class ModelVmm:
         waiting = list(plan.steps)
         known = {step.id for step in waiting}
         while waiting:
-            ready = [step for step in waiting if done >= set(step.after) & known]
+            ready = [step for step in waiting if done >= {*step.after, *step.behind} & known]
             assert ready, f"steps wait for each other: {[step.id for step in waiting]}"
             for step in ready:
                 if step.kind is Subject.DOMAIN:

@@ -9,7 +9,10 @@ from ..errors import DevicevmError
 from ..guest.apt import AptPackages
 from ..guest.architecture import architecture, build_architecture
 from ..guest.build import build_image
+from ..guest.compile import CrossToolchain, HostToolchain, Toolchain, compile_program
+from ..guest.disk import take_in
 from ..guest.image import Image
+from ..guest.packages import Progress
 from ..guest.recipe import ImageRecipe, parse_recipe
 from ..guest.store import ImageStore
 from . import output
@@ -33,7 +36,11 @@ def recipes_of(name: str) -> list[ImageRecipe]:
 
 
 def build_one(recipe: ImageRecipe, store: ImageStore, *, arch: str = "", refresh: bool = False) -> Image:
-    """Build one image for `arch` (this machine's if not given), with progress on standard error."""
+    """Build one image for `arch` (this machine's if not given), or take it in where it is a disk that somebody else has
+    made; with progress on standard error."""
+    if recipe.disk:
+        tell = _teller(recipe.name)
+        return take_in(recipe.name, recipe.disk, store=store, arch=arch or build_architecture(), progress=tell)
     cache = cache_folder()
     own = architecture(build_architecture())
     wanted = architecture(arch) if arch else own
@@ -47,8 +54,25 @@ def build_one(recipe: ImageRecipe, store: ImageStore, *, arch: str = "", refresh
         packages=packages,
         arch=wanted.name,
         tools=None if wanted == own else tools,
-        progress=lambda text: output.note(f"{recipe.name}{'' if wanted == own else ' for ' + wanted.name}: {text}"),
+        progress=_teller(recipe.name if wanted == own else f"{recipe.name} for {wanted.name}"),
     )
+
+
+def _teller(what: str) -> Progress:
+    return lambda text: output.note(f"{what}: {text}")
+
+
+def build_agent(target: Path, *, arch: str) -> None:
+    """Compile the agent, which is one static program, for a disk image of the user's."""
+    cache = cache_folder()
+    own, wanted = architecture(build_architecture()), architecture(arch)
+    toolchain: Toolchain = HostToolchain()
+    if wanted != own:
+        tools, libraries = AptPackages(cache / "apt", own), AptPackages(cache / f"apt-{wanted.debian}", wanted)
+        toolchain = CrossToolchain(
+            wanted, tools=tools, libraries=libraries, cache=cache / "trees", progress=_teller(f"agent for {arch}")
+        )
+    compile_program("agent", data("guest"), target, toolchain)
 
 
 def cache_folder() -> Path:

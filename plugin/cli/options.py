@@ -150,6 +150,12 @@ rebalance_option = click.option(
     help="Move what runs where that is better, and tell what it gains and costs; without it what runs stays.",
 )
 
+upgrade_option = click.option(
+    "--upgrade",
+    is_flag=True,
+    help="Have device VMs boot the newest build of their image, one after the other; without it they keep theirs.",
+)
+
 yes_option = click.option("-y", "--yes", "--auto-approve", "yes", is_flag=True, help="Do not ask, even on a terminal.")
 
 lock_option = click.option(

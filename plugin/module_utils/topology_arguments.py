@@ -27,6 +27,7 @@ ARGUMENTS: dict[str, Any] = {
     "prune": {"type": "bool", "default": False},
     "delete_data": {"type": "bool", "default": False},
     "rebalance": {"type": "bool", "default": False},
+    "upgrade": {"type": "bool", "default": False},
     "allow_unplaced": {"type": "bool", "default": False},
     "parallel": {"type": "int", "default": Options.parallel},
     "timeout": {"type": "float", "default": DEFAULT_TIMEOUT},

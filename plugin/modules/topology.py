@@ -75,6 +75,13 @@ options:
       - Restarts the clients that are moved. Without it what runs stays where it is.
     type: bool
     default: false
+  upgrade:
+    description:
+      - Also have device VMs boot the newest build of their image, one after the other, each when the one before is up
+        and its clients are back. What fails stops there, and the rest goes on with the build that it has.
+      - Without it a device VM keeps the build that it was made with, and a warning tells of a newer one.
+    type: bool
+    default: false
   allow_unplaced:
     description:
       - What cannot be placed makes the task fail before anything is done. With this option the rest is done, and a
@@ -377,7 +384,7 @@ def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:
 def wanted(arguments: dict[str, Any]) -> tuple[Topology, Intent]:
     """What to plan for: what is declared, or nothing and the removal of it."""
     topology = from_data(Topology, arguments[TOPOLOGY] or {})
-    intent = {key: arguments[key] for key in ("owner", "prune", "delete_data", "rebalance")}
+    intent = {key: arguments[key] for key in ("owner", "prune", "delete_data", "rebalance", "upgrade")}
     if arguments["state"] == "present":
         return topology, Intent(**intent)
     return Topology(hosts=topology.hosts), Intent(**intent, remove=frozenset(one.name for one in topology.clients))

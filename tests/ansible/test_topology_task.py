@@ -134,7 +134,7 @@ def test_prune_is_asked_for(task: Task) -> None:
 def test_rebalancing_is_asked_for_and_told(task: Task) -> None:
     task.run(manifests=[client("web")])
     assert "rebalance" not in task.check(manifests=[client("web")]).topology["plan"]
-    told, _ = check_is_what_a_run_does(task, manifests=[client("web")], rebalance=True)
+    told, _ = check_is_what_a_run_does(task, manifests=[client("web")], rebalance=True, upgrade=True)
     kept = "web-dvm stays: web/data has no store, and what is on it would be lost"
     assert told.topology["plan"]["rebalance"] == {"held": [kept]}, "nothing is gained, and nothing done"
 

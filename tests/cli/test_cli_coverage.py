@@ -142,7 +142,13 @@ def test_every_command_has_a_short_line_in_the_help(cli: Any) -> None:
 def test_every_command_answers_as_json_where_it_has_a_result() -> None:
     without = {path for path, command in ALL.items() if not any(param.name == "form" for param in command.params)}
     manager = {f"devicevm manager {name}" for name in ("install", "uninstall", "run", "unit")}
-    assert without == {"devicevm console", "devicevm completion", "devicevm image remove", *manager}
+    assert without == {
+        "devicevm console",
+        "devicevm completion",
+        "devicevm image agent",
+        "devicevm image remove",
+        *manager,
+    }
 
 
 def test_options_have_help() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from devicevm.guest.architecture import ARCHITECTURES, build_architecture
-from devicevm.guest.image import INITRAMFS, KERNEL, Image, write_description
+from devicevm.guest.elf import read_needs
+from devicevm.guest.image import INITRAMFS, KERNEL, DiskContent, Image, write_description
 from devicevm.guest.store import ImageStore
+from devicevm.vmm.images import images_in
 
 RECIPE = """
 apiVersion: devicevm/v1
@@ -134,3 +139,78 @@ def test_force(cli: Any, vmm: Any, web: Path, tmp_path: Path) -> None:
     assert cli("apply", web, "--images", images).status == 0
     assert cli("image", "remove", "base", "--force", "--images", images).status == 0
     assert ImageStore(images).list() == ()
+
+
+def test_newer_builds_are_told_of_and_booted_when_asked(cli: Any, vmm: Any, web: Path, tmp_path: Path) -> None:
+    images, saved = tmp_path / "images", tmp_path / "plan.json"
+    put(images, "base", "a")
+    assert cli("apply", web, "--images", images).status == 0
+    put(images, "base", "b")
+    said = cli("apply", web, "--images", images)
+    assert "web-dvm: a newer build of image base is there; --upgrade has it booted" in said.err.replace("\n", " ")
+    assert "No changes." in said.out
+    planned = cli("plan", web, "--upgrade", "--out", saved, "-o", "json", "--images", images).json
+    (stop,) = (step for step in planned["steps"] if step["action"] == "stop" and step["kind"] == "device-vm")
+    assert "image base-aaaaaaaaaaaa -> base-bbbbbbbbbbbb" in stop["reason"]
+    assert cli("apply", saved, "--upgrade", "--images", images).status == 2
+    assert cli("apply", web, "--upgrade", "--yes", "--images", images).status == 0
+    assert "newer build" not in cli("plan", web, "--images", images).err
+    assert cli("image", "remove", "--unused", "--images", images).out == "base-aaaaaaaaaaaa removed\n"
+
+
+DISK = """
+apiVersion: devicevm/v1
+kind: Image
+metadata: {name: radio}
+spec:
+  disk: {file: radio.img, sha256: SHA256}
+"""
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+def test_a_disk_is_taken_in_by_its_content(cli: Any, tmp_path: Path) -> None:
+    store, disk, manifest = tmp_path / "store", tmp_path / "radio.img", tmp_path / "radio.yaml"
+    disk.write_bytes(b"boot loader" + bytes(3 << 20) + b"end")
+    sha256 = hashlib.sha256(disk.read_bytes()).hexdigest()
+    manifest.write_text(DISK.replace("SHA256", sha256))
+    said = cli("image", "build", manifest, "--images", store)
+    assert said.status == 0, said.err
+    (image,) = ImageStore(store).list()
+    assert image.disk == DiskContent("raw", disk.stat().st_size, sha256)
+    assert (ImageStore(store).folder(image) / "disk").read_bytes() == disk.read_bytes()
+    (facts,) = images_in(store)
+    assert (facts.disk, facts.kernel, facts.agent) == (str(store / image.folder / "disk"), "", False)
+    # The same is not copied again; what somebody has changed is refused, and nothing half made is left.
+    assert "up to date" in cli("image", "build", manifest, "--images", store).err
+    disk.write_bytes(b"other")
+    said = cli("image", "build", manifest, "--images", store)
+    assert (said.status, f"not {sha256}" in said.err.replace("\n", " ")) == (1, True)
+    manifest.write_text(DISK.replace(", sha256: SHA256", ", agent: true"))
+    assert cli("image", "build", manifest, "--images", store).status == 0
+    assert [one.agent for one in images_in(store)] == [True]
+    assert len(ImageStore(store).list()) == 2
+    assert not list(store.glob(".build-*"))
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+def test_a_disk_that_is_none_is_refused(cli: Any, tmp_path: Path) -> None:
+    manifest = tmp_path / "radio.yaml"
+    manifest.write_text(DISK.replace(", sha256: SHA256", ""))
+    assert "radio.img" in cli("image", "build", manifest).err
+    base, layered = tmp_path / "base.img", tmp_path / "radio.img"
+    base.write_bytes(bytes(1 << 20))
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, layered], check=True)
+    said = cli("image", "build", manifest, "--images", tmp_path / "store")
+    assert (said.status, "rests on another file" in said.err) == (1, True)
+    layered.write_bytes(bytes(1 << 20))
+    said = cli("image", "build", "--arch", "aarch64", manifest, "--images", tmp_path / "store")
+    assert "machines of aarch64 have no BIOS" in said.err
+
+
+def test_the_agent_is_one_static_program(cli: Any, tmp_path: Path) -> None:
+    said = cli("image", "agent", "--arch", build_architecture(), tmp_path / "agent")
+    assert said.status == 0, said.err
+    assert read_needs(tmp_path / "agent").libraries == ()
+    # Under any init but its own it has to be told that it is a service.
+    done = subprocess.run([tmp_path / "agent"], capture_output=True, text=True, check=False)
+    assert (done.returncode, "service" in done.stderr) == (2, True)

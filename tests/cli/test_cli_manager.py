@@ -17,12 +17,25 @@ def test_what_runs_no_hooks_gets_no_manager(cli: Any) -> None:
 
 
 def test_a_manager_runs_only_where_it_was_installed(cli: Any) -> None:
-    said = cli("manager", "run", "--connect", "test:///default", "--grace", "1", "--timeout", "9", "--boots", "2")
+    said = cli(
+        "manager",
+        "run",
+        "--connect",
+        "test:///default",
+        "--grace",
+        "1",
+        "--timeout",
+        "9",
+        "--silence",
+        "0",
+        "--boots",
+        "2",
+    )
     assert said.status == 1
     assert "devicevm manager install" in said.err.splitlines()[-1]
 
 
-@pytest.mark.parametrize("options", [("--grace", "-1"), ("--timeout", "nan"), ("--boots", "-1")])
+@pytest.mark.parametrize("options", [("--grace", "-1"), ("--timeout", "nan"), ("--silence", "-1"), ("--boots", "-1")])
 def test_times_and_counts_are_such(cli: Any, options: tuple[str, str]) -> None:
     assert cli("manager", "run", *options).status == 2
 

@@ -18,7 +18,7 @@ from devicevm.channel.registry import MAX_ADDRESS
 from devicevm.domain import CpuPlacement
 from devicevm.errors import DevicevmError
 from devicevm.inventory.supports import GUESTS, LIVE_DEVICES
-from devicevm.manifest.topology import Store
+from devicevm.manifest.topology import Boot, Store
 from devicevm.planner import naming
 from devicevm.vmm.driver import VmmError
 from devicevm.vmm.libvirt.driver import LibvirtDriver
@@ -221,6 +221,28 @@ def test_changes_behind_devicevms_back_are_drift(driver: LibvirtDriver, domains:
     assert driver.observe()[0].drift == ()
 
 
+def test_what_starts_with_the_vmm_is_set_seen_and_taken_back(driver: LibvirtDriver, domains: Domains) -> None:
+    def drift() -> tuple[str, ...]:
+        (seen,) = driver.observe()
+        return seen.drift
+
+    asked = replace(domains.client, autostart=True)
+    driver.define(asked)
+    (domain,) = driver.connection.listAllDomains(driver.libvirt.VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
+    assert domain.name() == "web" and drift() == ()
+    domain.setAutostart(0)
+    assert drift() == ("autostart is off, declared on",)
+    driver.define(asked)
+    assert domain.autostart() and drift() == ()
+    driver.define(domains.client)
+    assert not domain.autostart(), "it was asked for, and is not any more"
+    domain.setAutostart(1)
+    driver.define(domains.client)
+    assert domain.autostart() and drift() == (), "what somebody has set is theirs"
+    driver.define(replace(asked, autostart=False))
+    assert not domain.autostart() and drift() == ()
+
+
 def test_the_longest_names_fit(vmm: Vmm, driver: LibvirtDriver) -> None:
     runtime = str(driver.places.runtime)
     longest = "d" * 63
@@ -321,6 +343,15 @@ def test_console_logs_are_where_the_inventory_says(vmm: Vmm, driver: LibvirtDriv
     assert list(logs.glob("*.console*")) == []
 
 
+def test_a_guest_that_opens_no_port_has_none_open(driver: LibvirtDriver, domains: Domains) -> None:
+    """Debian's disk, in tests/e2e, opens some."""
+    driver.define(domains.device_vm)
+    with pytest.raises(VmmError):
+        driver.open_ports(domains.device_vm.name)
+    driver.start(domains.device_vm.name)
+    assert driver.open_ports(domains.device_vm.name) == frozenset()
+
+
 def test_domains_outlive_the_connection(vmm: Vmm, driver: LibvirtDriver, domains: Domains) -> None:
     if not vmm.guests:
         pytest.skip("the test driver's domains live in this process")
@@ -338,6 +369,29 @@ def test_a_device_vm_without_an_image_is_not_defined(vmm: Vmm, driver: LibvirtDr
         pytest.skip("the test driver needs no image")
     with pytest.raises(DevicevmError, match="no image to boot"):
         driver.define(replace(domains.device_vm, boot=replace(domains.device_vm.boot, kernel="")))
+
+
+def test_what_a_device_vm_writes_on_its_image_is_gone_at_its_next_start(
+    vmm: Vmm, driver: LibvirtDriver, domains: Domains
+) -> None:
+    if not vmm.guests:
+        pytest.skip("the test driver has no disks")
+    image, name = vmm.work / "image", domains.device_vm.name
+    image.write_bytes(bytes(2**20))
+    image.chmod(0o644)
+    overlay = driver.places.overlays / f"{name}.qcow2"
+
+    def on_it(command: str) -> str:
+        driver.start(name)
+        driver.stop(name)
+        return subprocess.run(["qemu-io", "-c", command, overlay], check=True, capture_output=True, text=True).stdout
+
+    driver.define(replace(domains.device_vm, boot=Boot(image=str(image))))
+    on_it("write -P 7 0 512")
+    assert "verification failed" not in on_it("read -P 0 0 512")
+    assert image.read_bytes() == bytes(2**20)
+    driver.undefine(name)
+    assert not overlay.exists()
 
 
 def test_volumes(vmm: Vmm, driver: LibvirtDriver) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -98,3 +100,18 @@ def test_two_drivers_in_one_process_share_it(work: Path) -> None:
         "other = open_driver(driver.places.uri)\ndriver.close()\nprint(other.is_active(spec.name))\nother.close()",
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "started\nTrue\n"
+
+
+def test_after_the_host_has_booted_nobody_is_taken_for_a_domain_that_ran_before(work: Path) -> None:
+    subprocess.run([sys.executable, "-c", starting(work, "driver.close()")], check=True, stdout=subprocess.DEVNULL)
+    (status,) = (work / "embed" / "run" / "qemu").glob("*.xml")
+    number = status.with_suffix(".pid").read_text().strip()
+    os.kill(int(number), signal.SIGKILL)
+    # The number is another's by now, and the directory, which is on a disk, tells of it as before.
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        status.write_text(status.read_text().replace(f"pid='{number}'", f"pid='{stranger.pid}'"))
+        (work / "embed" / "boot").write_text("another boot\n")
+        said = subprocess.check_output([sys.executable, "-c", LOOP.format(times=1, uri=uri(work))], text=True)
+        assert said == "[False]\n"
+        assert stranger.poll() is None, "it was killed"
+        stranger.kill()

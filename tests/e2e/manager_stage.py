@@ -8,13 +8,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from devicevm.vmm.places import managers_places, places_of
-from stage import Stage, stage
+from stage import Stage, stage, until
 
 CLIENT = """\
 apiVersion: devicevm/v1
@@ -30,13 +29,7 @@ ECHO = "{name: echo, class: serial, parameters: {program: echo}}"
 
 @dataclass
 class ManagedStage(Stage):
-    """`inside`: what runs a command where its libvirtd sees /etc/libvirt and the host's devices."""
-
     manager: subprocess.Popen[str] | None = None
-    daemon: subprocess.Popen[bytes] | None = None
-
-    def inside(self, *command: str) -> list[str]:
-        return ["nsenter", "--mount", "--target", str(self._daemon), *command]
 
     def manage(self, *arguments: str, ok: bool = True) -> str:
         """Run `devicevm manager ...` there; what it said."""
@@ -69,26 +62,15 @@ class ManagedStage(Stage):
         self.manager.wait(30)
         Path(f"{places_of(self.uri).runtime}.manager").unlink(missing_ok=True)
 
-    def restart_libvirtd(self) -> None:
-        """End libvirtd and start it anew, as if the host had booted: it then starts what is to start by itself."""
-        namespace = (self.folder / "virtlogd.pid").read_text().strip()
-        os.kill(self._daemon, signal.SIGTERM)
-        socket = self.folder / "libvirt-sock"
-        until(lambda: not socket.exists(), 30)
-        Path(f"/proc/{namespace}/root/run/libvirt/qemu/autostarted").unlink()
-        command = ["nsenter", "--mount", "--target", namespace, "libvirtd", "-f", str(self.folder / "libvirtd.conf")]
-        command += ["-p", str(self.folder / "libvirtd.pid")]
-        with (self.folder / "daemon-2.log").open("wb") as log:
-            self.daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
-        until(socket.exists, 30)
-
-    def end_daemons(self) -> None:
-        """End what `restart_libvirtd` has started, and what the first libvirtd has left."""
-        if self.daemon is not None:
-            # Killed, it leaves its pid file, by which the stage looks for what is left.
-            self.daemon.kill()
-            self.daemon.wait(30)
-            os.kill(int((self.folder / "virtlogd.pid").read_text()), signal.SIGTERM)
+    def reboot_host(self, *options: str) -> None:
+        """Have everything end at once, and what a boot removes be gone; then start the manager, and libvirtd."""
+        assert self.manager is not None
+        self.crash_host(self.manager.pid, *self.device_vms().values())
+        self.manager.wait(30)
+        Path(f"{places_of(self.uri).runtime}.manager").unlink(missing_ok=True)
+        (self.root / "boot").write_text("the boot before\n")
+        self.start_manager(*options)
+        self.start_libvirtd()
 
     @property
     def root(self) -> Path:
@@ -124,14 +106,6 @@ class ManagedStage(Stage):
         path = self.folder / f"{name}.yaml"
         path.write_text("---\n".join(documents))
         return path
-
-
-def until(true: Callable[[], object], seconds: float, words: Callable[[], object] = str) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, words()
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

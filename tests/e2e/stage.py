@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class Stage:
 
     folder: Path
     uri: str
+    daemon: subprocess.Popen[bytes] | None = None
+    """The libvirtd that was started after the first one."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -118,6 +120,58 @@ class Stage:
             assert time.monotonic() < deadline, f"libvirt has not seen {domain} die"
             time.sleep(0.05)
 
+    def inside(self, *command: str) -> list[str]:
+        """What runs a command where its libvirtd sees /etc/libvirt and the host's devices."""
+        return ["nsenter", "--mount", "--target", self._namespace, *command]
+
+    def restart_libvirtd(self) -> None:
+        """End libvirtd and start it anew, as if the host had booted: it then starts what is to start by itself."""
+        os.kill(self._daemon, signal.SIGTERM)
+        until(lambda: not self._socket.exists(), 30)
+        self.start_libvirtd()
+
+    def start_libvirtd(self) -> None:
+        """Start libvirtd anew, after the first one has ended."""
+        (self._run / "autostarted").unlink(missing_ok=True)
+        settings = ("-f", str(self.folder / "libvirtd.conf"), "-p", str(self.folder / "libvirtd.pid"))
+        with (self.folder / "daemon-2.log").open("ab") as log:
+            command = self.inside("libvirtd", *settings)
+            self.daemon = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log)
+        until(self._socket.exists, 30)
+
+    def crash_host(self, *others: int) -> None:
+        """End libvirtd, all guests and other processes at once, and remove what a boot of the host removes."""
+        ended = [*others, self._daemon, *self.processes()]
+        for pid in ended:
+            os.kill(pid, signal.SIGKILL)
+        until(lambda: not any(map(_runs, ended)), 30)
+        shutil.rmtree(places_of(self.uri).runtime)
+        for path in (self._socket, self.folder / "libvirtd.pid"):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self._run)
+        self._run.mkdir()
+
+    def end_daemons(self) -> None:
+        """End what `restart_libvirtd` has started, and what the first libvirtd has left."""
+        if self.daemon is not None:
+            # Killed, it leaves its pid file, by which the stage looks for what is left.
+            self.daemon.kill()
+            self.daemon.wait(30)
+            os.kill(int((self.folder / "virtlogd.pid").read_text()), signal.SIGTERM)
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / "libvirt-sock"
+
+    @property
+    def _namespace(self) -> str:
+        """A process that sees the directories of this stage's libvirt, and outlives libvirtd."""
+        return (self.folder / "virtlogd.pid").read_text().strip()
+
+    @property
+    def _run(self) -> Path:
+        return Path(f"/proc/{self._namespace}/root/run/libvirt/qemu")
+
     @property
     def _daemon(self) -> int:
         return int((self.folder / "libvirtd.pid").read_text())
@@ -140,6 +194,22 @@ class Stage:
         return [one.pid for one in held if one]
 
 
+def _runs(pid: int) -> bool:
+    """Whether a process does anything any more: one that nobody has waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def until(true: Callable[[], object], seconds: float, words: Callable[[], object] = str) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, words()
+        time.sleep(0.05)
+
+
 @contextlib.contextmanager
 def stage() -> Iterator[Stage]:
     """A new stage; what its VMM still runs in the end is ended, by pid."""
@@ -154,10 +224,18 @@ def stage() -> Iterator[Stage]:
             finally:
                 for pid in made.parts() + made.processes():
                     os.kill(pid, signal.SIGKILL)
+                made.end_daemons()
                 for left in (places_of(uri).runtime, places_of(uri).state):
                     shutil.rmtree(left, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def run(*command: str | Path, timeout: float = 60) -> str:
+    """What a tool of the host's says; its failure is the test's."""
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, check=False, timeout=timeout)
+    assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 class Shell:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from manifests import client, disk, serial, write
+import yaml
+from manifests import client, disk, write
 from stage import Shell, Stage
 
 pytestmark = pytest.mark.e2e
@@ -25,11 +26,9 @@ SIZES = {"virtio-blk": 8, "virtio-scsi": 9, "sata": 10, "usb": 11, "nvme": 12}
 """MiB of a disk behind each front end, by which the guest's disks are told apart."""
 BOOK, NOTES, RAW = 1, 2, 4
 """MiB of the disks with stores."""
-LENGTH = ["/bin/sh", "-c", 'while read -r line; do echo "${#line}"; done']
-PORTS = (
-    serial("one", command=LENGTH),
-    serial("two", "pci-serial", program="echo"),
-    serial("three", "usb-serial", program="echo"),
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PORTS, ENTROPY = (
+    yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())["spec"]["devices"] for name in ("serial", "rng")
 )
 
 
@@ -58,9 +57,13 @@ def use_disks(shell: Shell, found: dict[str, str]) -> None:
 
 
 def use_ports(shell: Shell) -> None:
-    """A program answers behind every serial port."""
+    """A program answers behind every serial port, and behind the random number generator."""
     ask = "stty -F {0} raw -echo; exec 3<>{0}; echo {1} >&3; timeout 20 head -n 1 <&3; exec 3>&-"
     assert shell.run(ask.format("/dev/ttyS1", "twelve-bytes")).strip() == "12"
+    sentence = shell.run("stty -F /dev/ttyS2 raw -echo; timeout 20 grep -m 1 ^.GPGGA /dev/ttyS2")
+    assert "4851.5022,N,00217.6688,E" in sentence
+    assert "virtio_rng" in shell.run("cat /sys/class/misc/hw_random/rng_current")
+    assert shell.run("dd if=/dev/hwrng bs=16 count=1 iflag=fullblock 2>/dev/null | wc -c").strip() == "16"
     # USB devices are looked for in their own time.
     usb = shell.run("for i in $(seq 100); do ls /dev/ttyUSB* 2>/dev/null && break; sleep 0.2; done").split()
     assert usb, shell.run("dmesg | tail -n 20")
@@ -86,7 +89,7 @@ def test_every_front_end_and_every_kind_of_store(stage: Stage) -> None:
         devices.append(disk("notes", f"{NOTES}MiB", store={"volume": {"pool": "p", "name": "notes.img"}}))
         if device:
             devices.append(disk("raw", store={"block": device}))
-        path = write(stage.folder, client("a", *devices, *PORTS, stage=stage))
+        path = write(stage.folder, client("a", *devices, *PORTS, *ENTROPY, stage=stage))
         stage.devicevm("apply", path)
         shell = Shell(stage.folder / "a.shell")
         # USB storage is looked for in its own time.

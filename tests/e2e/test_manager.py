@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 from conformance.guests import tiny_kernel
-from manager_stage import CLIENT, DISK, ECHO, ManagedStage, managed_stage, roomy_host, until
+from manager_stage import CLIENT, DISK, ECHO, ManagedStage, managed_stage, roomy_host
 from private_libvirtd import why_not
-from stage import Shell, shell_port
+from stage import Shell, shell_port, until
 
 pytestmark = pytest.mark.e2e
 

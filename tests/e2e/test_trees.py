@@ -12,7 +12,7 @@ from manifests import with_shell, write
 from stage import Shell, Stage
 from stage_collection import REPO
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 EXAMPLE = REPO / "examples" / "filesystem.yaml"
 GIT = "git -c user.name=a -c user.email=a@b -c gc.auto=0"
@@ -60,11 +60,8 @@ def sums(text: str) -> dict[str, str]:
     return {name: value for value, name in (line.split() for line in text.splitlines())}
 
 
-def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage) -> None:
-    store = stage.folder / "tree.ext4"
-    path = manifest(stage, store)
-    stage.devicevm("apply", path)
-    shell = mounted(stage)
+def use(shell: Shell) -> None:
+    """The trees as programs use them: git, users, what is full and what is only read."""
     shell.run(
         f"git init -q /srv/repo; cd /srv/repo; head -c 65536 /bin/busybox >box; git add box; {GIT} commit -qm one; cd /"
     )
@@ -76,25 +73,44 @@ def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage) 
     full = "dd if=/dev/zero of=/scratch/all bs=64k 2>&1 | grep -o 'No space'; stat -c %s /scratch/all"
     words, size = shell.run(full).split("\n")[:2]
     assert words == "No space" and 14 << 20 < int(size) < 16 << 20
+
+
+def killed_while_written(stage: Stage, shell: Shell, folder: str) -> dict[str, str]:
+    """The sums of the files there that the client was told are written when the device VM was killed."""
     # Each file is told when it is written: no more is needed.
     shell.run(
-        "(for i in $(seq 10000); do dd if=/dev/urandom of=/srv/$i bs=4k count=1 2>/dev/null || break; "
-        "sha256sum /srv/$i; done >/tmp/told) & until [ $(wc -l </tmp/told) -ge 20 ]; do sleep 0.1; done"
+        f"mkdir {folder}; (for i in $(seq 10000); do dd if=/dev/urandom of={folder}/$i bs=4k count=1 2>/dev/null || "
+        f"break; sha256sum {folder}/$i; done >/tmp/told) & until [ $(wc -l </tmp/told) -ge 20 ]; do sleep 0.1; done"
     )
     stage.kill("forge-dvm")
     # It is over at once for who writes: nothing hangs.
     shell.run("wait", timeout=60)
     told = sums(shell.run("cat /tmp/told"))
     assert len(told) >= 20
-    shell.close()
+    return told
 
-    steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}
-    assert steps["stop/client/forge"] == "restart"
+
+@pytest.mark.parametrize("kills", [1, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(1800)])])
+def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage, kills: int) -> None:
+    store = stage.folder / "tree.ext4"
+    path = manifest(stage, store)
     stage.devicevm("apply", path)
     shell = mounted(stage)
-    assert sums(shell.run(f"sha256sum {' '.join(told)}")) == told
+    use(shell)
+    told: dict[str, str] = {}
+    for number in range(kills):
+        folder = f"/srv/{number}"
+        told |= (last := killed_while_written(stage, shell, folder))
+        shell.close()
+        steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}
+        assert steps["stop/client/forge"] == "restart"
+        stage.devicevm("apply", path)
+        shell = mounted(stage)
+        assert sums(shell.run(f"sha256sum {folder}/*")).items() >= last.items()
+    assert sums(shell.run("sha256sum /srv/[0-9]*/*")).items() >= told.items()
     shell.run("cd /srv/repo; git fsck --full --strict && git checkout -qf && cmp -n 65536 box /bin/busybox")
     shell.run("cd /; umount /srv")
+    shell.close()
     stage.devicevm("destroy", "--yes", path)
     # Another's tools read it without devicevm.
     subprocess.run(["/sbin/e2fsck", "-fn", store], capture_output=True, check=True, timeout=60)

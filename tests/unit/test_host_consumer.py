@@ -17,11 +17,11 @@ from pathlib import Path
 import pytest
 from devicevm.errors import DevicevmError
 from devicevm.part import lock
-from devicevm.part.file import _is_mounted
+from devicevm.part.file import is_there
 from devicevm.part.keeper import Parts
 from devicevm.part.part import Part
+from nbd_server import MIB, NbdServer
 
-MIB = 2**20
 Behave = Callable[[socket.socket], None]
 
 
@@ -158,28 +158,6 @@ def test_what_is_somebody_elses_stays(parts: Parts, tmp_path: Path, kind: str) -
     assert path.read_text() == "precious"
 
 
-class NbdServer:
-    """nbdkit on the channel's socket, with a file that stays."""
-
-    def __init__(self, folder: Path) -> None:
-        self.socket, self.image = folder / "channel", folder / "image"
-        if not self.image.exists():
-            self.image.write_bytes(bytes(8 * MIB))
-        # One peer after the other, as a channel has them.
-        self.process = subprocess.Popen(
-            ["nbdkit", "--foreground", "--unix", str(self.socket), "file", str(self.image)], stdin=subprocess.DEVNULL
-        )
-        deadline = time.monotonic() + 10
-        while not self.socket.exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self.socket.unlink()
-
-
 @pytest.fixture
 def nbd(tmp_path: Path) -> Iterator[NbdServer]:
     """A disk; skipped where there is no FUSE."""
@@ -242,7 +220,7 @@ def test_a_disk_is_a_file(parts: Parts, nbd: NbdServer, tmp_path: Path) -> None:
         (daemon,) = children(held.pid)
         os.kill(held.pid, signal.SIGKILL)
         parts.stop(part)
-        assert not _is_mounted(part.address)
+        assert not is_there(part.address)
         assert not disk.exists()
         assert not Path(f"/proc/{daemon}/exe").exists()
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,6 +34,7 @@ class Remembering(Driver):
         self.marked: set[str] = set()
         self.starts: list[str] = []
         self.broken: set[str] = set()
+        self.consoles: dict[str, tuple[str, ...]] = {}
         self.slow = 0.0
         self.booting = self.most = 0
         self.lock = threading.Lock()
@@ -60,6 +63,9 @@ class Remembering(Driver):
 
     def is_active(self, name: str) -> bool:
         return name in self.active
+
+    def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
+        return self.consoles.get(spec.name, ())[-lines:]
 
     def mark(self, spec: DomainSpec) -> None:
         self.marked.add(spec.name)
@@ -198,6 +204,89 @@ def test_what_dies_is_back() -> None:
     assert driver.marked == {back[0].name} == {"a-dvm"}
     assert driver.starts == ["a-dvm", "a-dvm"]
     assert told == ["a-dvm: its QEMU died; it is restarted"]
+
+
+def test_why_it_died_is_its_console_s_word_and_kept_until_somebody_starts_it() -> None:
+    driver = Remembering(*TWO)
+    kept = keeper(driver)
+    kept.prepare("a", "default", ["a-dvm"])
+    assert kept.deaths() == {}
+    driver.consoles["a-dvm"] = ("up after 9 ms", "[  1.0] Kernel panic - not syncing: no idle task", "Call Trace:")
+    begun = time.time()
+    for count in (1, 2):
+        kill(driver, kept, "a-dvm")
+        until(lambda count=count: len(driver.starts) == count + 1 and driver.marked == {"a-dvm"})  # type: ignore[misc]
+        until(lambda: not kept.deaths()["a-dvm"].returning)
+        (death,) = kept.deaths().values()
+        assert (death.count, death.reason) == (count, "its kernel panicked: no idle task")
+        assert begun <= death.time <= time.time()
+    kept.stop("a-dvm")
+    kept.start("a-dvm")
+    assert kept.deaths() == {}
+
+
+class Agent:
+    """The control port of a device VM: answers as long as it is told to."""
+
+    def __init__(self, path: str) -> None:
+        self.answers = True
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(path)
+        self.socket.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            peer, _address = self.socket.accept()
+            with peer, peer.makefile("rb") as lines:
+                for line in lines:
+                    if self.answers and line.strip():
+                        reply = {"id": json.loads(line)["id"], "ok": True}
+                        reply |= {"devices": [], "uptime": 1.0, "memoryAvailable": 1}
+                        peer.sendall(json.dumps(reply).encode() + b"\n")
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Keeper, Remembering, Agent, list[str]]]:
+    """A keeper that watches over one device VM, which runs, its agent, and what the keeper tells."""
+    monkeypatch.setattr("devicevm.manager.keeper.wait_up", lambda *_args: None)
+    control = str(tmp_path / "control")
+    driver, told = Remembering(replace(TWO[0], control=control)), list[str]()
+    driver.active = driver.marked = {"a-dvm"}
+    times = Times(silence=0.6, pause=0.01)
+    made = Keeper(driver, boots=1, times=times, tell=told.append, changing=lambda: "busy" in driver.consoles)
+    made.take_over(lambda _name: False)
+    agent = Agent(control)
+    threading.Thread(target=made.watch, daemon=True).start()
+    yield made, driver, agent, told
+    made.close()
+
+
+Watched = tuple[Keeper, Remembering, Agent, list[str]]
+
+
+def test_what_answers_is_left_alone_and_what_hangs_is_restarted(watched: Watched) -> None:
+    kept, driver, agent, told = watched
+    time.sleep(1.5)
+    assert driver.starts == [] and kept.deaths() == {}
+    agent.answers = False
+    until(lambda: driver.starts == ["a-dvm"])
+    agent.answers = True
+    until(lambda: not kept.deaths()["a-dvm"].returning)
+    assert kept.deaths()["a-dvm"].reason == "it has not answered for 0.6 s"
+    assert told[0] == "a-dvm: it has not answered for 0.6 s; it is restarted"
+    time.sleep(1)
+    assert driver.active == {"a-dvm"} and driver.starts == ["a-dvm"]
+
+
+def test_what_is_being_changed_is_not_taken_for_hanging(watched: Watched) -> None:
+    _kept, driver, agent, _told = watched
+    driver.consoles["busy"] = ()
+    agent.answers = False
+    time.sleep(2)
+    assert driver.starts == []
+    del driver.consoles["busy"]
+    until(lambda: driver.starts == ["a-dvm"])
 
 
 def test_what_was_stopped_stays_so() -> None:

@@ -94,3 +94,40 @@ def test_where_nothing_starts_device_vms_on_request_it_is_refused_with_the_way_o
     assert plan.steps == ()
     (item,) = plan.unplaced
     assert "on request" in item.reasons[0] and "devicevm manager install" in item.reasons[0]
+
+
+def by_itself(name: str, autostart: bool | None) -> Client:
+    made = client(name, disk())
+    return replace(made, vm=replace(made.vm, autostart=autostart))
+
+
+def test_a_client_that_starts_with_the_host_is_started_by_apply_as_well() -> None:
+    model, wanted = vmm(), topology(by_itself("web", True))
+    assert "start/client/web" in steps(model, wanted)
+    assert model.domains["web"].spec is not None and model.domains["web"].spec.autostart is True
+    assert steps(model, wanted) == []
+
+
+def test_whether_it_starts_with_the_host_changes_while_it_runs() -> None:
+    model = vmm()
+    model.apply(topology(by_itself("web", None)))
+    for wanted in (True, False, True, None):
+        plan = model.apply(topology(by_itself("web", wanted)))
+        assert [(step.id, step.effect) for step in plan.steps] == [("update/client/web", Effect.LIVE)]
+        assert "autostart" in plan.steps[0].reason and plan.steps[0].affects == ("web",)
+
+
+def test_what_somebody_else_has_set_is_put_right_without_a_restart() -> None:
+    model, wanted = vmm(), topology(by_itself("web", True))
+    model.apply(wanted)
+    model.domains["web"] = replace(model.domains["web"], drift=("autostart is off, declared on",))
+    plan = model.plan(wanted)
+    assert [(step.id, step.reason) for step in plan.steps] == [("define/client/web", "autostart is off, declared on")]
+    assert plan.steps[0].effect is Effect.NONE
+
+
+def test_where_nothing_brings_its_device_vms_up_before_it_starting_with_the_host_is_refused() -> None:
+    (item,) = ModelVmm().plan(topology(by_itself("web", True))).unplaced
+    assert "with the host" in item.reasons[0] and "devicevm manager install" in item.reasons[0]
+    for harmless in (False, None):
+        assert not ModelVmm().plan(topology(by_itself("web", harmless))).unplaced

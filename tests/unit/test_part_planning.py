@@ -169,3 +169,38 @@ def test_a_disk_that_is_read_only_is_so_for_the_host() -> None:
     (step,) = [step for step in plan.steps if step.part]
     assert step.part
     assert step.part.options == {"readOnly": "yes"}
+
+
+def stored(**part_options: str) -> Device:
+    """A disk of the host's on a store."""
+    return replace(disk(), store=Store("file", MIB, "/data/lab"), memory=0, part_options=part_options)
+
+
+def test_what_the_host_has_open_waits_for_a_device_vm_that_has_died() -> None:
+    """It would have to be opened anew otherwise; what was in memory is gone, and another disk must not pass for it."""
+    for device, steps in ((stored(), []), (disk(), ["stop/part/lab/data", "start/part/lab/data"])):
+        vmm = ModelVmm()
+        vmm.apply(topology(on_host(device)))
+        vmm.domains["lab-dvm"] = replace(vmm.domains["lab-dvm"], active=False, active_spec=None)
+        plan = vmm.apply(topology(on_host(device)))
+        assert [key for key in ids(plan) if "part" in key] == steps
+        (start,) = [step for step in plan.steps if step.id == "start/device-vm/lab-dvm"]
+        assert [felt.clients for felt in start.felt] == ([] if steps else [("lab",)])
+        assert len(vmm.parts) == 1
+
+
+def test_another_mount_leaves_the_disk_as_it_is() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(on_host(disk())))
+    plan = vmm.apply(topology(on_host(replace(disk(), part_options={"mount": "/mnt/data", "type": "ext4"}))))
+    assert ids(plan) == ["stop/part/lab/data", "update/device-vm/lab-dvm", "start/part/lab/data"]
+    assert not plan.warnings
+    assert [part.kind for part in vmm.parts.values()] == ["mount"]
+    assert not [step.felt for step in plan.steps if step.felt]
+
+
+def test_a_mount_is_told_what_the_manifest_says() -> None:
+    given = {"mount": "/mnt/data", "type": "xfs", "options": "noatime"}
+    book = replace(stored(**given), store=Store("file", MIB, "/data/book", read_only=True))
+    (part,) = [step.part for step in ModelVmm().plan(topology(on_host(book))).steps if step.part]
+    assert (part.kind, part.address, part.options) == ("mount", "/srv/data", {**given, "readOnly": "yes"})

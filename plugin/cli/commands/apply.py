@@ -27,6 +27,7 @@ from ..options import (
     paths_argument,
     prune_option,
     rebalance_option,
+    upgrade_option,
     vmm_options,
     yes_option,
 )
@@ -44,6 +45,7 @@ from ..rebalanceview import show_rebalance
     paths_argument,
     prune_option,
     rebalance_option,
+    upgrade_option,
     click.option("--allow-unplaced", is_flag=True, help="Apply the rest when something cannot be placed."),
     yes_option,
     carry_out_options,
@@ -57,6 +59,7 @@ def apply(  # noqa: PLR0913 - one for each option
     paths: tuple[str, ...],
     prune: bool,
     rebalance: bool,
+    upgrade: bool,
     allow_unplaced: bool,
     yes: bool,
     parallel: int,
@@ -75,8 +78,9 @@ def apply(  # noqa: PLR0913 - one for each option
     """
     manner = Manner(yes, form, Options(parallel=parallel, timeout=timeout, allow_unplaced=allow_unplaced))
     saved = read_plan(paths)
-    if saved and (prune or rebalance):
-        option = "--prune" if prune else "--rebalance"
+    asked = {"--prune": prune, "--rebalance": rebalance, "--upgrade": upgrade}
+    if saved and any(asked.values()):
+        option = next(name for name, given in asked.items() if given)
         raise click.UsageError(f"{option} belongs to the making of a plan: give it to `devicevm plan`")
     if saved:
         with locked_vmm(vmm, lock_timeout) as driver:
@@ -84,7 +88,8 @@ def apply(  # noqa: PLR0913 - one for each option
     topology = read(paths)
     with locked_vmm(vmm, lock_timeout) as driver:
         hosts, observed = survey(driver, topology)
-        made = make_plan(topology, hosts, observed, Intent(owner=owner, prune=prune, rebalance=rebalance))
+        intent = Intent(owner=owner, prune=prune, rebalance=rebalance, upgrade=upgrade)
+        made = make_plan(topology, hosts, observed, intent)
         return _apply(made, driver, hosts[0], manner)
 
 

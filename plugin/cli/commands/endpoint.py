@@ -9,7 +9,7 @@ from ...errors import DevicevmError
 from ...frontend.registry import frontend_named
 from ...manifest.topology import Consumer, Topology
 from ...planner.planner import Intent, make_plan
-from ...planner.requests import Want, attachment_of, wants_of
+from ...planner.requests import Home, Want, attachment_of, wants_of
 from ...vmm.libvirt.element import to_text
 from .. import output
 from ..manifests import read
@@ -61,7 +61,7 @@ def endpoint(*, paths: tuple[str, ...], number: int, owner: str, vmm: Vmm, form:
         reasons = [reason for item in plan.unplaced if item.client == want.client.name for reason in item.reasons]
         raise DevicevmError(f"{name} cannot be placed: {'; '.join(reasons)}", hint="devicevm plan tells more")
     runtime = next(host.vmm.runtime_dir for host in hosts if host.name == home.host)
-    attachment = attachment_of(want, owner, home.device_vm, runtime)
+    attachment = attachment_of(want, owner, Home(home.device_vm), runtime)
     frontend = frontend_named(attachment.frontend)
     elements = [to_text(item, pretty=True) for item in frontend.elements(attachment, frontend.first + number)]
     if form == "json":

@@ -13,10 +13,18 @@ from ...guest.image import Image
 from ...guest.store import ImageStore, default_store
 from .. import output
 from ..data import image_recipes
-from ..imagebuild import build_one, recipes_of
+from ..imagebuild import build_agent, build_one, recipes_of
 from ..imageuse import forget_versions, is_current, users_of
 from ..opening import open_vmm, store_of
 from ..options import CONTEXT, Vmm, command, compose, format_option, images_option, vmm_options
+
+arch_option = click.option(
+    "--arch",
+    type=click.Choice(sorted(ARCHITECTURES)),
+    default=build_architecture,
+    show_default="this machine's",
+    help="The processor architecture of the device VMs that boot it.",
+)
 
 
 @click.group("image", context_settings=CONTEXT)
@@ -27,19 +35,16 @@ def image() -> None:
 @command(
     "build",
     ("The image of the built-in device classes", "devicevm image build base"),
-    ("An image of your own, from its Image document", "devicevm image build images/radio.yaml"),
+    (
+        "An image of your own, or a disk image of a distribution's, from its Image document",
+        "devicevm image build images/radio.yaml",
+    ),
     ("For device VMs of another architecture", "devicevm image build --arch aarch64 base"),
     ("With the newest packages, elsewhere than usual", "devicevm image build --refresh --images /srv/images base"),
 )
 @compose(
     click.argument("names", nargs=-1, required=True, metavar="NAME|FILE..."),
-    click.option(
-        "--arch",
-        type=click.Choice(sorted(ARCHITECTURES)),
-        default=build_architecture,
-        show_default="this machine's",
-        help="The processor architecture of the device VMs that boot it.",
-    ),
+    arch_option,
     click.option("--refresh", is_flag=True, help="Read the distribution's package lists anew."),
     images_option,
     format_option,
@@ -48,7 +53,8 @@ def build(*, names: tuple[str, ...], arch: str, refresh: bool, images: Path | No
     """Build images from packages of the distribution, without root and without installing anything.
 
     NAME is a recipe that comes with devicevm, FILE holds documents of kind Image. What is built from the same
-    recipe and packages is not built again. Device VMs that run keep the version that they booted.
+    recipe and packages is not built again; a whole disk is taken in as it is. Device VMs keep the version that they
+    have until `devicevm apply --upgrade`.
     """
     recipes = [recipe for name in names for recipe in recipes_of(name)]
     store = ImageStore(images or default_store())
@@ -82,7 +88,7 @@ def list_(*, images: Path | None, form: str) -> int:
                 item.digest[:12],
                 "yes" if is_current(store, item) else "no",
                 item.kernel_version,
-                output.size(item.kernel_size + item.initramfs_size),
+                output.size(item.size),
             )
             for item in found
         ]
@@ -130,7 +136,23 @@ def remove(*, names: tuple[str, ...], unused: bool, force: bool, vmm: Vmm) -> in
     return 0
 
 
-for _command in (build, list_, remove):
+@command(
+    "agent",
+    ("For a disk image of your own", "devicevm image agent devicevm-agent"),
+    ("For one of another architecture", "devicevm image agent --arch aarch64 devicevm-agent"),
+)
+@compose(click.argument("target", type=click.Path(path_type=Path, dir_okay=False)), arch_option)
+def agent(*, target: Path, arch: str) -> int:
+    """Write devicevm's agent to TARGET, as one static program that runs in any Linux.
+
+    In a disk image of your own it is started as a service, `devicevm-agent service`, by root.
+    """
+    build_agent(target, arch=arch)
+    output.line(f"{target} is the agent for {arch}")
+    return 0
+
+
+for _command in (build, list_, remove, agent):
     image.add_command(_command)
 
 

@@ -40,7 +40,7 @@ def logs(*, name: str, lines: int, vmm: Vmm, form: str) -> int:
     problem = ""
     if spec.firmware:
         output.warning(f"{name} runs firmware: it has no console and no agent, and what it says goes to its client")
-    elif domain.active and domain.role is Role.DEVICE_VM:
+    elif domain.active and domain.role is Role.DEVICE_VM and spec.has_agent:
         agent, problem = _agent_log(spec, lines)
     if form == "json":
         output.document({"name": name, "console": console, "agent": agent, "parts": parts})

@@ -65,6 +65,7 @@ def uninstall(*, connect: str | None, lock_timeout: float) -> int:
     "run",
     ("In the foreground, as systemd does", "devicevm manager run"),
     ("Device VMs that stay for a minute after their last client", "devicevm manager run --grace 60"),
+    ("Notice one that hangs within ten seconds", "devicevm manager run --silence 10"),
     ("Four of them may boot at once, and each may take two minutes", "devicevm manager run --boots 4 --timeout 120"),
 )
 @compose(
@@ -83,6 +84,13 @@ def uninstall(*, connect: str | None, lock_timeout: float) -> int:
         help="How long a device VM may take to become ready.",
     ),
     click.option(
+        "--silence",
+        type=Seconds(0),
+        default=Times.silence,
+        metavar="SECONDS",
+        help="How long a device VM that runs may leave a question unanswered before it is restarted; 0: for ever.",
+    ),
+    click.option(
         "--boots",
         type=click.IntRange(0, 1024),
         default=0,
@@ -91,16 +99,17 @@ def uninstall(*, connect: str | None, lock_timeout: float) -> int:
     ),
     connect_option,
 )
-def run(*, grace: float, timeout: float, boots: int, connect: str | None) -> int:
+def run(*, grace: float, timeout: float, silence: float, boots: int, connect: str | None) -> int:
     """Run the manager, until it is told to end.
 
     Device VMs go on without it, and the next one takes them over; clients that are started meanwhile fail, and say
-    why. Device VMs that die are restarted.
+    why. Device VMs that die are restarted, and so are those that hang.
     """
     places = places_of(_clients_vmm(connect))
     if not is_current(places):
         output.warning("libvirt's hook is not there, or another version's: devicevm manager install")
-    made = open_manager(places, boots=boots, times=Times(ready=timeout, grace=grace), tell=output.note)
+    times = Times(ready=timeout, grace=grace, silence=silence)
+    made = open_manager(places, boots=boots, times=times, tell=output.note)
     with suppress(KeyboardInterrupt):
         made.run(_listening)
     return 0

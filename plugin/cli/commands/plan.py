@@ -21,6 +21,7 @@ from ..options import (
     paths_argument,
     prune_option,
     rebalance_option,
+    upgrade_option,
     vmm_options,
 )
 from ..planning import make
@@ -47,6 +48,7 @@ PENDING = 2
     ),
     prune_option,
     rebalance_option,
+    upgrade_option,
     click.option(
         "--detailed-exitcode", is_flag=True, help="Exit with 2 when there are changes, 0 when there are none."
     ),
@@ -61,6 +63,7 @@ def plan(  # noqa: PLR0913 - one for each option
     out: Path | None,
     prune: bool,
     rebalance: bool,
+    upgrade: bool,
     detailed_exitcode: bool,
     owner: str,
     vmm: Vmm,
@@ -72,7 +75,7 @@ def plan(  # noqa: PLR0913 - one for each option
     from the VMM, how device VMs are configured, which clients are connected and what is released. A device that
     cannot be placed is shown with every reason, and is no error here: `apply` refuses such a plan.
     """
-    made = make(read(paths), Intent(owner=owner, prune=prune, rebalance=rebalance), vmm, inventories)
+    made = make(read(paths), Intent(owner=owner, prune=prune, rebalance=rebalance, upgrade=upgrade), vmm, inventories)
     if out:
         write_document(out, plan_document(made))
         output.note(f"plan written to {out}; apply it with: devicevm apply {out}")

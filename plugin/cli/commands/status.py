@@ -15,6 +15,10 @@ from ..statusview import show_health
     "status",
     ("Everything of devicevm's on this host", "devicevm status"),
     ("One set of manifests", "devicevm status --owner lab"),
+    (
+        "Since when is which device as it is?",
+        "devicevm status -o json | jq '.devices[] | [.client, .device, .state, .since]'",
+    ),
     ("Which devices are not connected?", "devicevm status -o json | jq '.devices[] | select(.state != \"connected\")'"),
 )
 @compose(
@@ -33,9 +37,14 @@ from ..statusview import show_health
 def status(*, owner: str, vmm: Vmm, form: str) -> int:
     """Show what there is and how it is.
 
-    Device VMs, clients and devices, with their channels. A device is connected (its client uses it), ready
-    (nobody does), starting, failed, stopped, running (firmware: nobody uses it, and it has no agent to ask), or
-    unknown (its device VM does not answer, or the VMM runs no guests). What a device VM says is its own word.
+    Device VMs, clients and devices, with their channels. A device is connected (its client uses it), reconnecting (its
+    client runs and is not connected: the device VM is being restarted, or the client has not come back yet), ready
+    (nobody uses it), starting, failed, stopped, part stopped (the process on the host between the two does not run),
+    running (nobody uses it, and there is no agent to ask), or unknown (its device VM does not answer, or the
+    VMM runs no guests).
+
+    For how long it has been so stands beside it (-o json: since), where that is known: a device VM that runs
+    remembers it, and the manager knows when one died. What a device VM says is its own word.
     """
     with open_vmm(vmm) as driver:
         host = driver.host()

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-3.0-or-later */
-/* The agent: PID 1 of a device VM. It starts the emulators, keeps them so, and answers the host. */
+/* The agent: PID 1 of a device VM, or a service in one. It starts the emulators, keeps them so, and answers the host. */
 #ifndef DEVICEVM_AGENT_H
 #define DEVICEVM_AGENT_H
 
@@ -23,6 +23,7 @@ enum { MAX_DEVICES = 64, MAX_NAME = 128, MAX_SECRET = 4096, MAX_LINE = 64 * 1024
 void boot_mount(void);
 void boot_load_modules(const char *list);
 int64_t now_ms(void);
+long oom_kills(void); /* so far; -1 where the kernel does not count them */
 void power_off(void) __attribute__((noreturn));
 
 /* fwcfg.c: the host's configuration; NULL when there is none. The caller frees it. */

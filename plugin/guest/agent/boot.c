@@ -41,9 +41,19 @@ static void write_file(const char *path, const char *text)
 		close(fd);
 }
 
+/* Under another init it is a service: mounts and modules are that one's affair. */
+static bool is_init(void)
+{
+	return getpid() == 1;
+}
+
 void boot_mount(void)
 {
 	umask(022);
+	if (!is_init()) {
+		mount_at("debugfs", "/sys/kernel/debug", NULL); /* the notes of the ports */
+		return;
+	}
 	mount_at("devtmpfs", "/dev", NULL);
 	mount_at("proc", "/proc", NULL);
 	mount_at("sysfs", "/sys", NULL);
@@ -53,6 +63,22 @@ void boot_mount(void)
 	/* Emulators reserve far more address space than they touch; in 128 MB the
 	 * kernel's default guess refuses them their threads' stacks. */
 	write_file("/proc/sys/vm/overcommit_memory", "1");
+	/* A kernel at fault ends, and at once: its clients wait for the next, and one that limps on is noticed by nobody. */
+	write_file("/proc/sys/kernel/panic_on_oops", "1");
+	write_file("/proc/sys/kernel/panic", "-1");
+}
+
+long oom_kills(void)
+{
+	FILE *file = fopen("/proc/vmstat", "re");
+	char line[128];
+	long count = -1;
+
+	while (file && count < 0 && fgets(line, sizeof line, file))
+		sscanf(line, "oom_kill %ld", &count);
+	if (file)
+		fclose(file);
+	return count;
 }
 
 static void load_module(const char *path)
@@ -68,8 +94,10 @@ static void load_module(const char *path)
 void boot_load_modules(const char *list)
 {
 	char line[512];
-	FILE *file = fopen(list, "re");
+	FILE *file = is_init() ? fopen(list, "re") : NULL;
 
+	if (!is_init())
+		return;
 	if (!file) {
 		log_message("cannot read %s: %s", list, strerror(errno));
 		return;

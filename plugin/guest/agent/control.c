@@ -142,7 +142,8 @@ static void answer_cpu(json_t *id, json_t *request)
 
 static void answer_status(json_t *id, json_t *request)
 {
-	json_t *extra = json_pack("{s:o, s:o, s:f, s:I}", "devices", devices_status(), "arch", machine(),
+	json_t *devices = devices_status(); /* before the uptime is looked at: none of them has changed after it */
+	json_t *extra = json_pack("{s:o, s:o, s:f, s:I}", "devices", devices, "arch", machine(),
 				  "uptime", (double)now_ms() / 1000, "memoryAvailable", memory_available());
 
 	(void)request;

@@ -32,6 +32,7 @@ struct device {
 	int fd, errors;	      /* the port; the program's standard error */
 	pid_t pid;	      /* also its session and its process group */
 	int64_t due, started; /* ms */
+	long oom_kills;	      /* when the program was started */
 	long long traffic;    /* of the port when the program was started */
 	int64_t patience;     /* ms: a program whose peer left must have ended by then */
 	int64_t step;	      /* ms between two looks at a program that starts */
@@ -42,6 +43,9 @@ struct device {
 	bool peer_seen;	      /* somebody connected since it was started */
 	bool hung_up;	      /* ... and left: the program has to end */
 	bool failed;
+	const char *told;     /* the state, and whether a peer is there, that are so since `changed` */
+	bool told_peer;
+	int64_t changed;      /* ms */
 	bool needs_peer;      /* ended at once because nobody was connected */
 	char line[512];
 	size_t line_used;
@@ -65,6 +69,7 @@ void device_stop(struct device *device, int64_t now);
 void device_exited(struct device *device, int status, int64_t now);
 void device_read_errors(struct device *device);
 const char *device_state(const struct device *device);
+int64_t device_changed(struct device *device, bool connected, int64_t now);
 
 /* device_spawn.c */
 bool device_spawn(struct device *device, unsigned slot);

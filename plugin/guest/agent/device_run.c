@@ -72,6 +72,7 @@ static int64_t start(struct device *device, unsigned slot, int64_t now)
 	if (device->portless)
 		forget_ready(device);
 	device->traffic = port_traffic(device->fd);
+	device->oom_kills = oom_kills();
 	if (!device_spawn(device, slot)) {
 		close_port(device);
 		device->phase = PHASE_PAUSE;
@@ -235,9 +236,11 @@ static int64_t pause_after_failure(struct device *device, int64_t now)
 static void tell_end(const struct device *device, int status, bool connected)
 {
 	const char *peer = device->portless ? "by itself" : connected ? "while its peer was connected" : "with nobody connected";
+	bool starved = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL && oom_kills() > device->oom_kills;
 
 	if (WIFSIGNALED(status))
-		log_message("%s: killed by signal %d %s", device->name, WTERMSIG(status), peer);
+		log_message("%s: killed by signal %d %s%s", device->name, WTERMSIG(status), peer,
+			    starved ? ", out of memory" : "");
 	else
 		log_message("%s: exit status %d %s", device->name, WEXITSTATUS(status), peer);
 }
@@ -323,4 +326,16 @@ const char *device_state(const struct device *device)
 	if (device->phase == PHASE_PEER)
 		return "waiting";
 	return device->phase == PHASE_ALIVE && device->ready && !device->hung_up ? "running" : "starting";
+}
+
+/* Since when the state is this one, and a peer is there or not: looked at again and again, so that nobody has to ask. */
+int64_t device_changed(struct device *device, bool connected, int64_t now)
+{
+	const char *state = device_state(device);
+
+	if (!device->told || strcmp(device->told, state) || device->told_peer != connected)
+		device->changed = now;
+	device->told = state;
+	device->told_peer = connected;
+	return device->changed;
 }

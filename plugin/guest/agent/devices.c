@@ -132,6 +132,8 @@ int64_t devices_step(int64_t now)
 		if (table[i] && table[i]->phase == PHASE_STOPPED && !control_powering_off())
 			forget(i);
 		due = table[i] ? device_step(table[i], i, now) : INT64_MAX;
+		if (table[i])
+			device_changed(table[i], table[i]->peer_seen && !table[i]->hung_up, now);
 		first = due < first ? due : first;
 	}
 	return first;
@@ -166,15 +168,16 @@ json_t *devices_status(void)
 	json_t *list = json_array();
 
 	for (unsigned i = 0; i < MAX_DEVICES; i++) {
-		const struct device *device = table[i];
+		struct device *device = table[i];
 		const char *state = device ? device_state(device) : "";
 		bool connected = device && port_connected(device->fd);
 
 		if (device)
-			json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b}",
+			json_array_append_new(list, json_pack("{s:s, s:s, s:i, s:i, s:b, s:b, s:f}",
 				"name", device->name, "state", state, "pid", (int)device->pid,
 				"restarts", (int)device->restarts, "connected", connected,
-				"serving", connected && !strcmp(state, "running")));
+				"serving", connected && !strcmp(state, "running"),
+				"changed", (double)device_changed(device, connected, now_ms()) / 1000));
 	}
 	return list;
 }

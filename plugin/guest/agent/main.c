@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 /* All devices that can be read are started, whatever is wrong with the others. */
@@ -43,12 +44,12 @@ static void read_config(char *problem, size_t problem_size)
 	free(text);
 }
 
-int main(void)
+int main(int count, char **arguments)
 {
 	char problem[512] = "";
 
-	if (getpid() != 1) {
-		fprintf(stderr, "this is the init of a device VM; it runs as PID 1 only\n");
+	if (getpid() != 1 && !(count == 2 && !strcmp(arguments[1], "service"))) {
+		fprintf(stderr, "this is the init of a device VM; under another init: %s service\n", arguments[0]);
 		return 2;
 	}
 	signal(SIGPIPE, SIG_IGN);

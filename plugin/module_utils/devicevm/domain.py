@@ -208,7 +208,7 @@ class DomainSpec:
     emulators: tuple[Emulator, ...] = ()
     attachments: tuple[Attachment, ...] = ()
     control: str = ""
-    """Path of the control port's socket (device VMs)."""
+    """Path of the control port's socket (device VMs with an agent)."""
     console: str = ""
     """Path of the console's log file on the host."""
     image: str = ""
@@ -228,19 +228,40 @@ class DomainSpec:
     Its serial port n is the channel of `emulators[n]`, and none can be added while it runs."""
     start: Start = Start.APPLY
     """Who starts it. A device VM is started on request when all its clients are."""
+    autostart: bool | None = None
+    """Whether the VMM starts a client when it starts itself; None = as somebody has set it."""
     services: tuple[Service, ...] = ()
     """What a device VM runs once for all devices of a class, by name."""
     uplink: Uplink | None = None
     """A device VM's NIC on the host's network; its `mac` is set."""
+    links: tuple[Channel, ...] = ()
+    """A device VM's links, in their order: its emulators have some, and the others are for those that come while it
+    runs."""
     consumer: Consumer = Consumer.VM
     domain: str = ""
     """The name of the existing domain that has the client's devices; `uuid` is that domain's."""
+
+    @property
+    def has_agent(self) -> bool:
+        """Whether there is somebody in a device VM to be asked how it is, and told of devices that come and go."""
+        return bool(self.control)
 
     @cached_property
     def digest(self) -> str:
         """Identifies its whole content. Whoever has read it from a domain's metadata knows the digest already, of the
         text as it is written there."""
         return digest(self)
+
+
+@dataclass(frozen=True)
+class Deaths:
+    """What became of a device VM that was to run: how often it has died since somebody last started it, when at last
+    (seconds since 1970), and why. `returning`: it is being restarted."""
+
+    count: int
+    time: float
+    reason: str
+    returning: bool = False
 
 
 @dataclass(frozen=True)

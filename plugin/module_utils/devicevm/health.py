@@ -5,13 +5,17 @@ A device VM is not trusted: what it says is shown as its word, and never acted o
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
 
-from .domain import DomainSpec, ObservedDomain, Role
+from .channel.registry import channel_kind
+from .domain import Deaths, DomainSpec, Emulator, ObservedDomain, Role
 from .errors import DevicevmError
 from .guest.channel_socket import has_peer
-from .guest.control import Control, DeviceState
+from .guest.control import Control, DeviceState, DeviceStatus, GuestStatus
 from .inventory.supports import GUESTS
 from .manifest.topology import Consumer
 from .vmm.driver import Driver
@@ -23,10 +27,13 @@ _SECONDS = 3.0
 class DeviceHealth:
     """One device: who has it, who emulates it, and how it is.
 
-    `state`: connected (its client uses it), ready (nobody does), starting, failed, stopped (its device VM
-    does not run), part stopped (the process on the host between the two does not run), running (firmware: nobody uses
-    it, and nobody in the machine can be asked how it is), unknown (the device VM does not answer, or the VMM runs no
-    guests).
+    `state`: connected (its client uses it), reconnecting (its client runs and is not connected: the device VM is being
+    restarted, or the client has not come back to it yet), ready (nobody uses it), starting, failed, stopped (its
+    device VM does not run), part stopped (the process on the host between the two does not run), running (nobody
+    uses it, and no agent is in the device VM to be asked how it is), unknown (the device VM does not answer, or the
+    VMM runs no guests).
+
+    `since` is when it came to be so (ISO 8601, UTC), as the device VM or the manager tells; empty where neither does.
     """
 
     client: str
@@ -40,12 +47,14 @@ class DeviceHealth:
     restarts: int = 0
     consumer: Consumer = Consumer.VM
     """Who the client is: of the VMM's, `address` is where any domain can have the device."""
+    since: str = ""
 
 
 @dataclass(frozen=True)
 class DomainHealth:
     """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer), or
-    `failed` (the manager has given it up, and `detail` says why).
+    `failed` (the manager has given it up, and `detail` says why). One that runs and has died before says so in
+    `detail`. `since`: of a device VM, when it was started, as its guest tells, or when it died, as the manager does.
 
     `drift` is what differs from what was asked for. Of a client that is an existing `domain`, only its devices are
     devicevm's."""
@@ -59,6 +68,7 @@ class DomainHealth:
     drift: tuple[str, ...] = ()
     domain: str = ""
     detail: str = ""
+    since: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,25 +79,47 @@ class Health:
     devices: tuple[DeviceHealth, ...]
 
 
+@dataclass(frozen=True)
+class _Word:
+    """What is known of one device, `since` in seconds since 1970."""
+
+    state: str
+    detail: str = ""
+    restarts: int = 0
+    since: float | None = None
+
+
+@dataclass(frozen=True)
+class _Words:
+    """What a device VM says: of its emulators, by id; since when it runs; or why it says nothing."""
+
+    devices: Mapping[str, _Word] = field(default_factory=dict)
+    booted: float | None = None
+    silent: str = ""
+
+
 def check_health(driver: Driver, supports: tuple[str, ...], owner: str = "") -> Health:
-    """Ask the VMM and every running device VM; `owner` empty = all owners."""
+    """Ask the VMM, its manager if it has one, and every running device VM; `owner` empty = all owners."""
     observed = [domain for domain in driver.observe() if not owner or domain.owner == owner]
-    device_vms = [
-        (domain, spec)
-        for domain in observed
-        if domain.role is Role.DEVICE_VM and (spec := domain.active_spec or domain.spec)
-    ]
+    deaths = driver.deaths()
+    awake = frozenset((one.owner, one.name) for one in observed if one.role is Role.CLIENT and one.active)
+    device_vms = [domain for domain in observed if domain.role is Role.DEVICE_VM]
     with ThreadPoolExecutor(max_workers=8) as pool:
-        devices = list(pool.map(lambda found: _devices_of(*found, guests=GUESTS in supports), device_vms))
+        heard = list(pool.map(_ask if GUESTS in supports else _ask_nobody, device_vms))
+    words = dict(zip((domain.uuid for domain in device_vms), heard, strict=True))
+    devices = [
+        _device(domain, spec, emulator, words[domain.uuid], deaths.get(domain.name), awake)
+        for domain in device_vms
+        if (spec := domain.active_spec or domain.spec)
+        for emulator in spec.emulators
+    ]
     return Health(
-        domains=tuple(_domain(domain) for domain in observed),
-        devices=tuple(
-            sorted((item for group in devices for item in group), key=lambda item: (item.client, item.device))
-        ),
+        domains=tuple(_domain(one, words.get(one.uuid, _Words()), deaths.get(one.name)) for one in observed),
+        devices=tuple(sorted(devices, key=lambda item: (item.client, item.device))),
     )
 
 
-def _domain(domain: ObservedDomain) -> DomainHealth:
+def _domain(domain: ObservedDomain, words: _Words, deaths: Deaths | None) -> DomainHealth:
     spec = domain.active_spec or domain.spec
     cpus = spec.placement.cpus if spec else ()
     drift = (*domain.drift, *(f"running: {text}" for text in domain.live_drift))
@@ -95,58 +127,101 @@ def _domain(domain: ObservedDomain) -> DomainHealth:
     running = "stalled" if domain.stalled else "running"
     state = running if domain.active else "failed" if domain.failure else "stopped"
     memory, name = (spec.memory, spec.domain) if spec else (0, "")
+    since = words.booted if domain.active else deaths.time if deaths else None
     return DomainHealth(
-        domain.name, domain.role.value, domain.owner, state, cpus, memory, drift, name, detail=domain.failure
+        domain.name,
+        domain.role.value,
+        domain.owner,
+        state,
+        cpus,
+        memory,
+        drift,
+        name,
+        detail=domain.failure or (_describe(deaths) if deaths else ""),
+        since=_moment(since),
     )
 
 
-def _devices_of(domain: ObservedDomain, spec: DomainSpec, *, guests: bool) -> list[DeviceHealth]:
-    words: dict[str, tuple[str, str, int]] = {}
-    if domain.active and guests:
-        words = _look_at(spec, ready=domain.ready) if spec.firmware else _ask(spec)
-    result = []
-    for emulator in spec.emulators:
-        state, detail, restarts = words.get(emulator.id, ("unknown", "", 0))
-        if not domain.active:
-            state = "stopped"
-        elif emulator.part and emulator.id not in domain.parts:
-            state = "part stopped"
-        result.append(
-            DeviceHealth(
-                client=emulator.client,
-                device=emulator.name,
-                class_=emulator.class_,
-                device_vm=spec.name,
-                channel=emulator.channel.kind,
-                address=emulator.channel.address,
-                state=state,
-                detail=words.get("", ("", "", 0))[1] or detail,
-                restarts=restarts,
-                consumer=emulator.consumer,
-            )
-        )
-    return result
+def _describe(deaths: Deaths) -> str:
+    times = "" if deaths.count == 1 else f" {deaths.count} times, at last"
+    now = ", and is being restarted" if deaths.returning else ""
+    return f"it died{times} at {_moment(deaths.time)}{now}: {deaths.reason}"
 
 
-def _look_at(spec: DomainSpec, *, ready: bool) -> dict[str, tuple[str, str, int]]:
-    """The same of firmware, which is not disturbed: a question could be answered to its client."""
-    idle = ("running", "firmware has no agent to ask") if ready else ("starting", "it has not answered yet")
-    return {
-        emulator.id: ("connected", "", 0) if has_peer(emulator.channel.address) else (*idle, 0)
-        for emulator in spec.emulators
-    }
+def _device(
+    domain: ObservedDomain,
+    spec: DomainSpec,
+    emulator: Emulator,
+    words: _Words,
+    deaths: Deaths | None,
+    awake: frozenset[tuple[str, str]],
+) -> DeviceHealth:
+    word = words.devices.get(emulator.id) or _Word("unknown")
+    missed = (domain.owner, emulator.client) in awake and channel_kind(emulator.channel.kind).has_port
+    if not domain.active and deaths:
+        state = "failed" if domain.failure else "reconnecting" if deaths.returning and missed else "stopped"
+        word = _Word(state, since=deaths.time)
+    elif not domain.active:
+        word = _Word("stopped")
+    elif emulator.part and emulator.id not in domain.parts:
+        word = _Word("part stopped")
+    elif missed and word.state in ("ready", "starting"):
+        word = _Word("reconnecting", word.detail, word.restarts, word.since)
+    return DeviceHealth(
+        client=emulator.client,
+        device=emulator.name,
+        class_=emulator.class_,
+        device_vm=spec.name,
+        channel=emulator.channel.kind,
+        address=emulator.channel.address,
+        state=word.state,
+        detail=words.silent or word.detail,
+        restarts=word.restarts,
+        consumer=emulator.consumer,
+        since=_moment(word.since),
+    )
 
 
-def _ask(spec: DomainSpec) -> dict[str, tuple[str, str, int]]:
-    """(state, detail, restarts) by emulator id; the reason under the empty id when it does not answer."""
+def _moment(seconds: float | None) -> str:
+    """`2026-01-31T12:00:00Z`; empty when it is not known."""
+    if seconds is None:
+        return ""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _ask_nobody(_domain: ObservedDomain) -> _Words:
+    return _Words()
+
+
+def _ask(domain: ObservedDomain) -> _Words:
+    """What a device VM says of itself, when it runs."""
+    spec = domain.active_spec or domain.spec
+    if spec is None or not domain.active:
+        return _Words()
+    if not spec.has_agent:
+        return _look_at(spec, ready=domain.ready)
     try:
         with Control(spec.control, timeout=_SECONDS) as control:
             status = control.status()
     except DevicevmError as error:
-        return {"": ("unknown", error.message, 0)}
-    result = {}
-    for device in status.devices:
-        idle = device.state in (DeviceState.RUNNING, DeviceState.WAITING)
-        state = ("connected" if device.connected else "ready") if idle else device.state.value
-        result[device.name] = (state, "", device.restarts)
-    return result
+        return _Words(silent=error.message)
+    now = time.time()
+    devices = {device.name: _word(device, status, now) for device in status.devices}
+    return _Words(devices, booted=now - status.uptime if status.uptime <= now else None)
+
+
+def _word(device: DeviceStatus, status: GuestStatus, now: float) -> _Word:
+    idle = device.state in (DeviceState.RUNNING, DeviceState.WAITING)
+    state = ("connected" if device.connected else "ready") if idle else device.state.value
+    # A guest that tells of what is to come, or of what was before it, is not believed.
+    told = device.changed is not None and 0 <= device.changed <= status.uptime <= now
+    since = now - (status.uptime - (device.changed or 0.0)) if told else None
+    return _Word(state, restarts=device.restarts, since=since)
+
+
+def _look_at(spec: DomainSpec, *, ready: bool) -> _Words:
+    """The same where there is no agent to ask. Nobody is disturbed: a question could be answered to the client."""
+    nobody = f"{'firmware' if spec.firmware else 'its image'} has no agent to ask"
+    idle = _Word("running", nobody) if ready else _Word("starting", "it has not answered yet")
+    taken = _Word("connected", f"{nobody}: that it hangs would not be noticed")
+    return _Words({emulator.id: taken if has_peer(emulator.channel.address) else idle for emulator in spec.emulators})

@@ -172,9 +172,9 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     two differ, and the next plan does it again from `old`. Everything between is idempotent.
     """
     changes = compare_emulators(old, new)
-    if (old.firmware or new.firmware) and changes:
+    if changes and not (old.has_agent and new.has_agent):
         raise DevicevmError(
-            f"{new.name} runs firmware: its devices are its serial ports, and cannot change while it runs",
+            f"{new.name} has no agent: its devices cannot change while it runs",
             hint=f"have it made anew: 'virsh destroy {new.name}', then apply again",
         )
     context.driver.define(new)

@@ -113,9 +113,9 @@ def _order(steps: tuple[Step, ...]) -> Iterator[str]:
     for key, count in Counter(step.id for step in steps).items():
         if count > 1:
             yield f"{key}: {count} steps have this id"
-    after = {step.id: set(step.after) for step in steps}
+    after = {step.id: {*step.after, *step.behind} for step in steps}
     for step in steps:
-        unknown = sorted(set(step.after) - after.keys())
+        unknown = sorted(after[step.id] - after.keys())
         if unknown:
             yield f"{step.id}: it is to come after {', '.join(unknown)}, and there is no such step"
     waiting = {key: keys & after.keys() for key, keys in after.items()}

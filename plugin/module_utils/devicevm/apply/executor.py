@@ -61,7 +61,7 @@ class _Run:
     def _start_ready(self) -> None:
         known = {step.id for step in self.context.plan.steps}
         done = set(self.outcome.done)
-        ready = [step for step in self.waiting.values() if done >= set(step.after) & known]
+        ready = [step for step in self.waiting.values() if done >= {*step.after, *step.behind} & known]
         late = self._late(ready)
         for step in ready:
             if step.id not in late:

@@ -37,8 +37,8 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
     the guest last wrote to its console.
     """
     try:
-        if spec.firmware:
-            _wait_firmware(driver, spec, deadline, returning)
+        if not spec.has_agent:
+            _wait_without_agent(driver, spec, deadline, returning)
             return
         seen = {emulator.id for emulator in spec.emulators if channel_kind(emulator.channel.kind).has_port}
         with _Guest(driver, spec, deadline) as guest:
@@ -61,13 +61,15 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
 def wait_up(driver: Driver, spec: DomainSpec, deadline: float) -> None:
     """Return once the agent of the running device VM `spec` has seen every emulator wait for its peer, or have it.
 
-    For one that comes back to clients that run on: a question through a channel would come between them. Firmware has
-    nobody to ask: that it runs is all. NotReady as in `wait_ready`.
+    For one that comes back to clients that run on: a question through a channel would come between them. Where there
+    is no agent to ask, its programs have to have their ports open; firmware has to run, and that is all. NotReady as
+    in `wait_ready`.
     """
     try:
-        if spec.firmware:
+        if not spec.has_agent:
             if not driver.is_active(spec.name):
-                raise DevicevmError("it has stopped by itself")
+                raise DevicevmError("it has stopped by itself", hint=_why_stopped(spec))
+            _wait_open(driver, spec, deadline)
             return
         with _Guest(driver, spec, deadline) as guest:
             guest.wait_running()
@@ -75,12 +77,13 @@ def wait_up(driver: Driver, spec: DomainSpec, deadline: float) -> None:
         raise NotReady(f"device VM {spec.name}: {error.message}", hint=error.hint) from error
 
 
-def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float, returning: frozenset[str]) -> None:
-    """Firmware has nobody beside it to ask: what its serial ports answer is all there is.
+def _wait_without_agent(driver: Driver, spec: DomainSpec, deadline: float, returning: frozenset[str]) -> None:
+    """Firmware, or an image without agent, has nobody beside the emulators to ask: what these answer is all there is.
 
-    What it said before the probe came is lost, and so it would be for its client: it is asked (`ask`), or listened to
-    when it talks by itself. One of which nothing is expected is ready when the machine runs.
+    What one said before the probe came is lost, and so it would be for its client: it is asked (`ask`), or listened to
+    when it talks by itself. One of which nothing is expected is ready when its port is open, firmware when it runs.
     """
+    _wait_open(driver, spec, deadline)
     for emulator in spec.emulators:
         while _asks(emulator) and not _is_taken(emulator.channel.address):
             try:
@@ -88,13 +91,34 @@ def _wait_firmware(driver: Driver, spec: DomainSpec, deadline: float, returning:
                 break
             except DevicevmError as error:
                 _pause(driver, spec, deadline, f"{emulator.id}: {error.message}")
-    # The machine sees the probe leave before the next peer comes.
+    # The machine sees the probe leave before the next peer comes. A program may end then, and be started anew.
     time.sleep(_PAUSE)
+    _wait_open(driver, spec, deadline, for_=_LINGER)
     for emulator in spec.emulators:
         while emulator.id in returning and not has_peer(emulator.channel.address):
             _pause(driver, spec, deadline, f"the client of {emulator.id} has not come back")
     if not driver.is_active(spec.name):
-        raise DevicevmError("it has stopped by itself", hint=f"is its firmware for machine {spec.machine}?")
+        raise DevicevmError("it has stopped by itself", hint=_why_stopped(spec))
+
+
+def _wait_open(driver: Driver, spec: DomainSpec, deadline: float, *, for_: float = 0.0) -> None:
+    """Wait until a program has each emulator's port open, and all of them have been so `for_` seconds. Of
+    firmware, whose ports are serial ones, nobody can tell."""
+    if spec.firmware:
+        return
+    names = {one.channel.port: one.id for one in spec.emulators if channel_kind(one.channel.kind).has_port}
+    since = time.monotonic()
+    while True:
+        if not driver.is_active(spec.name):
+            raise DevicevmError("it has stopped by itself", hint=_why_stopped(spec))
+        closed = sorted(names.keys() - driver.open_ports(spec.name))
+        if closed:
+            since = time.monotonic()
+            _pause(driver, spec, deadline, f"no program has opened /dev/virtio-ports/{closed[0]}")
+        elif time.monotonic() - since >= for_:
+            return
+        else:
+            time.sleep(_PAUSE)
 
 
 def _is_taken(address: str) -> bool:
@@ -224,13 +248,14 @@ def _probe(emulator: Emulator, timeout: float) -> None:
 
 def _pause(driver: Driver, spec: DomainSpec, deadline: float, reason: str) -> None:
     if not driver.is_active(spec.name):
-        hint = (
-            f"is {spec.firmware.path} for machine {spec.machine}?" if spec.firmware else "see the console's last lines"
-        )
-        raise DevicevmError(f"it has powered off: {reason}", hint=hint)
+        raise DevicevmError(f"it has powered off: {reason}", hint=_why_stopped(spec))
     if time.monotonic() >= deadline:
         raise DevicevmError(f"no answer in time: {reason}", hint="give it more time with --timeout, or more memory")
     time.sleep(_PAUSE)
+
+
+def _why_stopped(spec: DomainSpec) -> str:
+    return f"is {spec.firmware.path} for machine {spec.machine}?" if spec.firmware else "see the console's last lines"
 
 
 def _left(deadline: float) -> float:

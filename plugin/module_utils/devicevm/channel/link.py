@@ -8,6 +8,9 @@ words (qemu(1), `-netdev dgram`, since 7.2).
 
 from __future__ import annotations
 
+LINK = "link"
+"""What this kind of channel is called."""
+
 SLOT = 0x18
 """The first PCI slot of a device VM's links; libvirt begins at the other end. Eight to a slot: 64 in all."""
 FUNCTIONS = 8

@@ -15,17 +15,14 @@ class ChannelKind:
     """A kind of channel.
 
     `device_vm(address, port)` makes the device VM's end: the device that its VMM gives it. It is a port, at which the
-    emulator sits. A kind without one has `arguments(address, port, number, bus)` for QEMU instead: the device VM's
-    `number`-th of the kind, on a PCI bus; the emulator then tells by itself when it is ready, and nobody is seen to be
-    connected. `shares_memory`: the device VM sees the client's memory. `live`: a running device VM can be given one
-    more.
+    emulator sits. A kind without one is there as long as the device VM (DomainSpec.links); the emulator then tells by
+    itself when it is ready, and nobody is seen to be connected. `shares_memory`: the device VM sees the client's
+    memory.
     """
 
     name: str
     shares_memory: bool
-    live: bool
     device_vm: Callable[[str, str], Element] | None = None
-    arguments: Callable[[str, str, int, str], tuple[str, ...]] | None = None
 
     @property
     def has_port(self) -> bool:
@@ -36,9 +33,9 @@ class ChannelKind:
 CHANNELS = {
     kind.name: kind
     for kind in (
-        ChannelKind(name="stream", shares_memory=False, live=True, device_vm=stream.server_element),
+        ChannelKind(name="stream", shares_memory=False, device_vm=stream.server_element),
         # Without ACPI there is no PCI hot-plug.
-        ChannelKind(name="link", shares_memory=False, live=False, arguments=link.device_vm_arguments),
+        ChannelKind(name=link.LINK, shares_memory=False),
     )
 }
 

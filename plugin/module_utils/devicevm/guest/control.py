@@ -38,7 +38,8 @@ class DeviceState(str, Enum):
 
 @dataclass(frozen=True)
 class DeviceStatus:
-    """`serving`: running, and a peer is connected. `pid` is 0 when the program does not run."""
+    """`serving`: running, and a peer is connected. `pid` is 0 when the program does not run. `changed`: the guest's
+    uptime in seconds when state or peer last changed; None from images older than that."""
 
     name: str
     state: DeviceState
@@ -46,6 +47,7 @@ class DeviceStatus:
     restarts: int
     connected: bool
     serving: bool
+    changed: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A built image: a directory with `kernel`, `initramfs` and `image.json`."""
+"""An image in the store: a directory with `image.json` and `kernel` and `initramfs`, or with a whole `disk`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from .architecture import DEFAULT
 
 KERNEL = "kernel"
 INITRAMFS = "initramfs"
+DISK = "disk"
 DESCRIPTION = "image.json"
 
 
@@ -24,20 +25,41 @@ class PackageVersion:
 
 
 @dataclass(frozen=True)
+class DiskContent:
+    """A whole disk with a boot loader and an operating system of its own: `format` is qcow2 or raw, `firmware` what
+    starts it (bios, efi), and `agent` whether devicevm's agent runs in it."""
+
+    format: str
+    size: int
+    sha256: str
+    firmware: str = "bios"
+    agent: bool = False
+
+
+@dataclass(frozen=True)
 class Image:
-    """What image.json says. Sizes are bytes, hashes SHA-256 in hex, `digest` that of all inputs."""
+    """What image.json says. Sizes are bytes, hashes SHA-256 in hex, `digest` that of all inputs.
+
+    One with a `disk` has neither kernel nor initramfs that anybody but its own boot loader knows of.
+    """
 
     name: str
     digest: str
     arch: str
-    kernel_version: str
-    command_line: str
-    kernel_size: int
-    kernel_sha256: str
-    initramfs_size: int
-    initramfs_sha256: str
+    kernel_version: str = ""
+    command_line: str = ""
+    kernel_size: int = 0
+    kernel_sha256: str = ""
+    initramfs_size: int = 0
+    initramfs_sha256: str = ""
     packages: tuple[PackageVersion, ...] = ()
     programs: tuple[str, ...] = ()
+    disk: DiskContent | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of all that is booted."""
+        return self.disk.size if self.disk else self.kernel_size + self.initramfs_size
 
     @property
     def folder(self) -> str:
@@ -48,6 +70,11 @@ class Image:
     def link(self) -> str:
         """The name in the store that stands for the current version."""
         return link_name(self.name, self.arch)
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a directory has all that is booted of an image, of either kind."""
+    return (folder / DISK).is_file() or ((folder / KERNEL).is_file() and (folder / INITRAMFS).is_file())
 
 
 def link_name(name: str, arch: str) -> str:

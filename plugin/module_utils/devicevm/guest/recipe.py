@@ -16,7 +16,9 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,46}[a-z0-9])?")
 _WORD = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 _MODE = re.compile(r"0?[0-7]{3}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 KERNELS = ("cloud", "generic")
+FIRMWARES = ("bios", "efi")
 TRIPLET = "${triplet}"
 
 
@@ -40,9 +42,20 @@ class ArchitectureRecipe:
 
 
 @dataclass(frozen=True)
+class DiskRecipe:
+    """A whole disk that somebody else has made: `file` on this machine, which must have the SHA-256 if one is given."""
+
+    file: str
+    sha256: str = ""
+    firmware: str = "bios"
+    agent: bool = False
+
+
+@dataclass(frozen=True)
 class ImageRecipe:
     """One image. Paths are absolute, inside the image; the rest is documented in docs/images.md.
 
+    disk                a whole disk, taken in as it is: then there is nothing else
     kernel              `cloud` (small, virtio only) or `generic` (all drivers)
     packaged_kernel     the kernel stays as the distribution has packed it
     modules             loaded by the agent at boot, dependencies included
@@ -59,8 +72,9 @@ class ImageRecipe:
     """
 
     name: str
-    kernel: str
-    init: str
+    kernel: str = ""
+    init: str = ""
+    disk: DiskRecipe | None = None
     modules: tuple[str, ...] = ()
     modules_on_demand: dict[str, tuple[str, ...]] = field(default_factory=dict)
     packages: tuple[str, ...] = ()
@@ -108,6 +122,9 @@ def _problems(recipe: ImageRecipe) -> Iterator[str]:
     """What no type can say."""
     if not _NAME.fullmatch(recipe.name):
         yield f"{recipe.name!r} is no name: lower-case letters, digits, hyphens"
+    if recipe.disk:
+        yield from _disk_problems(recipe, recipe.disk)
+        return
     if recipe.kernel not in KERNELS:
         yield f"kernel is one of {', '.join(KERNELS)}, not {recipe.kernel!r}"
     if recipe.init not in recipe.guest_programs and not _is_path(recipe.init):
@@ -128,6 +145,17 @@ def _problems(recipe: ImageRecipe) -> Iterator[str]:
     )
     for item in recipe.files:
         yield from _file_problems(item)
+
+
+def _disk_problems(recipe: ImageRecipe, disk: DiskRecipe) -> Iterator[str]:
+    if recipe != ImageRecipe(recipe.name, disk=disk):
+        yield "a disk is taken in as it is: nothing else is said beside it"
+    if not disk.file.startswith("/"):
+        yield f"disk {disk.file!r} is relative to nothing"
+    if disk.sha256 and not _SHA256.fullmatch(disk.sha256):
+        yield f"{disk.sha256!r} is no SHA-256: 64 digits, lower case"
+    if disk.firmware not in FIRMWARES:
+        yield f"disk.firmware is one of {', '.join(FIRMWARES)}, not {disk.firmware!r}"
 
 
 def _file_problems(item: RecipeFile) -> Iterator[str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import DevicevmError
 from .architecture import build_architecture
-from .image import INITRAMFS, KERNEL, Image, link_name, read_description
+from .image import INITRAMFS, KERNEL, Image, is_complete, link_name, read_description
 
 _ABANDONED = 24 * 3600.0  # seconds
 
@@ -67,7 +67,7 @@ class ImageStore:
 
     def find(self, name: str, digest: str) -> Image | None:
         folder = self.root / f"{name}-{digest[:12]}"
-        if not (folder / KERNEL).is_file() or not (folder / INITRAMFS).is_file():
+        if not is_complete(folder):
             return None
         try:
             image = read_description(folder)

@@ -97,15 +97,19 @@ class DomainSupport:
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """A device VM image that is on the host. Paths are the host's; `memory_base` in bytes, 0 = unknown."""
+    """A device VM image that is on the host: a kernel with its initramfs, or a whole `disk` that `firmware` (bios, efi)
+    starts. Paths are the host's. `agent`: devicevm's agent runs in it."""
 
     name: str
     digest: str
-    kernel: str
-    initramfs: str
-    command_line: str
+    kernel: str = ""
+    initramfs: str = ""
+    command_line: str = ""
     arch: str = "x86_64"
     kernel_version: str = ""
+    disk: str = ""
+    firmware: str = "bios"
+    agent: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,23 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from ..apply.ready import wait_ready, wait_up
-from ..domain import DomainSpec, Emulator, ObservedDomain, Role
+from ..domain import Deaths, DomainSpec, Emulator, ObservedDomain, Role
 from ..errors import DevicevmError
+from ..guest.control import Control
+from ..guest.lastwords import last_words
 from ..manifest.topology import Start
 from ..vmm.driver import Driver
 
 MAX_DEATHS = 5
 WINDOW = 120.0
 """A device VM that dies more than MAX_DEATHS times within so many seconds is left as it is."""
+_QUESTIONS = 8
+"""Device VMs that are asked at once whether they answer."""
+_TRIES = 3
+"""Questions in the time after which one that does not answer hangs."""
+_PAUSE = 0.1
+_CONSOLE = 60
+"""Lines of a console in which a kernel's last words are: behind them stands what it was at."""
 
 
 Tell = Callable[[str], None]
@@ -30,11 +39,13 @@ Tell = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds: that a device VM may take to answer, that it outlives its last client, and the first of the pauses
-    between two restarts, each twice the one before (the first restart comes at once)."""
+    """Seconds: that a device VM may take to answer, that it outlives its last client, that one which has answered may
+    be silent (0: for ever), and the first of the pauses between two restarts, each twice the one before (the first
+    restart comes at once)."""
 
     ready: float = 60.0
     grace: float = 10.0
+    silence: float = 30.0
     pause: float = 1.0
 
 
@@ -46,7 +57,9 @@ class _Kept:
     wanted: bool = False
     ready: bool = False
     failure: str = ""
-    deaths: deque[float] = field(default_factory=deque)
+    recent: deque[float] = field(default_factory=deque)
+    """When it died, by the monotonic clock, as far as that counts for whether it is restarted."""
+    deaths: Deaths | None = None
     returning: bool = False
     """Somebody is at work to have it run again."""
     stopped: bool = False
@@ -101,6 +114,11 @@ class Keeper:
         """What the VMM says of its device VMs, and why one was given up."""
         failures = {name: kept.failure for name, kept in list(self._kept.items())}
         return tuple(replace(seen, failure=failures.get(seen.name, "")) for seen in self.driver.observe())
+
+    def deaths(self) -> dict[str, Deaths]:
+        """As the driver's: what was seen of them since this manager began."""
+        kept = list(self._kept.items())
+        return {name: replace(one.deaths, returning=one.returning) for name, one in kept if one.deaths}
 
     # What clients ask
 
@@ -165,9 +183,7 @@ class Keeper:
         with kept.lock:
             if kept.wanted and kept.ready and self.driver.is_active(name):
                 return
-            # Somebody asks for it: whatever was before, it is tried again.
-            kept.wanted, kept.stopped, kept.failure = True, False, ""
-            kept.deaths.clear()
+            _begin_anew(kept)
             try:
                 # Others that run connect again as soon as it is there: they must not be asked over.
                 others = (_clients(kept.spec) & self._users) - {client}
@@ -215,8 +231,7 @@ class Keeper:
         """As the driver's; whoever asks sees to it that it answers, and marks it then."""
         kept = self._known(name)
         with kept.lock:
-            kept.wanted, kept.stopped, kept.failure = True, False, ""
-            kept.deaths.clear()
+            _begin_anew(kept)
             self.driver.start(name)
 
     def stop(self, name: str) -> None:
@@ -256,21 +271,63 @@ class Keeper:
         """As the driver's."""
         self.driver.detach_emulator(name, emulator)
 
-    # What the VMM tells
+    # What the VMM tells, and what it does not
 
     def died(self, name: str, reason: str) -> None:
         """A device VM has ended, as the VMM tells. One that was to run is restarted, by a thread of its own."""
+        self._lost(name, reason, hangs=False)
+
+    def watch(self) -> None:
+        """Ask the device VMs that have answered whether they still do, until `close`; restart those that do not.
+
+        Nobody else would notice: a guest that hangs, or whose VMM does, goes on as far as the VMM can tell.
+        """
+        silence = self.times.silence
+        if not (self.guests and silence):
+            return
+        with ThreadPoolExecutor(max_workers=_QUESTIONS) as pool:
+            while not self._closing.wait(silence / _TRIES):
+                asked = [name for name, kept in list(self._kept.items()) if kept.ready and kept.spec.control]
+                for name, answers in zip(asked, list(pool.map(self._answers, asked)), strict=True):
+                    if not answers:
+                        self._lost(name, f"it has not answered for {silence:g} s", hangs=True)
+
+    def _answers(self, name: str) -> bool:
+        """Whether a device VM answers, within the time that it may be silent. One that is being started, stopped or
+        changed is not asked any more: it is in somebody's hands, who sees to it."""
+        kept = self._kept.get(name)
+        end = time.monotonic() + self.times.silence
+        while kept and kept.ready and not (self._changing() or self._closing.is_set()):
+            try:
+                # Anew each time: a question may be lost when the port is opened.
+                with Control(kept.spec.control, timeout=self.times.silence / _TRIES) as control:
+                    control.status()
+                return True
+            except DevicevmError:
+                if time.monotonic() >= end:
+                    return False
+                self._closing.wait(_PAUSE)
+        return True
+
+    def _lost(self, name: str, reason: str, *, hangs: bool) -> None:
         kept = self._kept.get(name)
         with self._state:
             if kept is None or not kept.wanted or kept.returning or self._closing.is_set():
                 return
             kept.returning = True
-        self._tell(f"{name}: {reason}; it is restarted")
-        threading.Thread(target=self._bring_back, args=(name, kept, reason), name=f"back-{name}", daemon=True).start()
+            kept.deaths = Deaths(kept.deaths.count + 1 if kept.deaths else 1, time.time(), reason)
+        arguments = (name, kept, reason, hangs)
+        threading.Thread(target=self._bring_back, args=arguments, name=f"back-{name}", daemon=True).start()
 
-    def _bring_back(self, name: str, kept: _Kept, reason: str) -> None:
+    def _bring_back(self, name: str, kept: _Kept, reason: str, hangs: bool) -> None:
         """Restart a device VM until it stays up, is not wanted any more, or has died too often."""
         try:
+            if not hangs and (words := last_words(self.driver.console_tail(kept.spec, _CONSOLE))):
+                reason = words
+            kept.deaths = replace(kept.deaths, reason=reason) if kept.deaths else None
+            self._tell(f"{name}: {reason}; it is restarted")
+            if hangs:
+                self._end(name, kept)
             while self._may_return(kept, reason):
                 with kept.lock:
                     if not kept.wanted or self.driver.is_active(name):
@@ -291,13 +348,24 @@ class Keeper:
         if kept.wanted and not self.driver.is_active(name):
             self.died(name, "it ended again")
 
+    def _end(self, name: str, kept: _Kept) -> None:
+        """End a device VM that hangs, unless somebody else has taken it in hand meanwhile."""
+        with kept.lock:
+            if kept.wanted and kept.ready:
+                kept.ready = False
+                # If it cannot be ended it still runs, and is asked again.
+                with suppress(DevicevmError):
+                    self.driver.stop(name)
+                    return
+                kept.ready = True
+
     def _may_return(self, kept: _Kept, reason: str) -> bool:
         """Wait as long as is due after this many deaths; whether it may be tried again."""
         now = time.monotonic()
-        kept.deaths.append(now)
-        while kept.deaths[0] < now - WINDOW:
-            kept.deaths.popleft()
-        count = len(kept.deaths)
+        kept.recent.append(now)
+        while kept.recent[0] < now - WINDOW:
+            kept.recent.popleft()
+        count = len(kept.recent)
         if count > MAX_DEATHS:
             kept.failure = f"it died {count} times within {WINDOW:g} s, and is left so; at last: {reason}"
             kept.wanted = False
@@ -323,6 +391,12 @@ class Keeper:
         if kept is None:
             raise DevicevmError(f"there is no device VM {name}", hint="devicevm apply makes it")
         return kept
+
+
+def _begin_anew(kept: _Kept) -> None:
+    """Somebody asks for it: whatever was before, it is tried again."""
+    kept.wanted, kept.stopped, kept.failure, kept.deaths = True, False, "", None
+    kept.recent.clear()
 
 
 def _clients(spec: DomainSpec) -> set[str]:

@@ -71,6 +71,7 @@ class Manager:
         """Answer until `end` is called; `listening` is called when the socket is there."""
         try:
             self._watch()
+            threading.Thread(target=self.keeper.watch, name="watch", daemon=True).start()
             with _listener(self.path) as listener:
                 threading.Thread(target=self._look_for_clients, name="clients", daemon=True).start()
                 listening()
@@ -183,6 +184,7 @@ class Manager:
         return {
             "hello": lambda _request: list(self.vmm.supports),
             "observe": lambda _request: to_data(keeper.observe()),
+            "deaths": lambda _request: to_data(keeper.deaths()),
             "names": lambda _request: sorted(self.vmm.domain_names()),
             "documents": lambda _request: self._documents(),
             "define": lambda request: keeper.define(spec_of(request)),
@@ -192,6 +194,7 @@ class Manager:
             "active": lambda request: keeper.is_active(str(request["name"])),
             "attach": lambda request: keeper.attach_emulator(str(request["name"]), emulator_of(request)),
             "detach": lambda request: keeper.detach_emulator(str(request["name"]), emulator_of(request)),
+            "ports": lambda request: sorted(self.vmm.open_ports(str(request["name"]))),
             "mark": lambda request: keeper.mark(spec_of(request)),
             "pin": lambda request: keeper.pin(spec_of(request)),
             "prepare": lambda request: keeper.prepare(

@@ -10,6 +10,7 @@ from ..inventory.cpuset import parse_cpuset
 from ..quantity import parse_bytes
 from .declared import Declared
 from .document import Document
+from .host_devices import part_options, where_of
 from .parameters import complete, parameter_schema, service_schema
 from .resources import alternatives_of, request_of
 from .storage import absolute, base_of, class_storage, declared_storage, secrets_of, store_of
@@ -68,7 +69,8 @@ def build_device(data: dict[str, Any], class_: Document, folder: Path | None) ->
         channel=data.get("channel", ""),
         store=store,
         memory=in_memory,
-        path=absolute(data["path"], folder) if "path" in data else "",
+        path=where_of(data, folder),
+        part_options=part_options(data, folder),
         base=base_of(storage, declared, folder) if storage and declared is not None else None,
         faulty=bool(storage and declared is not None and declared.get(storage.faults) is not None),
         secrets=secrets_of(class_.spec, parameters, folder),
@@ -131,6 +133,7 @@ def _client_vm(data: dict[str, Any], folder: Path | None) -> ClientVM:
         domain_xml=data.get("domainXML", ""),
         cpus=request_of("thread", {**data["cpus"], "count": data.get("vcpus", 1)}) if "cpus" in data else None,
         start=Start(data.get("start", ClientVM.start.value)),
+        autostart=data.get("autostart"),
     )
 
 

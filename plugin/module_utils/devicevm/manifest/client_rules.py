@@ -10,11 +10,11 @@ from ..channel.registry import CHANNELS
 from ..errors import DevicevmError, Problem
 from ..frontend.registry import FRONTENDS, MACHINES
 from ..inventory.document import parse_document
-from ..part.part import HOST_KINDS
 from ..quantity import format_bytes, parse_bytes
 from .build import build_device, build_program, consumers_of
 from .declared import Declared
 from .document import Document, Place, path_text, shown
+from .host_devices import place_problems
 from .parameters import complete, parameter_problems, parameter_schema
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
@@ -48,31 +48,8 @@ def client_problems(document: Document, declared: Declared) -> Iterator[Problem]
             message = f"device {device['name']} is already declared in {where}"
             yield document.problem((*place, "name"), message, "a device's name is unique in its client")
         yield from _device_problems(document, place, device, declared)
-        yield from _path_problems(document, place, device, on_host=kinds == [Consumer.HOST])
-        if kinds == [Consumer.HOST]:
-            yield from _host_problems(document, place, device, declared)
+        yield from place_problems(document, place, device, declared, on_host=kinds == [Consumer.HOST])
     yield from _port_problems(document, declared)
-
-
-def _path_problems(document: Document, place: Place, device: dict[str, Any], *, on_host: bool) -> Iterator[Problem]:
-    """The host has no front ends: a device is there as a file."""
-    if on_host and "path" not in device:
-        yield document.problem(place, "path is missing", "it says where the device appears on the host")
-    if on_host and "frontend" in device:
-        yield document.problem((*place, "frontend"), "the host has no front ends", "path says where the device appears")
-    if "path" in device and not on_host:
-        yield document.problem((*place, "path"), "only the host has its devices at paths", "take path away")
-    elif "path" in device:
-        for finding in relative_finding((*place, "path"), device["path"], document.folder):
-            yield document.problem(*finding)
-
-
-def _host_problems(document: Document, place: Place, device: dict[str, Any], declared: Declared) -> Iterator[Problem]:
-    """Not every protocol is one that the host can be shown as a file."""
-    class_ = declared.find("DeviceClass", device["class"])
-    if class_ and class_.spec["protocol"] not in HOST_KINDS:
-        message = f"the host cannot have a device of class {class_.name}, which speaks {class_.spec['protocol']}"
-        yield document.problem((*place, "class"), message, f"it can have those that speak {', '.join(HOST_KINDS)}")
 
 
 def sound_device_problems(document: Document, known: list[Problem], declared: Declared) -> Iterator[Problem]:
@@ -212,6 +189,9 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
 
 def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
     """Some front ends come in small numbers (a PC has four ISA serial ports), or in some machines only."""
+    kinds = consumers_of(document.spec)
+    if kinds == [Consumer.HOST]:
+        return  # it has none
     # What machine a domain of others is, its VMM knows.
     machine = document.spec["vm"].get("machine", ClientVM.machine) if "vm" in document.spec else ""
     taken: dict[str, int] = {}
@@ -220,7 +200,6 @@ def _port_problems(document: Document, declared: Declared) -> Iterator[Problem]:
         frontend = FRONTENDS.get(frontend_of(device, class_.spec)) if class_ else None
         if frontend is None:
             continue
-        kinds = consumers_of(document.spec)
         if (frontend.arguments and kinds != [Consumer.VM]) or (
             kinds == [Consumer.EXISTING] and not frontend.attachable
         ):

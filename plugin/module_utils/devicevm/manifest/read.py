@@ -16,6 +16,7 @@ from ..errors import DevicevmError, InvalidManifest, Problem
 from .build import build_topology
 from .declared import Declared, collect
 from .document import Document
+from .images import image_problems, with_absolute_disk
 from .plain import plain_data
 from .rules import rule_problems
 from .schema import check_document
@@ -64,13 +65,14 @@ def read_images(paths: Paths, *, schemas: Path, stdin: BinaryIO | None = None) -
     Raises like read_topology.
     """
     documents, problems = _read(paths, stdin)
-    images = [document for document in documents if document.kind in ("Image", "")]
-    checked = _checked(images, schemas)
+    checked = _checked([document for document in documents if document.kind in ("Image", "")], schemas)
     declared, twice = collect(checked)
     found = sorted({*problems, *_news(checked, problems), *twice})
+    images = list(declared.of("Image"))
+    found = sorted({*found, *(problem for document in images for problem in image_problems(document))})
     if found:
         raise InvalidManifest(found)
-    return [document.data for document in declared.of("Image")]
+    return [with_absolute_disk(document) for document in images]
 
 
 def _read(paths: Paths, stdin: BinaryIO | None) -> tuple[list[Document], list[Problem]]:

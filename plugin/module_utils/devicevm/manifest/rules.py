@@ -10,6 +10,7 @@ from .class_rules import class_problems
 from .client_rules import client_problems, sound_device_problems
 from .declared import Declared
 from .document import Document, Place, shown
+from .images import image_problems
 from .resource_rules import pool_problems, resource_problems
 from .service import service_problems
 from .topology import Store
@@ -33,6 +34,8 @@ def rule_problems(declared: Declared) -> list[Problem]:
     for kind in ("DeviceVM", "DeviceClass"):
         for document in declared.of(kind):
             problems += resource_problems(document, declared)
+    for document in declared.of("Image"):
+        problems += image_problems(document)
     for document in declared.of("Host"):
         problems += pool_problems(document)
     problems += _policy_problems(declared)

@@ -160,7 +160,9 @@ class Device:
     memory: int = 0
     """Bytes of the device VM's memory that the device's own content takes (an ephemeral disk)."""
     path: str = ""
-    """Where it appears on the host, for the host as its client."""
+    """Where it appears on the host, for the host as its client: a path, or the name of a tap."""
+    part_options: dict[str, str] = field(default_factory=dict)
+    """What the host part that shows it there is told besides (part/)."""
     base: Store | None = None
     """What the content is a copy of, as long as nothing was written: read only."""
     faulty: bool = False
@@ -207,6 +209,8 @@ class ClientVM:
     domain_xml: str = ""
     cpus: ResourceRequest | None = None
     start: Start = Start.APPLY
+    autostart: bool | None = None
+    """Whether the VMM starts it when it starts itself; None = as somebody has set it."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,11 @@ class Client:
     def start(self) -> Start:
         """Who starts it."""
         return self.vm.start if self.vm else Start.APPLY
+
+    @property
+    def alone(self) -> bool:
+        """Whether it may start with nobody there who has its device VMs up before."""
+        return self.start is Start.APPLY and not (self.vm and self.vm.autostart)
 
 
 @dataclass(frozen=True)

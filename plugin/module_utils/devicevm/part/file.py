@@ -8,35 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import stat
 import subprocess
 from functools import partial
 
 from ..errors import DevicevmError
+from .mounts import mounts
 from .part import Kind, Part, Stage
-from .program import keep_running
+from .program import Work, keep_running
 
 AWAY = 60
 """Seconds that requests wait for a device VM that is away; then they fail, and the next ones try again."""
 
 
 def _serve(part: Part, stage: Stage) -> None:
-    _make(part.address)
+    make(part.address)
+    try:
+        keep_running(daemon(part), stage, Work(partial(is_there, part.address), partial(unmount, part.address)))
+    finally:
+        clean(part)
+
+
+def daemon(part: Part) -> list[str]:
+    """The command that shows the disk at the part's address."""
     writable = "off" if part.options.get("readOnly") else "on"
     nbd = f"driver=nbd,node-name=disk,server.type=unix,server.path={_value(part.channel)},reconnect-delay={AWAY}"
     if writable == "off":
         nbd += ",read-only=on"
     fuse = f"type=fuse,id=disk,node-name=disk,mountpoint={_value(part.address)},writable={writable}"
-    try:
-        keep_running(
-            ["qemu-storage-daemon", "--blockdev", nbd, "--export", fuse],
-            stage,
-            ready=partial(_is_mounted, part.address),
-            clear=partial(_unmount, part.address),
-        )
-    finally:
-        _clean(part)
+    return ["qemu-storage-daemon", "--blockdev", nbd, "--export", fuse]
 
 
 def _value(text: str) -> str:
@@ -44,7 +44,7 @@ def _value(text: str) -> str:
     return text.replace(",", ",,")
 
 
-def _make(path: str) -> None:
+def make(path: str) -> None:
     """An empty file to mount on; one that holds anything is somebody's."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -56,32 +56,27 @@ def _make(path: str) -> None:
         raise DevicevmError(f"{path} holds something", hint="name another path, or remove it")
 
 
-def _is_mounted(path: str) -> bool:
-    """Whether FUSE has something at the path (proc(5): blanks and the like are in octal)."""
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
-        for line in table:
-            fields, kind = line.split(" - ")[0].split(), line.split(" - ")[1].split()[0]
-            place = re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
-            if place == path and kind.startswith("fuse"):
-                return True
-    return False
+def is_there(path: str) -> bool:
+    """Whether FUSE has something at the path."""
+    return any(mount.place == path and mount.kind.startswith("fuse") for mount in mounts())
 
 
-def _unmount(path: str) -> None:
+def unmount(path: str) -> None:
     """Also what a daemon has left that was killed, and what is in use."""
     command = ["umount", "-l"] if os.getuid() == 0 else ["fusermount3", "-u", "-z"]
-    while _is_mounted(path):
+    while is_there(path):
         done = subprocess.run([*command, path], capture_output=True, text=True, check=False, timeout=10)
-        if done.returncode and _is_mounted(path):
+        if done.returncode and is_there(path):
             raise DevicevmError(f"{path} cannot be unmounted: {done.stderr.strip()}")
 
 
-def _clean(part: Part) -> None:
-    _unmount(part.address)
+def clean(part: Part) -> None:
+    """Remove what a part has left at its address."""
+    unmount(part.address)
     with contextlib.suppress(FileNotFoundError):
         found = os.lstat(part.address)
         if stat.S_ISREG(found.st_mode) and not found.st_size:
             os.unlink(part.address)
 
 
-FILE = Kind(name="file", serve=_serve, clean=_clean)
+FILE = Kind(name="file", serve=_serve, clean=clean)

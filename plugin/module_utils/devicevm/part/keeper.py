@@ -21,7 +21,6 @@ from .pack import packed
 from .part import Part
 from .registry import kind_named
 
-_START = 20.0
 _STOP = 5.0
 
 
@@ -43,11 +42,12 @@ class Parts:
         self.stop(part)
         users = sorted({os.getuid(), *self.users})
         wanted = json.dumps({"folder": str(self.folder), "users": users, "part": asdict(part)})
+        patience = kind_named(part.kind).patience
         with self._alone():
             command = [sys.executable, "-I", str(self._installed()), wanted]
             try:
                 done = subprocess.run(
-                    command, stdin=subprocess.DEVNULL, capture_output=True, timeout=_START, check=False, cwd="/"
+                    command, stdin=subprocess.DEVNULL, capture_output=True, timeout=patience, check=False, cwd="/"
                 )
                 said = done.stderr.decode(errors="replace").strip()[-2000:] or "it ended" if done.returncode else ""
             except (OSError, subprocess.TimeoutExpired) as error:
@@ -57,7 +57,10 @@ class Parts:
             raise DevicevmError(f"host part {part.name} ({part.kind}) did not start: {said}")
 
     def stop(self, part: Part) -> None:
-        """Stop a part and remove all of it. Idempotent."""
+        """Stop a part and remove all of it. Idempotent; DevicevmError when it is in use, and then it goes on."""
+        held = lock.holder(self._lock(part))
+        if held and held.part:
+            kind_named(held.part.kind).leave(held.part)
         self._end(part)
         kind_named(part.kind).clean(part)
         if not self.folder.is_dir():

@@ -6,8 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-HOST_KINDS = {"nbd": "file", "egd": "fifo", "bytes": "pty"}
+HOST_KINDS = {"nbd": "file", "egd": "fifo", "bytes": "pty", "ethernet": "tap"}
 """For each protocol of device classes, the kind of part that shows such a device to the host itself."""
+
+PATIENCE = 20.0
+"""Seconds that a part may take until it can be used."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,11 @@ class Part:
     options: dict[str, str] = field(default_factory=dict)
 
 
+def host_kind(protocol: str, options: dict[str, str]) -> str:
+    """The kind of part that shows a device of that protocol to the host; empty where it has none."""
+    return "mount" if "mount" in options else HOST_KINDS.get(protocol, "")
+
+
 class Stage(Protocol):
     """What the process gives the kind that it runs."""
 
@@ -40,11 +48,19 @@ class Stage(Protocol):
         """A line for the part's log."""
 
 
+def _let_go(part: Part) -> None:
+    """Most parts can be ended at any time."""
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of part. `serve` opens its address, says that it is ready and serves until `stage.stop`; then nothing of
-    it is left. `clean` removes what a part has left at its address that was killed; what is not a part's stays."""
+    it is left. `clean` removes what a part has left at its address that was killed; what is not a part's stays.
+    `leave` is asked before a part that runs is ended: DevicevmError when something would be lost, and then it goes on.
+    `patience` in seconds, until it is ready."""
 
     name: str
     serve: Callable[[Part, Stage], None]
     clean: Callable[[Part], None]
+    leave: Callable[[Part], None] = _let_go
+    patience: float = PATIENCE

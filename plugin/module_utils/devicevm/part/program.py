@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ..errors import DevicevmError
 from .part import Stage
@@ -21,28 +22,59 @@ _PAUSES = (0.2, 1.0, 5.0)
 """Seconds before it is started again: longer each time that it has ended at once."""
 _LONG = 10.0
 _OUTPUT = 4096
+_HEALTH = 2.0
+"""Seconds between two looks whether what was built on it is sound."""
 
 
-def keep_running(command: Sequence[str], stage: Stage, *, ready: Callable[[], bool], clear: Callable[[], None]) -> None:
-    """Run `command` until the stage says stop. `ready` tells whether it does its work, `clear` removes what it has
-    left when it has died. DevicevmError when it never gets to work."""
+def _nothing() -> None:
+    pass
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a program is run for.
+
+    `ready` tells whether it does its work, `clear` removes what it has left when it has died. `begin` builds on its
+    work, each time anew, `sound` tells whether that holds, and `finish` takes it down while the program still runs.
+    """
+
+    ready: Callable[[], bool]
+    clear: Callable[[], None]
+    begin: Callable[[], None] = _nothing
+    sound: Callable[[], bool] = _always
+    finish: Callable[[], None] = _nothing
+
+
+def keep_running(command: Sequence[str], stage: Stage, work: Work) -> None:
+    """Run `command` until the stage says stop; DevicevmError when it never gets to work."""
     failed = 0
     first = True
     while True:
-        clear()
+        work.clear()
         begun = time.monotonic()
         with _started(command) as process:
             try:
+                _wait(process, work.ready)
+                work.begin()
                 if first:
-                    _wait(process, ready)
                     stage.ready()
                 first = False
-                if _watch(process, stage):
+                reason = _watch(process, stage, work.sound)
+                if not reason:
+                    work.finish()
                     return
+            except (DevicevmError, OSError) as error:
+                if first:
+                    raise
+                reason = f"does not get to work: {error}"
             finally:
                 _end(process)
         failed = failed + 1 if time.monotonic() - begun < _LONG else 0
-        stage.log(f"{command[0]} has ended ({process.returncode}), and is started again")
+        stage.log(f"{command[0]} {reason}, and is started again")
         if select.select([stage.stop], [], [], _PAUSES[min(failed, len(_PAUSES) - 1)])[0]:
             return
 
@@ -79,17 +111,21 @@ def _wait(process: subprocess.Popen[bytes], ready: Callable[[], bool]) -> None:
         time.sleep(_LOOK)
 
 
-def _watch(process: subprocess.Popen[bytes], stage: Stage) -> bool:
-    """Wait until it ends, and log what it says; True when the part is to end instead."""
+def _watch(process: subprocess.Popen[bytes], stage: Stage, sound: Callable[[], bool]) -> str:
+    """Wait and log what it says, until it is of no use any more: why; empty when the part is to end instead."""
     output = process.stdout.fileno() if process.stdout else -1
     while True:
-        ready = select.select([stage.stop, output], [], [])[0]
+        ready = select.select([stage.stop, output], [], [], _HEALTH)[0]
         if stage.stop in ready:
-            return True
+            return ""
+        if not ready:
+            if not sound():
+                return "is sound, but not what is built on it"
+            continue
         said = _said(process)
         if not said:
             # It has closed its output, as whoever ends does.
-            return False
+            return "has ended"
         for line in said.splitlines():
             stage.log(line)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from ..errors import DevicevmError
 from .fifo import FIFO
 from .file import FILE
+from .mount import MOUNT
 from .part import Kind
+from .tap import TAP
 from .terminal import PTY
 from .tpm import TPM
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, PTY, TPM)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, MOUNT, PTY, TAP, TPM)}
 
 
 def kind_named(name: str) -> Kind:

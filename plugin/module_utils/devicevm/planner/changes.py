@@ -182,7 +182,9 @@ class Changes:
         if self._waits(spec):
             return
         # Of one that has died by itself, its clients feel the end of the outage, but for those that are restarted.
-        felt = tuple(name for name in felt if name not in self.restarts and self.outages.running(name))
+        outages = self.outages
+        back = {name for name in felt if outages.running(name) or outages.waits(name, spec.name)}
+        felt = tuple(name for name in felt if name in back and name not in self.restarts)
         reason = f"it runs the emulation code of {served(spec)}"
         effect = self.outages.effect(spec, felt)
         self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)

@@ -6,8 +6,9 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from ..manifest.topology import Client, Start
+from ..manifest.topology import Client
 from .grouping import Unit
+from .requests import Home
 from .resources import CPU_KINDS
 
 
@@ -39,8 +40,8 @@ class Component:
 
     @cached_property
     def on_request(self) -> str:
-        """The first client whose device VMs come up with it; empty when there is none."""
-        return next((client.name for client in self.clients if client.start is Start.REQUEST), "")
+        """The first client whose device VMs come up with it, on request or with the host; empty when there is none."""
+        return next((client.name for client in self.clients if not client.alone), "")
 
     @property
     def trust_domains(self) -> set[str]:
@@ -48,9 +49,9 @@ class Component:
         return {client.trust_domain for client in self.clients}
 
     @cached_property
-    def homes(self) -> dict[str, str]:
-        """The device VM of each of its devices, by `client.device`."""
-        return {want.id: unit.name for unit in self.units for want in unit.wants}
+    def homes(self) -> dict[str, Home]:
+        """Where each of its devices is emulated, by `client.device`."""
+        return {name: home for unit in self.units for name, home in unit.homes().items()}
 
     @cached_property
     def greedy_first(self) -> list[Unit]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 
-from ..channel.registry import channel_kind
-from ..domain import Channel, DomainSpec, Emulator
+from ..domain import DomainSpec, Emulator
 from ..frontend.registry import FRONTENDS
 from ..inventory.cpuset import format_cpuset
 
@@ -45,7 +44,8 @@ def compare_emulators(old: DomainSpec, new: DomainSpec) -> EmulatorChanges:
     """What must happen to a device VM's emulators to get from `old` to `new`."""
     before = {emulator.id: emulator for emulator in old.emulators}
     after = {emulator.id: emulator for emulator in new.emulators}
-    changed = tuple(emulator for key, emulator in after.items() if key in before and before[key] != emulator)
+    # What is beside the device VM on the host has steps of its own.
+    changed = tuple(one for key, one in after.items() if key in before and replace(before[key], part=one.part) != one)
     return EmulatorChanges(
         added=tuple(emulator for key, emulator in after.items() if key not in before),
         removed=tuple(emulator for key, emulator in before.items() if key not in after),
@@ -75,16 +75,15 @@ def survives(frontend: str, before: Emulator, after: Emulator) -> bool:
 
 def same_but_for_emulators(old: DomainSpec, new: DomainSpec) -> bool:
     """Whether nothing but emulators and services differs: then a running device VM can be changed live, if it has an
-    agent, and if no channel comes or goes that cannot be added while it runs."""
-    alike = replace(old, emulators=new.emulators, services=new.services) == new
-    return new.firmware is None and alike and _fixed_channels(old) == _fixed_channels(new)
+    agent."""
+    return new.has_agent and replace(old, emulators=new.emulators, services=new.services) == new
 
 
 def repinned(old: DomainSpec, new: DomainSpec) -> DomainSpec:
     """`old` where `new` runs, as far as that can be while it runs: threads move, memory does not. Who starts it the
     next time changes nothing of what runs either."""
     stays = old.placement.nodes != new.placement.nodes
-    return replace(old, placement=old.placement if stays else new.placement, start=new.start)
+    return replace(old, placement=old.placement if stays else new.placement, start=new.start, autostart=new.autostart)
 
 
 def describe_services(old: DomainSpec, new: DomainSpec) -> str:
@@ -130,11 +129,6 @@ def _changed_fields(old: DomainSpec | Emulator, new: DomainSpec | Emulator) -> s
 def served(spec: DomainSpec) -> str:
     """`web/data (disk), web/gps (serial)`."""
     return ", ".join(f"{emulator.client}/{emulator.name} ({emulator.class_})" for emulator in spec.emulators)
-
-
-def _fixed_channels(spec: DomainSpec) -> tuple[Channel, ...]:
-    """The channels that are there as long as the device VM runs."""
-    return tuple(emulator.channel for emulator in spec.emulators if not channel_kind(emulator.channel.kind).live)
 
 
 def _names(emulators: tuple[Emulator, ...]) -> str:

@@ -113,7 +113,9 @@ def _draft(
     components = components_of(topology.clients, units)
     free = freedom(components, moving, view.running, avoid)
     near = _neighbours(declared, spared, bars, view, free)
-    placement = Placement(view.hosts, policies, intent.owner, view.specs, topology.placement, near, free)
+    placement = Placement(
+        view.hosts, policies, intent.owner, view.specs, topology.placement, near, free, upgrade=intent.upgrade
+    )
     trusts = trusts_of(view.there, intent.owner, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept)

@@ -13,14 +13,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 
-from ..channel.registry import channel_kind
 from ..channel.stream import controllers_for
-from ..domain import DomainSpec, Emulator
+from ..domain import Channel, DomainSpec, Emulator
 from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
 from . import naming
 from .apart import classes_clash, kept_apart
 from .code import most_devices
-from .requests import Want
+from .requests import Home, Want
 
 Alternatives = tuple[tuple[ResourceRequest, ...], ...]
 
@@ -56,10 +55,42 @@ class Unit:
 
     @property
     def memory_needed(self) -> int:
-        """Bytes: the largest base of its classes, and what each device accounts for."""
+        """Bytes: the largest base of its classes, and what each device accounts for; a link that nobody has yet as much
+        as one that a device has."""
         base = max([want.class_.memory.base for want in self.wants], default=0)
         devices = sum([emulator.memory for emulator in self.kept]) + sum([want.memory for want in self.wants])
-        return base + devices
+        linked = [want.memory for want in self.wants if want.linked]
+        return base + devices + (max(linked) * (self.links - self._linked) if linked else 0)
+
+    @property
+    def links(self) -> int:
+        """How many links it has: where it is declared for several clients, as many as may come while it runs."""
+        needed = self._linked
+        if needed <= len(self._there):
+            return len(self._there)
+        joined = self.declared and self.declared.scope in (ShareScope.TRUST_DOMAIN, ShareScope.HOST)
+        return max(needed, self.declared.max_devices if self.declared and joined else 0)
+
+    @property
+    def _linked(self) -> int:
+        return sum([want.linked for want in self.wants]) + sum([one.channel in self._there for one in self.kept])
+
+    @property
+    def _there(self) -> tuple[Channel, ...]:
+        return self.observed.links if self.observed else ()
+
+    def homes(self) -> dict[str, Home]:
+        """Where each of its wants is emulated, by id. A device keeps its link; a new one has the first that is free."""
+        linked = [want.id for want in self.wants if want.linked]
+        if not linked:
+            return dict.fromkeys([want.id for want in self.wants], Home(self.name))
+        there = {channel: number for number, channel in enumerate(self._there)}
+        now = {one.id: one.channel for one in self.observed.emulators} if there and self.observed else {}
+        mine = {name: there[now[name]] for name in linked if now.get(name) in there}
+        taken = {*mine.values(), *(there[one.channel] for one in self.kept if one.channel in there)}
+        free = (number for number in count() if number not in taken)
+        numbers = {name: mine[name] if name in mine else next(free) for name in sorted(linked)}
+        return {want.id: Home(self.name, numbers.get(want.id, 0)) for want in self.wants}
 
     @property
     def resources(self) -> Alternatives:
@@ -156,11 +187,11 @@ class Seating:
 
     def _joinable(self, unit: Unit, want: Want, group: Group) -> bool:
         """Whether a device that is not there yet can be added without disturbing those that are."""
-        if unit.observed is None or not channel_kind(want.channel).has_port:
-            # A network is not parted: it is restarted with one more, and its links go on when it is back.
+        if unit.observed is None or want.linked:
+            # A network is not parted: where no link is left it is restarted, and its links go on when it is back.
             return True
-        if unit.observed.firmware:
-            return False  # its machine's serial ports are its devices
+        if not unit.observed.has_agent:
+            return False  # there is nobody to tell
         if not unit.wants and not (group.declared and group.declared.resources):
             # It goes on as it is for others, whose class, where it is known, asks for what it has.
             asked = want.class_.resources

@@ -30,9 +30,9 @@ def in_turn(
             continue
         for one in given.holders(spec):
             giver = steps[one]
-            if giver.name != step.name and one not in after[key] and not _waits_for(after, one, key):
+            if giver.name != step.name and one not in after[key] and not waits_for(after, one, key):
                 after[key] = (*after[key], one)
-    return _in_order({key: replace(step, after=after[key]) for key, step in steps.items()})
+    return in_order({key: replace(step, after=after[key]) for key, step in steps.items()})
 
 
 @dataclass
@@ -86,7 +86,7 @@ def _cpus(placement: CpuPlacement) -> list[int]:
     return sorted({cpu for pin in (*placement.vcpus, placement.emulator, placement.idle) for cpu in pin})
 
 
-def _waits_for(after: dict[str, tuple[str, ...]], key: str, other: str) -> bool:
+def waits_for(after: dict[str, tuple[str, ...]], key: str, other: str) -> bool:
     """Whether a step waits for another, or for one that does."""
     seen, left = {key}, [key]
     while left:
@@ -98,11 +98,11 @@ def _waits_for(after: dict[str, tuple[str, ...]], key: str, other: str) -> bool:
     return False
 
 
-def _in_order(steps: dict[str, Step]) -> dict[str, Step]:
+def in_order(steps: dict[str, Step]) -> dict[str, Step]:
     """The steps so that each comes after those it waits for, otherwise as they were."""
     names = list(steps)
     place = {key: number for number, key in enumerate(names)}
-    waiting = {key: {one for one in step.after if one in steps} for key, step in steps.items()}
+    waiting = {key: {one for one in (*step.after, *step.behind) if one in steps} for key, step in steps.items()}
     users: dict[str, list[str]] = {}
     for key, before in waiting.items():
         for one in before:

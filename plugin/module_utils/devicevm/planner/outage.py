@@ -8,7 +8,7 @@ from functools import cached_property
 from ..domain import DomainSpec, Emulator, ObservedDomain
 from ..manifest.topology import Consumer
 from .difference import compare_emulators, content_stays, repinned, same_but_for_emulators, survives
-from .parts import without_part
+from .parts import waits, without_part
 from .plan import Effect
 
 LOST = "a disk of its did not answer, and its content is gone"
@@ -92,11 +92,21 @@ class Outages:
         """Whether all that a client has of a device VM comes back by itself when that does."""
         running = self.running(client)
         emulators = self.emulators(device_vm)
-        return running is not None and all(
+        if running is None:
+            return self.waits(client, device_vm)
+        return all(
             survives(attachment.frontend, emulator, emulator)
             for attachment in running.attachments
             if attachment.device_vm == device_vm and (emulator := emulators.get(f"{client}.{attachment.name}"))
         )
+
+    def waits(self, client: str, device_vm: str) -> bool:
+        """Whether the host is that client, and its parts wait for a device VM that has died."""
+        domain = self.observed.get(device_vm)
+        mine = [one for one in self.emulators(device_vm).values() if one.client == client]
+        if domain is None or domain.active or not mine:
+            return False
+        return all(waits(one) and one.id in domain.parts for one in mine)
 
     def effect(self, spec: DomainSpec, clients: tuple[str, ...]) -> Effect:
         """What these clients feel of a device VM that is away for a while."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ..domain import DomainSpec, Emulator, ObservedDomain
+from ..manifest.topology import Consumer
+from .difference import content_stays
 from .plan import Action, Effect, Phase, Step, Subject, step_id
 
 _CHANGES = (Action.STOP, Action.UPDATE, Action.START, Action.UNDEFINE)
@@ -48,18 +50,16 @@ class _Parts:
         before = {one.id: one for one in known.emulators if one.part} if known else {}
         after = {one.id: one for one in wanted.emulators if one.part} if wanted else {}
         changes = [key for action in _CHANGES if (key := step_id(action, Subject.DEVICE_VM, name)) in self.steps]
-        # One that runs already is only asked whether it answers: whoever is connected stays.
+        actions = {self.steps[key].action for key in changes}
         active = domain is not None and domain.active
-        kept = (Action.UPDATE, Action.START) if active else (Action.UPDATE,)
-        anew = any(self.steps[key].action not in kept for key in changes)
         running = set(domain.parts) if domain else set()
         for key, emulator in before.items():
-            if key in running and (anew or after.get(key) != emulator):
+            if key in running and (_ends(emulator, actions, active=active) or after.get(key) != emulator):
                 self._stop(emulator, changes, gone=key not in after)
         # A device VM that comes up with its clients brings its parts along (manager/keeper.py).
         stops, starts = (step_id(action, Subject.DEVICE_VM, name) in changes for action in (Action.STOP, Action.START))
         for key, emulator in after.items() if starts or (active and not stops) else ():
-            if anew or key not in running or before.get(key) != emulator:
+            if key not in running or _ends(emulator, actions, active=active) or before.get(key) != emulator:
                 self._start(emulator, changes, name)
 
     def among(self) -> dict[str, Step]:
@@ -95,6 +95,19 @@ class _Parts:
     def _client_steps(self, emulator: Emulator, *actions: Action) -> list[str]:
         keys = (step_id(action, Subject.CLIENT, emulator.client) for action in actions)
         return [key for key in keys if key in self.steps]
+
+
+def waits(emulator: Emulator) -> bool:
+    """Whether a part goes on when its device VM dies, and has it again when that is back: what the host itself has open
+    it would have to open anew."""
+    return emulator.consumer is Consumer.HOST and content_stays(emulator, emulator)
+
+
+def _ends(emulator: Emulator, actions: set[Action], *, active: bool) -> bool:
+    """Whether a part that runs cannot go on through these steps of its device VM."""
+    # One that runs already is only asked whether it answers: whoever is connected stays.
+    kept = {Action.UPDATE, Action.START} if active or waits(emulator) else {Action.UPDATE}
+    return not actions <= kept
 
 
 def _name(emulator: Emulator) -> str:

@@ -53,8 +53,11 @@ class Placement:
         strategy: PlacementStrategy = PlacementStrategy.PACK,
         neighbours: Neighbours | None = None,
         free: Freedom | None = None,
+        *,
+        upgrade: bool = False,
     ) -> None:
         self.owner = owner
+        self.upgrade = upgrade
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
         mine: dict[str, set[str]] = {host.name: set() for host in hosts}
@@ -282,7 +285,9 @@ class Placement:
         if policy.maintenance and not there:
             reasons.append("it is in maintenance")
         if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
-            reasons.append(f"nothing starts the device VMs of {component.on_request} on request there: {INSTALL}")
+            reasons.append(
+                f"nothing starts the device VMs of {component.on_request} on request or with the host: {INSTALL}"
+            )
         return tuple(reasons)
 
     def _ways_out(self, component: Component) -> tuple[str, ...]:
@@ -403,7 +408,8 @@ class Trial:
         return [f"{unit.name}: {why()}" for why in reasons] or [f"{unit.name}: no resources are declared for it"]
 
     def _accept(self, unit: Unit, footing: Footing, reasons: Callable[[], tuple[str, ...]]) -> None:
-        specify = partial(specify_device_vm, unit, self.host, self.placement.owner, footing)
+        placement = self.placement
+        specify = partial(specify_device_vm, unit, self.host, placement.owner, footing, upgrade=placement.upgrade)
         self.placed.seats.append(Seat(unit.name, footing.placement, specify, reasons))
 
     def _place_client(self, client: Client, component: Component, wants: dict[str, list[Want]]) -> list[str]:

@@ -110,7 +110,8 @@ def step_id(action: Action, kind: Subject, name: str) -> str:
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to do. `id` is unique in the plan, `after` names the steps that must be done before.
+    """One thing to do. `id` is unique in the plan, `after` names the steps that must be done before, and that were for
+    nothing when this one fails; `behind` those whose turn is before, and which stay done.
 
     `affects` names the clients that feel it; `name` is the domain's (or the store's) name.
     """
@@ -129,6 +130,7 @@ class Step:
     """For how long; a client that several steps affect is told with the one that it feels."""
     repin: Repin | None = None
     part: Part | None = None
+    behind: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from .floating import add_steps
 from .handover import in_turn
 from .plan import Plan, Step
 from .rebalance import price, rebalanced, with_ways_out
+from .rolling import one_by_one, outdated
 from .specify import state_digest
 from .view import Intent, View
 
@@ -65,7 +66,12 @@ def make_plan(
         unplaced=tuple(sorted(unplaced, key=lambda item: (item.client, item.device))),
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
         previous=tuple(changes.previous[name] for name in sorted(changes.previous)),
-        warnings=(*view.warnings(topology.hosts), *draft.warnings, *changes.warnings),
+        warnings=(
+            *view.warnings(topology.hosts),
+            *draft.warnings,
+            *changes.warnings,
+            *outdated(draft.desired, hosts, upgrading=intent.upgrade),
+        ),
         rebalance=price(topology, settled, chosen, view, steps, without) if intent.rebalance else None,
     )
 
@@ -80,6 +86,7 @@ def _changes(view: View, draft: Draft) -> Changes:
 
 def _steps(changes: Changes, draft: Draft) -> tuple[Step, ...]:
     steps = in_turn(changes.steps, changes.observed, changes.domains)
+    steps = one_by_one(steps, changes.domains.values(), changes.previous)
     steps = add_steps(steps, draft.moves, draft.desired)
     return with_felt(
         steps, changes.domains, frozenset((*changes.restarts, *changes.replugs)), changes.outages.reconnects

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from ..channel.registry import channel_kind
+from ..channel.link import LINK, client_end
 from ..domain import Attachment, Channel, Emulator, Secret
 from ..frontend.registry import FRONTENDS
 from ..manifest.template import chosen, expand, secret_name, template_values
 from ..manifest.topology import Client, Consumer, Device, DeviceClass, Topology
-from ..part.part import HOST_KINDS, Part
+from ..part.part import Part, host_kind
 from ..quantity import parse_bytes
 from ..record import digest
 from . import naming
@@ -50,6 +50,19 @@ class Want:
         """The kind of channel: what the device says, else the class's best."""
         return self.device.channel or self.class_.channels[0]
 
+    @property
+    def linked(self) -> bool:
+        """Whether that is a link: a NIC that its device VM has from the start."""
+        return self.channel == LINK
+
+
+@dataclass(frozen=True)
+class Home:
+    """Where a device is emulated: its device VM and, for one on a link, the number of that."""
+
+    device_vm: str
+    link: int = 0
+
 
 def wants_of(topology: Topology) -> tuple[Want, ...]:
     """Every declared device, in the topology's order."""
@@ -66,62 +79,75 @@ def _channel(kind: str, runtime_dir: str, owner: str, device_vm: str, device: st
     return Channel(kind, naming.channel_address(runtime_dir, owner, device_vm, device), port)
 
 
-def channel_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+def channel_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Channel:
     """The channel between a device's emulator and its front end, which is one for both."""
-    link = link_of(want, owner)
-    return _channel(want.channel, runtime_dir, owner, device_vm, want.id, link["port"] if link else want.id)
+    if want.linked:
+        return link_channel(owner, home, runtime_dir)
+    return _channel(want.channel, runtime_dir, owner, home.device_vm, want.id, want.id)
 
 
-def link_of(want: Want, owner: str) -> dict[str, str]:
+def link_channel(owner: str, home: Home, runtime_dir: str) -> Channel:
+    """A link of a device VM. It is there as long as that runs, whoever has it: so nothing in it is a device's."""
+    name = f"link-{home.link}"  # no device's, for those have a dot in them
+    port = naming.hardware_address(owner, home.device_vm, name)
+    return _channel(LINK, runtime_dir, owner, home.device_vm, name, port)
+
+
+def link_of(want: Want, owner: str, home: Home) -> dict[str, str]:
     """What a template can say of a device's link: the hardware addresses of both its ends, the client's name, and a
     short name of its own. Empty for a device on another kind of channel."""
-    if channel_kind(want.channel).has_port:
+    if not want.linked:
         return {}
     client, device = want.client.name, want.device
     return {
-        "port": naming.hardware_address(owner, client, device.name, "port"),
+        "port": link_channel(owner, home, "").port,
         "mac": device.parameters.get("mac") or naming.hardware_address(owner, client, device.name),
         "client": client,
         "name": digest([owner, want.id], 10),
     }
 
 
-def part_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Part | None:
+def part_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Part | None:
     """The host part between a device's channel and its client; None where they need none."""
     on_host = want.client.consumer is Consumer.HOST
-    kind = HOST_KINDS.get(want.class_.protocol, "") if on_host else FRONTENDS[want.frontend].part
+    given = want.device.part_options
+    kind = host_kind(want.class_.protocol, given) if on_host else FRONTENDS[want.frontend].part
     if not kind:
         return None
-    name = naming.part_name(owner, device_vm, want.id)
+    name = naming.part_name(owner, home.device_vm, want.id)
     address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
-    options = {"readOnly": "yes"} if on_host and want.device.store and want.device.store.read_only else {}
-    return Part(kind, name, channel_of(want, owner, device_vm, runtime_dir).address, address, options)
+    read_only = on_host and want.device.store and want.device.store.read_only
+    options = {**given, "readOnly": "yes"} if read_only else given
+    channel = channel_of(want, owner, home, runtime_dir).address
+    if kind == "tap":
+        options = {**options, "mac": link_of(want, owner, home)["mac"], "socket": client_end(channel)}
+    return Part(kind, name, channel, address, options)
 
 
-def client_channel(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Channel:
+def client_channel(want: Want, owner: str, home: Home, runtime_dir: str) -> Channel:
     """The channel as the client finds it: a host part has an address of its own."""
-    channel = channel_of(want, owner, device_vm, runtime_dir)
-    part = part_of(want, owner, device_vm, runtime_dir)
+    channel = channel_of(want, owner, home, runtime_dir)
+    part = part_of(want, owner, home, runtime_dir)
     return replace(channel, address=part.address) if part else channel
 
 
-def attachment_of(want: Want, owner: str, device_vm: str, runtime_dir: str) -> Attachment:
+def attachment_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Attachment:
     """A device as its client has it, once it is known which device VM emulates it."""
     return Attachment(
         name=want.device.name,
         class_=want.class_.name,
         frontend=want.frontend,
-        channel=client_channel(want, owner, device_vm, runtime_dir),
-        device_vm=device_vm,
+        channel=client_channel(want, owner, home, runtime_dir),
+        device_vm=home.device_vm,
         index=want.index,
         read_only=bool(want.device.store and want.device.store.read_only),
         faulty=want.device.faulty,
         path=want.device.path,
-        mac=link_of(want, owner).get("mac", ""),
+        mac=link_of(want, owner, home).get("mac", ""),
     )
 
 
-def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: Code) -> Emulator:
+def emulator_of(want: Want, owner: str, home: Home, runtime_dir: str, code: Code) -> Emulator:
     """What the device VM has to run for a device: the program of `code`, or the class's, with every blank filled in."""
     device, program = want.device, want.class_.program
     store = code.design or device.store
@@ -130,13 +156,13 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed or device.secrets else ""
     command, ready = program.command, program.ready
     if code.command or not program.fixed:
-        values = template_values(device, serial, link_of(want, owner))
+        values = template_values(device, serial, link_of(want, owner, home))
         command, (ready,) = expand(code.command or command, values), expand((ready,), values)
     return Emulator(
         client=want.client.name,
         name=device.name,
         class_=want.class_.name,
-        channel=channel_of(want, owner, device_vm, runtime_dir),
+        channel=channel_of(want, owner, home, runtime_dir),
         command=() if code.firmware else command,
         protocol=want.class_.protocol,
         ready=ready,
@@ -148,7 +174,7 @@ def emulator_of(want: Want, owner: str, device_vm: str, runtime_dir: str, code: 
         size=store.size if store else device.memory,
         memory=want.memory,
         consumer=want.client.consumer,
-        part=part_of(want, owner, device_vm, runtime_dir),
+        part=part_of(want, owner, home, runtime_dir),
         base=device.base,
         faulty=device.faulty,
         secrets=tuple(

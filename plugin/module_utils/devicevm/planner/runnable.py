@@ -22,7 +22,12 @@ def why_not_run(unit: Unit, footing: Footing, host: Host) -> str:
 
 def why_not_boot(boot: Boot, host: Host) -> str:
     """Why a client cannot boot on a host; empty when it can, as far as that is known."""
-    return _missing(boot.guest_image, "", host) if boot.guest_image else ""
+    if not boot.guest_image:
+        return ""
+    image = image_named(host, boot.guest_image)
+    if image and image.disk:
+        return f"image {image.name} is a whole disk: name its file as boot.image"
+    return _missing(boot.guest_image, "", host)
 
 
 def _lacks_image(unit: Unit, footing: Footing, host: Host) -> str:
@@ -30,7 +35,12 @@ def _lacks_image(unit: Unit, footing: Footing, host: Host) -> str:
         return ""
     name, arch, there = footing.code.image or unit.image, footing.arch, unit.observed
     stays = there is not None and there.host == host.name and keeps_image(there, name, arch or host.arch)
-    return "" if stays else _missing(name, arch, host)
+    if stays:
+        return ""
+    image = image_named(host, name, arch)
+    if image and not image.agent and (serviced := sorted({w.class_.name for w in unit.wants if w.class_.service})):
+        return f"image {name} has no agent, which would run the service of {', '.join(serviced)}"
+    return _missing(name, arch, host)
 
 
 def _missing(name: str, arch: str, host: Host) -> str:

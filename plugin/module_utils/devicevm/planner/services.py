@@ -1,15 +1,16 @@
-"""What a device VM is as a whole, and not for one of its devices: what it runs once, and its uplink."""
+"""What a device VM is as a whole, and not for one of its devices: what it runs once, its uplink, and its links."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..domain import Service
+from ..domain import Channel, Service
 from ..manifest.template import expand, service_values
 from ..manifest.topology import Uplink
 from . import naming
 from .grouping import Unit
+from .requests import Home, link_channel
 
 
 def uplink_of(unit: Unit, owner: str) -> Uplink | None:
@@ -18,6 +19,11 @@ def uplink_of(unit: Unit, owner: str) -> Uplink | None:
         return unit.observed.uplink if unit.observed else None
     uplink = unit.declared.uplink if unit.declared else None
     return replace(uplink, mac=uplink.mac or naming.hardware_address(owner, unit.name, "uplink")) if uplink else None
+
+
+def links_of(unit: Unit, owner: str, runtime_dir: str) -> tuple[Channel, ...]:
+    """Its links, in their order."""
+    return tuple(link_channel(owner, Home(unit.name, number), runtime_dir) for number in range(unit.links))
 
 
 def services_of(unit: Unit, owner: str, uplink: Uplink | None) -> tuple[Service, ...]:

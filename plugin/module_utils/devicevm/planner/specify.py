@@ -15,10 +15,10 @@ from ..record import digest_of_values
 from . import naming
 from .consumers import domain_named
 from .grouping import MEMORY_STEP, Unit
-from .requests import Want, attachment_of, emulator_of
+from .requests import Home, Want, attachment_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
-from .services import services_of, uplink_of
+from .services import links_of, services_of, uplink_of
 
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 """The machine of device VMs, by architecture: the one that boots fastest."""
@@ -33,6 +33,7 @@ CHANGEABLE = (
     "start",
     "services",
     "uplink",
+    "links",
 )
 """What may become another one in a device VM that stays the same otherwise."""
 _CHANGEABLE = attrgetter(*CHANGEABLE)
@@ -48,18 +49,21 @@ def unit_memory(unit: Unit) -> int:
     return -(-needed // MEMORY_STEP) * MEMORY_STEP
 
 
-def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> DomainSpec:
-    """The device VM of a unit. A running one keeps its image: upgrading is for the user to ask."""
+def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, upgrade: bool = False) -> DomainSpec:
+    """The device VM of a unit. One that is there keeps the build of its image: upgrading is for the user to ask."""
     runtime = host.vmm.runtime_dir
     code = footing.code
-    wanted = [emulator_of(want, owner, unit.name, runtime, code) for want in unit.wants]
+    homes = unit.homes()
+    wanted = [emulator_of(want, owner, homes[want.id], runtime, code) for want in unit.wants]
     emulators = tuple(sorted([*unit.kept, *wanted], key=lambda emulator: emulator.id))
     arch = footing.arch or host.arch
     name = code.image or unit.image
     old = unit.observed if unit.observed and unit.observed.host == host.name else None
     uplink = uplink_of(unit, owner)
     services = services_of(unit, owner, uplink)
-    if old and not code.firmware and keeps_image(old, name, arch):
+    links = links_of(unit, owner, runtime)
+    stale = upgrade and old and is_outdated(old, image_named(host, name, arch))
+    if old and not code.firmware and keeps_image(old, name, arch) and not stale:
         wanted_now: tuple[Any, ...] = (
             emulators,
             footing.memory,
@@ -71,12 +75,13 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
             starts(unit),
             services,
             uplink,
+            links,
         )
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
         same = _CHANGEABLE(old) == wanted_now
         return old if same else replace(old, **dict(zip(CHANGEABLE, wanted_now, strict=True)))
     image = None if code.firmware else image_named(host, name, footing.arch)
-    boot = Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line) if image else Boot()
+    has_agent = not code.firmware and (image is None or image.agent)
     return DomainSpec(
         name=unit.name,
         uuid=naming.domain_uuid(owner, unit.name),
@@ -88,13 +93,13 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         accelerator=host.accelerator if arch == host.arch else TRANSLATOR,
         arch=arch,
         machine=footing.machine if code.firmware else MACHINES.get(arch, "pc"),
-        boot=boot,
+        boot=_boot_of(image) if image else Boot(),
         placement=footing.placement,
         emulators=emulators,
-        # Firmware has nobody to ask, and writes to its devices alone.
-        control="" if code.firmware else naming.control_address(runtime, owner, unit.name),
+        # Firmware writes to its devices alone.
+        control=naming.control_address(runtime, owner, unit.name) if has_agent else "",
         console="" if code.firmware else naming.console_log(host.vmm.log_dir or runtime, unit.name),
-        image=f"{image.name}-{image.digest[:12]}" if image else "",
+        image=_build_of(image) if image else "",
         group=unit.group,
         trust_domain=unit.wants[0].client.trust_domain,
         cpu_features=footing.features,
@@ -104,6 +109,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing) -> D
         start=starts(unit),
         services=services,
         uplink=uplink,
+        links=links,
     )
 
 
@@ -116,9 +122,9 @@ def starts(unit: Unit) -> Start:
 
 
 def specify_client(
-    client: Client, wants: list[Want], homes: dict[str, str], host: Host, owner: str, placement: CpuPlacement
+    client: Client, wants: list[Want], homes: dict[str, Home], host: Host, owner: str, placement: CpuPlacement
 ) -> DomainSpec:
-    """A client; `homes` tells the device VM of each of its devices by `client.device`."""
+    """A client; `homes` tells where each of its devices is emulated, by `client.device`."""
     runtime = host.vmm.runtime_dir
     attachments = tuple([attachment_of(want, owner, homes[want.id], runtime) for want in wants])
     vm = client.vm
@@ -142,6 +148,7 @@ def specify_client(
         trust_domain=client.trust_domain,
         domain_xml=vm.domain_xml,
         start=vm.start,
+        autostart=vm.autostart,
     )
 
 
@@ -180,18 +187,35 @@ def _from_image(boot: Boot, kernel: str, initrd: str, command_line: str) -> Boot
     return replace(boot, kernel=kernel, initrd=initrd, command_line=f"{command_line} {boot.command_line}".strip())
 
 
+def _boot_of(image: ImageFacts) -> Boot:
+    """How a device VM boots an image."""
+    if image.disk:
+        return Boot(image=image.disk, firmware=image.firmware)
+    return Boot(kernel=image.kernel, initrd=image.initramfs, command_line=image.command_line)
+
+
 def keeps_image(spec: DomainSpec, image: str, arch: str) -> bool:
     """Whether a device VM boots some build of the image of that name already, for that architecture."""
     named = not spec.image or spec.image.rpartition("-")[0] == image
     return named and spec.arch == arch and spec.firmware is None
 
 
+def is_outdated(spec: DomainSpec, image: ImageFacts | None) -> bool:
+    """Whether a device VM boots another build of an image than the one that is there now."""
+    return image is not None and spec.image not in ("", _build_of(image))
+
+
+def _build_of(image: ImageFacts) -> str:
+    return f"{image.name}-{image.digest[:12]}"
+
+
 def image_named(host: Host, name: str, arch: str = "") -> ImageFacts | None:
     """The host's image of that name for `arch` (the host's own if not given), if it is there.
 
-    Where the host's own is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
+    Where that is none that images are built for, as the i686 of libvirt's test driver, it is x86_64.
     """
-    arch = arch or (host.arch if host.arch in ARCHITECTURES else DEFAULT)
+    arch = arch or host.arch
+    arch = arch if arch in ARCHITECTURES else DEFAULT
     return next((image for image in host.images if (image.name, image.arch) == (name, arch)), None)
 
 

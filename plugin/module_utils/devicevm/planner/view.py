@@ -28,7 +28,8 @@ class Intent:
     `owner` names the manifest set. `remove` are clients to remove though nothing says so in the
     manifests; `prune` removes every client of the owner's that is not declared. `delete_data`
     deletes the backing storage of what is removed, too. `rebalance` moves what runs where that is better
-    (rebalance.py); without it what runs stays.
+    (rebalance.py); without it what runs stays. `upgrade` has device VMs boot the newest build of their image
+    (rolling.py); without it they keep the one that they have.
     """
 
     owner: str
@@ -36,6 +37,7 @@ class Intent:
     remove: frozenset[str] = frozenset()
     delete_data: bool = False
     rebalance: bool = False
+    upgrade: bool = False
 
 
 class View:

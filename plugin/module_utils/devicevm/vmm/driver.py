@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
 
-from ..domain import DomainSpec, Emulator, ObservedDomain
+from ..domain import Deaths, DomainSpec, Emulator, ObservedDomain
 from ..errors import DevicevmError
 from ..inventory.host import Host
 from ..manifest.topology import Store
@@ -78,6 +78,10 @@ class Driver(ABC):
         """Take a device's channel (and backing disk) from a running device VM. Idempotent."""
 
     @abstractmethod
+    def open_ports(self, name: str) -> frozenset[str]:
+        """The names of the ports that programs in a running device VM have open, as far as the VMM knows."""
+
+    @abstractmethod
     def mark(self, spec: DomainSpec) -> None:
         """Write into a running domain's live metadata that it runs `spec`, and is ready: it has been seen to answer."""
 
@@ -113,6 +117,10 @@ class Driver(ABC):
     @abstractmethod
     def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
         """The last lines the guest wrote to its console; bounded, control characters removed."""
+
+    def deaths(self) -> dict[str, Deaths]:
+        """The device VMs that have died, by name, where somebody watches over them: a manager."""
+        return {}
 
     @property
     def parts(self) -> Parts:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from ..domain import DomainSpec, Emulator, ObservedDomain, Role
+from ..domain import Deaths, DomainSpec, Emulator, ObservedDomain, Role
 from ..inventory.holdings import holding_from_xml
 from ..inventory.host import Host
 from ..inventory.supports import ON_REQUEST
@@ -96,6 +96,9 @@ class ManagedDriver(Driver):
     def detach_emulator(self, name: str, emulator: Emulator) -> None:
         self._ask("detach", name=name, emulator=to_data(emulator))
 
+    def open_ports(self, name: str) -> frozenset[str]:
+        return frozenset(map(str, self._ask("ports", name=name)))
+
     def mark(self, spec: DomainSpec) -> None:
         if spec.role is Role.CLIENT:
             self.clients.mark(spec)
@@ -117,6 +120,9 @@ class ManagedDriver(Driver):
 
     def detach_client(self, client: str, owner: str, uuid: str) -> None:
         self.clients.detach_client(client, owner, uuid)
+
+    def deaths(self) -> dict[str, Deaths]:
+        return {str(name): from_data(Deaths, data) for name, data in self._ask("deaths").items()}
 
     @property
     def parts(self) -> Parts:

@@ -1,4 +1,4 @@
-"""Copy-on-write disks for clients that boot from an image: the image itself is never written."""
+"""Copy-on-write disks for domains that boot from an image: the image itself is never written."""
 
 from __future__ import annotations
 
@@ -14,9 +14,13 @@ TIMEOUT = 60
 
 def ensure_overlay(path: Path, image: str) -> None:
     """Create the qcow2 overlay `path` on `image`; one that is there stays: it is the client's disk."""
+    if not path.exists():
+        make_overlay(path, image)
+
+
+def make_overlay(path: Path, image: str) -> None:
+    """Create the qcow2 overlay `path` on `image`, in place of one that is there: a device VM starts from the image."""
     try:
-        if path.exists():
-            return
         if not Path(image).is_file():
             raise DevicevmError(f"image {image} does not exist")
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)

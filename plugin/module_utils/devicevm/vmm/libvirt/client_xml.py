@@ -13,6 +13,7 @@ from ...frontend.registry import frontend_named
 from .device_vm_xml import add_console, add_kernel, pci_bus
 from .element import add
 from .firmware_xml import X86
+from .image_xml import add_image_disk, add_system, overlay_path
 
 SPARE_PORTS = 4
 """PCIe root ports left free on q35: a running client can be given that many devices more."""
@@ -20,14 +21,7 @@ SPARE_PORTS = 4
 
 def add_machine(domain: Element, spec: DomainSpec) -> None:
     """Firmware and what is booted. A reboot is a reboot here: the client is the user's."""
-    boot = spec.boot
-    efi = boot.firmware in ("efi", "uefi")
-    system = add(domain, "os", **({"firmware": "efi"} if efi else {}))
-    add(system, "type", "hvm", arch=spec.arch, machine=spec.machine)
-    if efi:
-        # Without this libvirt picks the firmware that boots signed code only.
-        add(add(system, "firmware"), "feature", enabled="no", name="secure-boot")
-    add_kernel(system, spec)
+    add_kernel(add_system(domain, spec), spec)
     if spec.arch in X86:
         features = add(domain, "features")
         add(features, "acpi")
@@ -42,7 +36,7 @@ def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
     _add_controllers(devices, spec, [frontend for attachment, frontend, number in chosen])
     add_console(devices, spec)
     if spec.boot.image:
-        _add_image_disk(devices, overlay_path(spec, overlays))
+        add_image_disk(devices, overlay_path(spec, overlays))
     booted = False
     for attachment, frontend, number in chosen:
         boots = attachment.name == spec.boot.device and frontend.protocol == "nbd"
@@ -64,11 +58,6 @@ def arguments(spec: DomainSpec) -> list[str]:
         if frontend.arguments:
             words += frontend.arguments(attachment, number, bus, attachment.name == spec.boot.device)
     return words
-
-
-def overlay_path(spec: DomainSpec, overlays: str) -> str:
-    """The copy-on-write disk of a client that boots from an image; the image itself stays as it is."""
-    return f"{overlays}/{spec.name}.qcow2"
 
 
 def _front_ends(spec: DomainSpec) -> list[tuple[Attachment, Frontend, int]]:
@@ -111,11 +100,3 @@ def _add_controllers(devices: Element, spec: DomainSpec, frontends: list[Fronten
             add(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     for kind, model in needed:
         add(devices, "controller", type=kind, index="0", model=model)
-
-
-def _add_image_disk(devices: Element, path: str) -> None:
-    disk = add(devices, "disk", type="file", device="disk")
-    add(disk, "driver", name="qemu", type="qcow2", cache="writeback", discard="unmap")
-    add(disk, "source", file=path)
-    add(disk, "target", dev="vda", bus="virtio")
-    add(disk, "boot", order="1")

@@ -106,7 +106,7 @@ def close_connection(connection: libvirt.virConnect, places: Places) -> None:
             embed.close(places.embed_root)
 
 
-def define_validated(connection: libvirt.virConnect, xml: str) -> None:
+def define_validated(connection: libvirt.virConnect, xml: str) -> libvirt.virDomain:
     """Define a domain whose XML libvirt's schemas must allow; libvirtError when they do not.
 
     One at a time: the XML library of a daemon that has validated nothing yet sets its data types up at the first
@@ -117,11 +117,11 @@ def define_validated(connection: libvirt.virConnect, xml: str) -> None:
 
     with _validation_lock:
         try:
-            connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            return connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
         except libvirt.libvirtError as error:
             if "Unable to parse RNG" not in str(error):
                 raise
-            connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
+            return connection.defineXMLFlags(xml, libvirt.VIR_DOMAIN_DEFINE_VALIDATE)
 
 
 def _daemons_uri(uri: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from xml.etree.ElementTree import Element, register_namespace
 
+from ...channel import link
 from ...channel.registry import channel_kind, check_address
 from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
 from ...domain import DomainSpec, Emulator
@@ -16,6 +16,7 @@ from . import firmware_xml
 from .element import add, element
 from .firmware_xml import X86
 from .hostdev_xml import hostdev_elements
+from .image_xml import add_image_disk, add_system, overlay_path
 
 QBOOT = "/usr/share/qemu/qboot.rom"
 TCG_CPU = {"x86_64": ("qemu64", ("rdrand",)), "aarch64": ("cortex-a53", ())}
@@ -35,31 +36,22 @@ register_namespace("qemu", QEMU_NAMESPACE)
 def add_machine(domain: Element, spec: DomainSpec) -> None:
     """Firmware, kernel and boot configuration.
 
-    There is no `<acpi/>`: a PC without it, with qboot and a PVH kernel, boots in half the time. So the guest
-    cannot power off; it reboots, and `on_reboot` ends it.
+    There is no `<acpi/>`, unless a whole disk is booted, whose system may count on it: a PC without it, with qboot and
+    a PVH kernel, boots in half the time. So the guest cannot power off; it reboots, and `on_reboot` ends it.
     """
     if spec.firmware:
         firmware_xml.add_machine(domain, spec, spec.firmware)
         return
-    system = add(domain, "os")
-    add(system, "type", "hvm", arch=spec.arch, machine=spec.machine)
-    if spec.arch == "x86_64" and spec.machine == "pc":
+    system = add_system(domain, spec)
+    if spec.arch == "x86_64" and spec.machine == "pc" and not spec.boot.image:
         add(system, "loader", QBOOT, readonly="yes", type="rom")
     add_kernel(system, spec)
     if spec.arch in X86:
-        add(add(domain, "features"), "apic")
-    if spec.accelerator == "tcg" and spec.arch in TCG_CPU:
-        model, features = TCG_CPU[spec.arch]
-        # Not checked: libvirt takes what TCG adds of its own for a fault.
-        cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
-        add(cpu, "model", model, fallback="forbid")
-        for feature in sorted({*features, *spec.cpu_features}):
-            add(cpu, "feature", policy="require", name=feature)
-    elif spec.cpu_features:
-        # Anything else than the host's own model would have to name one that has them.
-        cpu = add(domain, "cpu", mode="host-model", check="full")
-        for feature in spec.cpu_features:
-            add(cpu, "feature", policy="require", name=feature)
+        features = add(domain, "features")
+        if spec.boot.image:
+            add(features, "acpi")
+        add(features, "apic")
+    _add_cpu(domain, spec)
     for event in ("on_poweroff", "on_reboot", "on_crash"):
         add(domain, event, "destroy")
     config = boot_config([*map(service_config, spec.services), *map(device_config, spec.emulators)])
@@ -70,6 +62,27 @@ def add_machine(domain: Element, spec: DomainSpec) -> None:
         add(items, "entry", name=f"{SECRET_NAME}{secret.name}", file=secret.address)
 
 
+def _add_cpu(domain: Element, spec: DomainSpec) -> None:
+    """The processor, where it is not libvirt's default, with the extensions that were asked for."""
+    features = spec.cpu_features
+    if spec.accelerator == "tcg" and spec.boot.image:
+        # A distribution may be built for a newer processor than the one that boots fastest.
+        cpu = add(domain, "cpu", mode="maximum", check="none")
+    elif spec.accelerator == "tcg" and spec.arch in TCG_CPU:
+        model, always = TCG_CPU[spec.arch]
+        # Not checked: libvirt takes what TCG adds of its own for a fault.
+        cpu = add(domain, "cpu", mode="custom", match="exact", check="none")
+        add(cpu, "model", model, fallback="forbid")
+        features = tuple(sorted({*always, *features}))
+    elif features:
+        # Anything else than the host's own model would have to name one that has them.
+        cpu = add(domain, "cpu", mode="host-model", check="full")
+    else:
+        return
+    for feature in features:
+        add(cpu, "feature", policy="require", name=feature)
+
+
 def add_kernel(system: Element, spec: DomainSpec) -> None:
     """`<kernel>`, `<initrd>` and `<cmdline>`, where given."""
     boot = spec.boot
@@ -78,8 +91,9 @@ def add_kernel(system: Element, spec: DomainSpec) -> None:
             add(system, tag, text)
 
 
-def add_devices(devices: Element, spec: DomainSpec) -> None:
-    """Controllers, console, control port, each emulator's channel and backing disk, and devices of the host."""
+def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
+    """Controllers, console, the image's disk, the control port, each emulator's channel and backing disk, and devices
+    of the host."""
     if spec.firmware:
         firmware_xml.add_devices(devices, spec)
         return
@@ -90,6 +104,9 @@ def add_devices(devices: Element, spec: DomainSpec) -> None:
     add(devices, "controller", type="scsi", index="0", model="virtio-scsi")
     if spec.console:
         add_console(devices, spec)
+    if spec.boot.image:
+        # What is written to it is gone at the next start: nothing has to reach the host's disk.
+        add_image_disk(devices, overlay_path(spec, overlays), cache="unsafe")
     if spec.control:
         devices.append(server_element(check_address(spec.control), CONTROL_PORT))
     taken = 0
@@ -109,13 +126,8 @@ def arguments(spec: DomainSpec) -> list[str]:
     if spec.firmware:
         return []
     words = [word for one in TCG_GLOBALS for word in ("-global", one)] if spec.accelerator == "tcg" else []
-    counters: Counter[str] = Counter()
-    for emulator in spec.emulators:
-        kind = channel_kind(emulator.channel.kind)
-        if kind.arguments:
-            channel, number = emulator.channel, counters[kind.name]
-            words += kind.arguments(check_address(channel.address), channel.port, number, pci_bus(spec.machine))
-            counters[kind.name] += 1
+    for number, channel in enumerate(spec.links):
+        words += link.device_vm_arguments(check_address(channel.address), channel.port, number, pci_bus(spec.machine))
     return words
 
 

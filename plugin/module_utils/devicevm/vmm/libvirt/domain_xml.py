@@ -55,7 +55,7 @@ def base_xml(spec: DomainSpec, state: str) -> Element:
     _add_placement(domain, spec.placement)
     if spec.role is Role.DEVICE_VM:
         device_vm_xml.add_machine(domain, spec)
-        device_vm_xml.add_devices(add(domain, "devices"), spec)
+        device_vm_xml.add_devices(add(domain, "devices"), spec, f"{state}/clients")
     else:
         if spec.host_devices:
             raise DevicevmError(

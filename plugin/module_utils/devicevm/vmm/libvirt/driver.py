@@ -72,7 +72,12 @@ class LibvirtDriver(Driver):
         self._refuse_other_identity(spec, named)
         self.prepare(spec)
         with vmm_words(f"cannot define {spec.name}"):
-            define_validated(self.connection, text)
+            if named is not None and spec.autostart is None and self._kept_autostart(named):
+                # It is not asked for any more; first of all, for the new definition does not know that it was.
+                named.setAutostart(0)
+            made = define_validated(self.connection, text)
+            if spec.autostart is not None and bool(made.autostart()) != spec.autostart:
+                made.setAutostart(int(spec.autostart))
 
     def start(self, name: str) -> None:
         domain = self._ours(name)
@@ -154,8 +159,12 @@ class LibvirtDriver(Driver):
             for device in hotplug.present(self.xml_of(domain, live=True), emulator):
                 domain.detachDeviceFlags(to_text(device), self.libvirt.VIR_DOMAIN_AFFECT_LIVE)
             hotplug.wait_until_gone(lambda: self.xml_of(domain, live=True), emulator, name)
-        if channel_kind(emulator.channel.kind).live:  # else it is there as long as the device VM runs
+        if channel_kind(emulator.channel.kind).has_port:  # else it is there as long as the device VM runs
             files.remove_socket(emulator.channel.address, self.places)
+
+    def open_ports(self, name: str) -> frozenset[str]:
+        targets = self.xml_of(self._running(name), live=True).iterfind("devices/channel/target[@state='connected']")
+        return frozenset(target.get("name", "") for target in targets)
 
     def pin(self, spec: DomainSpec) -> None:
         domain = self._running(spec.name)
@@ -298,6 +307,11 @@ class LibvirtDriver(Driver):
                 if error.get_error_code() in (self.libvirt.VIR_ERR_NO_DOMAIN, self.libvirt.VIR_ERR_INVALID_ARG):
                     return None
                 raise
+
+    def _kept_autostart(self, domain: libvirt.virDomain) -> bool:
+        """Whether a domain was declared to start with its VMM."""
+        kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
+        return bool(kept and kept.spec and kept.spec.autostart)
 
     def _end_late_start(self, domain: libvirt.virDomain) -> None:
         """Stop a domain that runs although it was undefined.

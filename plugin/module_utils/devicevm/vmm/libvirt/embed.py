@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import DevicevmError
+from ..accelerator import BOOT_ID
 from ..driver import VmmError
 
 if TYPE_CHECKING:
@@ -93,7 +94,21 @@ def _prepare(root: Path, wait: float) -> tuple[str, ...]:
     write_settings(root)
     _wait_for_lock(root, wait)
     status = root / "run" / "qemu"
+    _forget_last_boot(root / "boot", status)
     return tuple(sorted(path.stem for path in status.glob("*.xml"))) if status.is_dir() else ()
+
+
+def _forget_last_boot(note: Path, status: Path) -> None:
+    """Remove what libvirt keeps of running domains, if the host has booted since: none of them runs.
+
+    libvirt has it where a boot removes it, and this directory is on a disk. It takes the process ids there at their
+    word: one whose domain does not answer it kills, whoever has the number by now.
+    """
+    boot = BOOT_ID.read_text(encoding="ascii")
+    if note.exists() and note.read_text(encoding="utf-8") != boot:
+        for path in (*status.glob("*.xml"), *status.glob("*.pid")):
+            path.unlink()
+    note.write_text(boot, encoding="utf-8")
 
 
 def _wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) -> None:

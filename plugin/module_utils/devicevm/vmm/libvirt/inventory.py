@@ -40,7 +40,9 @@ def host(driver: LibvirtDriver) -> Host:
             domains=domain_documents(driver),
             images=images,
             vmm=_vmm(driver),
-            accelerator=_accelerator(driver, offered, tuple(image for image in images if image.arch == found.arch)),
+            accelerator=_accelerator(
+                driver, offered, tuple(image for image in images if image.kernel and image.arch == found.arch)
+            ),
             cpu_count=_cpu_count(connection),
             memory=_memory(connection),
         )

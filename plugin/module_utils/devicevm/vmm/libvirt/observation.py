@@ -1,4 +1,4 @@
-"""Observing: libvirt's domains as devicevm's. Two lists, then one XML document for each domain and one more
+"""Observing: libvirt's domains as devicevm's. Three lists, then one XML document for each domain and one more
 for each that runs: no round trip besides, but for domains that are paused."""
 
 from __future__ import annotations
@@ -26,12 +26,16 @@ def observe(connection: libvirt.virConnect, state: str) -> tuple[ObservedDomain,
     found = []
     paused = connection.listAllDomains(binding().VIR_CONNECT_LIST_DOMAINS_PAUSED)
     stalled = {domain.UUIDString() for domain in paused if is_stalled(domain)}
+    by_itself = connection.listAllDomains(binding().VIR_CONNECT_LIST_DOMAINS_AUTOSTART)
+    autostart = {domain.UUIDString() for domain in by_itself}
     for domain in connection.listAllDomains(0):
         texts = _texts(domain)
         # Most domains of a busy host are somebody else's: they are not even parsed.
         if texts and NAMESPACE in texts[0]:
             seen = observed(domain.name(), domain.UUIDString(), texts[0], texts[1], state)
-            found += [replace(seen, stalled=seen.uuid in stalled)] if seen else []
+            if seen:
+                drift = (*seen.drift, *_autostart_drift(seen.spec, seen.uuid in autostart))
+                found.append(replace(seen, stalled=seen.uuid in stalled, drift=drift))
         elif texts and attached.NAMESPACE in texts[0]:
             clients = _clients_in(domain.name(), domain.UUIDString(), texts[0], texts[1])
             found += [replace(seen, stalled=seen.uuid in stalled) for seen in clients]
@@ -68,6 +72,12 @@ def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> Obse
         broken=kept.broken,
         ready=ready,
     )
+
+
+def _autostart_drift(spec: DomainSpec | None, is_on: bool) -> tuple[str, ...]:
+    if spec is None or spec.autostart in (None, is_on):
+        return ()
+    return ("autostart is on, declared off" if is_on else "autostart is off, declared on",)
 
 
 def _clients_in(name: str, uuid: str, inactive: str, live: str) -> list[ObservedDomain]:

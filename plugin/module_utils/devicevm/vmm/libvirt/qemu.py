@@ -13,14 +13,14 @@ from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from ...part.keeper import Parts
 from ..firmware import check_firmware
-from ..overlay import ensure_overlay
+from ..overlay import ensure_overlay, make_overlay
 from ..programming import Programmer
 from ..secrets import lent
 from ..swtpm import check_swtpm
 from . import embed
-from .client_xml import overlay_path
 from .connection import vmm_words
 from .driver import LibvirtDriver
+from .image_xml import overlay_path
 from .rejoin import connect_disks
 
 if TYPE_CHECKING:
@@ -46,16 +46,21 @@ class QemuDriver(LibvirtDriver):
         if spec.role is Role.DEVICE_VM:
             if spec.firmware:
                 check_firmware(spec.name, spec.firmware)
-            elif not spec.boot.kernel:
+            elif not (spec.boot.kernel or spec.boot.image):
                 raise DevicevmError(f"{spec.name} has no image to boot", hint="devicevm image build")
             self.programmer.check(spec)
             return
         check_swtpm(spec)
         if spec.boot.image:
-            ensure_overlay(Path(overlay_path(spec, str(self.places.overlays))), spec.boot.image)
+            ensure_overlay(self._overlay(spec), spec.boot.image)
 
     def load(self, spec: DomainSpec) -> None:
+        if spec.role is Role.DEVICE_VM and spec.boot.image:
+            make_overlay(self._overlay(spec), spec.boot.image)
         self.programmer.load(spec)
+
+    def _overlay(self, spec: DomainSpec) -> Path:
+        return Path(overlay_path(spec, str(self.places.overlays)))
 
     def hand_over(self, spec: DomainSpec) -> AbstractContextManager[None]:
         return lent(spec, self.qemu_user())

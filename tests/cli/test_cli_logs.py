@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +12,6 @@ from devicevm.cli import demonstration, remains
 from devicevm.errors import DevicevmError
 from devicevm.guest.image import Image
 from devicevm.vmm.libvirt.test import TestDriver as Driver
-from private_libvirtd import heed_interrupts
 
 
 def test_logs(cli: Any, vmm: Any, web: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,51 +147,3 @@ def test_what_remains_is_found(tmp_path: Path) -> None:
         finally:
             process.communicate(b"\n")
     assert found == [f"process {process.pid}", f"socket {runtime}/a.sock", f"file {runtime}/a.sock"]
-
-
-@pytest.mark.e2e
-@pytest.mark.slow
-def test_demo(cli_process: Any) -> None:
-    said = cli_process("demo", "--timeout", "240", "-o", "json")
-    assert said.status == 0, said.err
-    assert said.json["passed"]
-    assert any("devicevm-demo: passed" in line for line in said.json["client"])
-    assert said.json["left"] == []
-
-
-@pytest.mark.e2e
-@pytest.mark.slow
-def test_demo_that_is_kept(cli_process: Any) -> None:
-    said = cli_process("demo", "--keep", "-o", "json", "--accelerator", "tcg")
-    assert said.status == 0, said.err
-    uri = said.json["uri"]
-    try:
-        health = cli_process("status", "--connect", uri, "-o", "json").json
-        assert {item["state"] for item in health["devices"]} == {"connected"}
-        assert "devicevm-demo: passed" in cli_process("logs", "web", "--connect", uri).out
-        assert "agent: up" in cli_process("logs", "web-dvm", "--connect", uri).out
-    finally:
-        gone = cli_process("destroy", "--owner", "demo", "--connect", uri)
-        shutil.rmtree(uri.partition("root=")[2])
-    assert gone.status == 0, gone.err
-
-
-@pytest.mark.e2e
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_demo_that_is_interrupted(number: signal.Signals) -> None:
-    command = [sys.executable, "-m", "devicevm.cli", "demo", "--accelerator", "tcg"]
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes, preexec_fn=heed_interrupts) as process:  # noqa: PLW1509
-        assert process.stderr is not None
-        said = []
-        for line in process.stderr:
-            said.append(line)
-            if "start device VM" in line and line.endswith("...\n"):
-                process.send_signal(number)
-            if "-- destroy" in line:
-                # Impatience must not leave half of it behind.
-                process.send_signal(number)
-    assert process.returncode == 130, "".join(said)
-    assert "error: interrupted; everything is taken away again\n" in said
-    assert not [line for line in said if "left behind" in line]
