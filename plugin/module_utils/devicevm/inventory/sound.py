@@ -93,7 +93,7 @@ def _negative(numbers: dict[str, int]) -> Iterator[Finding]:
             yield key, f"0 or more expected, {number} found"
 
 
-def _repeated(key: str, name: str, values: list[int] | list[str]) -> Iterator[Finding]:
+def _repeated(key: str, name: str, values: Iterable[int | str]) -> Iterator[Finding]:
     first: dict[int | str, int] = {}
     for index, value in enumerate(values):
         if (before := first.setdefault(value, index)) != index:
