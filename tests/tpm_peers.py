@@ -9,9 +9,11 @@ import socket
 import struct
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from devicevm.part import tpm as tpm_relay
 from devicevm.part.part import Part
 
 CANCEL, INIT, LOCALITY, STOP, STATE_BLOB, DATAFD, BUFFERSIZE = 9, 2, 5, 14, 12, 16, 17
@@ -149,3 +151,35 @@ def powered_on(part: Part) -> Vmm:
     vmm.power_on()
     assert vmm.tpm(STARTUP) == RESPONSE
     return vmm
+
+
+class HereStage:
+    """A part in a thread of the test's own, whose limits can be changed."""
+
+    users = frozenset({os.getuid()})
+
+    def __init__(self) -> None:
+        self.stop, self.wake = os.pipe()
+        self.lines: list[str] = []
+        self.is_ready = threading.Event()
+
+    def ready(self) -> None:
+        self.is_ready.set()
+
+    def log(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@contextmanager
+def relaying(part: Part) -> Iterator[HereStage]:
+    """A relay that runs here; in the end it has done so all the time, and leaves nothing."""
+    stage = HereStage()
+    thread = threading.Thread(target=tpm_relay.TPM.serve, args=(part, stage))
+    thread.start()
+    assert stage.is_ready.wait(5)
+    yield stage
+    assert thread.is_alive()
+    os.write(stage.wake, b".")
+    thread.join(5)
+    assert not thread.is_alive()
+    assert not Path(part.address).exists()

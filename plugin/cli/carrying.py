@@ -73,7 +73,8 @@ def report(plan: Plan, outcome: Outcome, manner: Manner, verb: str) -> int:
     for key, error in outcome.errors.items():
         if debugging():
             traceback.print_exception(error, file=sys.stderr)
-        output.error(f"{_title(plan, key)} failed: {error.message}", error.hint)
+        became = "failed" if key in outcome.failed else "was done, but"
+        output.error(f"{_title(plan, key)} {became}: {error.message}", error.hint)
     for key, error in outcome.undo_errors.items():
         output.error(f"{_title(plan, key)} could not be undone: {error.message}", error.hint)
     if not outcome.ok:

@@ -17,6 +17,7 @@ from ..health import check_health
 from ..manifest.topology import Client, Topology
 from ..planner.planner import Intent
 from ..vmm.driver import Driver
+from ..vmm.places import places_of
 from . import output
 from .carrying import Manner, carry
 from .changes import summary
@@ -84,7 +85,7 @@ class Demonstration:
         # Said here, since an earlier failure may be on its way to the user.
         for item in self.left:
             output.error(f"left behind: {item}")
-        for folder in filter(None, (str(self.root), self.runtime)):
+        for folder in (self.root, places_of(self.uri).runtime, places_of(self.uri).private):
             shutil.rmtree(folder, ignore_errors=True)
 
     def _with(self, driver: Driver, keep: bool) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Files of the runtime directory that are nobody's remains: the lock goes with the directory.
-_EXPECTED = frozenset({"lock"})
-
 
 def remains_of(root: Path, runtime: str) -> list[str]:
     """What is still there of the embedded VMM in `root`, whose sockets were in `runtime` (empty: it got nowhere)."""
@@ -40,4 +37,4 @@ def _mounts(folders: list[str]) -> list[str]:
 def _files(runtime: str) -> list[str]:
     if not runtime or not os.path.isdir(runtime):
         return []
-    return [f"file {runtime}/{name}" for name in sorted(os.listdir(runtime)) if name not in _EXPECTED]
+    return [f"file {runtime}/{name}" for name in sorted(os.listdir(runtime))]

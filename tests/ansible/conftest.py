@@ -91,7 +91,8 @@ def _daemon() -> Iterator[TestVmm]:
             yield TestVmm(uri, libvirt.open(uri))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(places_of(uri).runtime, ignore_errors=True)
+        for left in (places_of(uri).runtime, places_of(uri).private):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 @pytest.fixture

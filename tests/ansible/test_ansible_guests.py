@@ -53,7 +53,9 @@ def root() -> Iterator[Path]:
         for pid in guests(folder):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        shutil.rmtree(places_of(f"qemu:///embed?root={folder}/vmm").runtime, ignore_errors=True)
+        places = places_of(f"qemu:///embed?root={folder}/vmm")
+        for left in (places.runtime, places.private):
+            shutil.rmtree(left, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -133,7 +133,6 @@ def test_what_remains_is_found(tmp_path: Path) -> None:
 
     runtime = tmp_path / "run"
     runtime.mkdir()
-    (runtime / "lock").touch()
     assert remains.remains_of(tmp_path / "root", str(runtime)) == []
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(str(runtime / "a.sock"))

@@ -45,6 +45,19 @@ for _ in range({times}):
     with open_driver({uri!r}) as driver:
         print([seen.active for seen in driver.observe()])
 """
+LEFT = """
+from devicevm.vmm.console import MAX_LOG
+from devicevm.vmm.places import make_logs, make_runtime, places_of
+from devicevm.vmm.registry import open_driver
+places = places_of({uri!r})
+make_runtime(places, None)
+make_logs(places)
+secret, log = places.runtime / "0011.secret", places.logs / "web-dvm.console"
+secret.write_text("of an apply that was killed")
+log.write_bytes(b"noise\\n" * MAX_LOG)
+with open_driver({uri!r}) as driver:
+    print(secret.exists(), log.stat().st_blocks * 512 > MAX_LOG)
+"""
 
 
 @pytest.fixture
@@ -100,6 +113,11 @@ def test_two_drivers_in_one_process_share_it(work: Path) -> None:
         "other = open_driver(driver.places.uri)\ndriver.close()\nprint(other.is_active(spec.name))\nother.close()",
     )
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "started\nTrue\n"
+
+
+def test_who_opens_it_clears_away_what_others_have_left(work: Path) -> None:
+    said = subprocess.check_output([sys.executable, "-c", LEFT.format(uri=uri(work))], text=True)
+    assert said == "False False\n"
 
 
 def test_after_the_host_has_booted_nobody_is_taken_for_a_domain_that_ran_before(work: Path) -> None:

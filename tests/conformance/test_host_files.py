@@ -20,10 +20,12 @@ from devicevm.errors import DevicevmError
 from devicevm.manifest.topology import Store
 from devicevm.planner import naming
 from devicevm.vmm import console, stores
+from devicevm.vmm import lock as lock_module
 from devicevm.vmm.images import images_in
-from devicevm.vmm.lock import lock
+from devicevm.vmm.lock import is_locked, lock, lock_path
 from devicevm.vmm.overlay import ensure_overlay
-from devicevm.vmm.places import make_runtime, normal_uri, places_of
+from devicevm.vmm.places import Places, make_runtime, normal_uri, places_of
+from devicevm.vmm.programming import Programmer
 
 MIB = 2**20
 
@@ -81,7 +83,9 @@ def test_the_runtime_directory_comes_back_after_a_reboot(tmp_path: Path) -> None
     for _ in range(2):
         make_runtime(places, None)
         assert stat.S_IMODE(places.runtime.stat().st_mode) == 0o711
+        assert stat.S_IMODE(places.private.stat().st_mode) == 0o700
         places.runtime.rmdir()
+        places.private.rmdir()
     places.runtime.symlink_to(tmp_path)
     with pytest.raises(DevicevmError, match="is no directory"):
         make_runtime(places, None)
@@ -93,7 +97,8 @@ URI = f"qemu:///embed?root=/nowhere/{os.getpid()}"
 @pytest.fixture
 def lock_uri() -> Iterator[str]:
     yield URI
-    shutil.rmtree(places_of(URI).runtime, ignore_errors=True)
+    for left in (places_of(URI).runtime, places_of(URI).private):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def test_a_second_apply_says_who_holds_the_lock(lock_uri: str) -> None:
@@ -105,6 +110,34 @@ def test_a_second_apply_says_who_holds_the_lock(lock_uri: str) -> None:
         pass
     with lock(lock_uri):
         pass
+
+
+def test_a_lock_on_what_was_removed_is_nobodys(lock_uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    places, opened, times = places_of(lock_uri), lock_module._open, []
+
+    def is_removed_first(places: Places) -> int:
+        file = opened(places)
+        if not times:
+            lock_path(places).unlink()
+        times.append(file)
+        return file
+
+    monkeypatch.setattr(lock_module, "_open", is_removed_first)
+    with lock(lock_uri, wait=10):
+        assert is_locked(places)
+    assert len(times) == 2
+
+
+def test_qemus_user_writes_nowhere_that_root_believes(tmp_path: Path) -> None:
+    if os.getuid():
+        pytest.skip("only root can give a directory away")
+    places = replace(places_of("qemu:///system"), runtime=tmp_path / "run" / "12345678")
+    make_runtime(places, (65534, 65534))
+    assert places.runtime.stat().st_uid == 65534
+    believed = (lock_path(places), Programmer(places.private / "blocks").notes)
+    assert [path for path in believed if path.is_relative_to(places.runtime)] == []
+    for above in places.private, places.private.parent:
+        assert (above.stat().st_uid, above.stat().st_mode & 0o022) == (0, 0)
 
 
 def test_a_second_apply_waits_for_the_first(lock_uri: str) -> None:
@@ -226,6 +259,31 @@ def test_a_console_cannot_hurt_a_terminal(tmp_path: Path) -> None:
     assert max(map(len, lines)) <= console.MAX_LINE
     assert console.tail(str(log), 1) == lines[-1:]
     assert console.tail(str(tmp_path / "none"), 5) == console.tail(str(tmp_path), 5) == console.tail("", 5) == ()
+
+
+@pytest.mark.parametrize("append", [0, os.O_APPEND], ids=["", "append"])
+@pytest.mark.parametrize("holes", [True, False])
+def test_a_console_that_is_written_to_for_ever_takes_bounded_room(
+    tmp_path: Path, append: int, holes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not holes:
+        monkeypatch.setattr(console, "_PUNCH_HOLE", 0x8000)
+    log = tmp_path / "web-dvm.console"
+    (tmp_path / "other.console").symlink_to("/dev/zero")
+    guest = os.open(log, os.O_WRONLY | os.O_CREAT | append)
+    try:
+        for count in range(4):
+            os.write(guest, b"x" * 1023 + b"\n")
+            console.bound(tmp_path)
+            assert console.tail(str(log), 1)[0].startswith("xxx")
+            for _block in range(3 * 1024):
+                os.write(guest, b"noise " * 170 + b"\n")
+            os.write(guest, f"line {count}\n".encode())
+            console.bound(tmp_path)
+            assert log.stat().st_blocks * 512 <= console.KEPT + 8192
+            assert console.tail(str(log), 1) == ((f"line {count}",) if holes else ())
+    finally:
+        os.close(guest)
 
 
 def test_an_image_is_the_build_that_its_name_leads_to(tmp_path: Path) -> None:

@@ -225,7 +225,7 @@ def stage() -> Iterator[Stage]:
                 for pid in made.parts() + made.processes():
                     os.kill(pid, signal.SIGKILL)
                 made.end_daemons()
-                for left in (places_of(uri).runtime, places_of(uri).state):
+                for left in (places_of(uri).runtime, places_of(uri).private, places_of(uri).state):
                     shutil.rmtree(left, ignore_errors=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)

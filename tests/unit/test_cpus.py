@@ -63,6 +63,26 @@ def test_dedicated_threads_need_no_room_in_the_pool() -> None:
     assert len(given(ask(7, dedicated=True), there).vcpus) == 7
 
 
+def test_without_a_pool_dedicated_threads_leave_room_for_those_that_share() -> None:
+    there = book(cpu_overcommit=2.0)
+    there.book("floats", CpuPlacement(), 5, MIB)
+    assert len(given(ask(5, dedicated=True), there).vcpus) == 5
+    asked = "6 CPUs for itself asked, 2 would be left for the 5 virtual CPUs that share with an overcommit of 2"
+    assert refused(ask(6, dedicated=True), there) == asked
+    isolated = "6 CPUs for itself asked, 2 would be left"
+    assert isolated in refused(ask(3, dedicated=True, smt="isolate"), there)
+    # What is dedicated is in nobody's way but by the processors that it takes.
+    there.book("alone", given(ask(5, dedicated=True), there), 5, MIB)
+    assert there.vcpus == 1
+    assert there.lacks(2, 0) == "2 virtual CPUs asked, 1 left: 5 booked on 3 CPUs with an overcommit of 2"
+
+
+def test_dedicated_threads_leave_the_headroom() -> None:
+    there = book(cpu_overcommit=2.0, headroom_vcpus=6)
+    assert len(given(ask(5, dedicated=True), there).vcpus) == 5
+    assert refused(ask(6, dedicated=True), there).endswith("with an overcommit of 2, 6 kept as headroom")
+
+
 def test_floating_threads_run_on_the_whole_pool_up_to_its_overcommit() -> None:
     there = book(pool=(0, 1, 2), cpu_overcommit=2.0)
     placement = given(ask(3, float=True), there)

@@ -11,16 +11,14 @@ from pathlib import Path
 
 import pytest
 from stage_collection import REPO
+from unreadable import CAN_BE_SHOWN, unreadable
 
 LAYERS = REPO / "plugin" / "guest" / "layers"
 MIB = 1 << 20
 SIZE = 16 * MIB
 NOISE = hashlib.shake_256(b"noise").digest(MIB)
 
-pytestmark = pytest.mark.skipif(
-    not (shutil.which("qemu-storage-daemon") and os.access("/dev/fuse", os.W_OK) and os.getuid() == 0),
-    reason="qemu-storage-daemon, /dev/fuse or root is missing",
-)
+pytestmark = pytest.mark.skipif(not CAN_BE_SHOWN, reason="qemu-storage-daemon, /dev/fuse or root is missing")
 
 
 def layers(disk: Path, *options: str, run: str = "cat >/dev/null <$DISK") -> subprocess.CompletedProcess[str]:
@@ -73,6 +71,15 @@ def test_data_is_never_formatted(disk: Path, place: int) -> None:
     assert done.returncode == 1
     assert "cannot be opened" in done.stderr
     assert disk.read_bytes() == before
+
+
+@pytest.mark.parametrize("place", [0, MIB, SIZE - MIB])
+def test_what_cannot_be_read_is_not_empty(disk: Path, place: int) -> None:
+    with unreadable(disk, place) as shown:
+        done = layers(shown, "format=qcow2")
+        assert "cannot be read" in done.stderr
+        assert done.returncode == 1
+    assert disk.read_bytes() == bytes(SIZE)
 
 
 def test_nobody_formats_what_is_read_only_or_too_small(disk: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from devicevm.apply import actions
 from devicevm.apply.actions import Context
 from devicevm.apply.executor import execute
 from devicevm.apply.progress import Progress
@@ -168,3 +169,18 @@ def test_a_client_whose_devices_never_answer_is_ended_and_told() -> None:
     assert outcome.errors["start/client/a"].message == (
         "client a did not start within 0.05 s: a device VM of its does not answer"
     )
+
+
+def test_a_client_that_does_not_go_on_is_told_and_what_serves_it_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def rejoin(_driver: object, _owner: str, _emulators: object) -> None:
+        raise DevicevmError("web stays paused")
+
+    monkeypatch.setattr(actions, "rejoin_clients", rejoin)
+    steps = (step("start/device-vm/d"), step("start/client/a", "start/device-vm/d"))
+    spec = DomainSpec("d", "u", Role.DEVICE_VM, "lab", "h1", 1, 2**20, "tcg", "x86_64", "pc", Boot())
+    driver = Driver()
+    plan = replace(PLAN, steps=steps, domains=(*PLAN.domains, spec))
+    outcome = execute(Context(plan, cast(Any, driver), False, 1.0), 2, 2, Progress())
+    assert outcome.done == ["start/device-vm/d", "start/client/a"] and not outcome.undone
+    assert {key: error.message for key, error in outcome.errors.items()} == {"start/device-vm/d": "web stays paused"}
+    assert not outcome.ok

@@ -12,6 +12,7 @@ from devicevm.inventory.supports import GUESTS, STORES
 from devicevm.manifest.topology import Client, Consumer, Device, DeviceVM, Serves, Store, Topology
 from devicevm.planner.plan import Plan, Subject
 from devicevm.planner.planner import Intent
+from devicevm.vmm.driver import VmmError
 from world import DISK, GIB, MIB, RNG, SERIAL, ModelVmm, client, disk, host, topology
 
 KEPT = replace(disk("log"), memory=0, store=Store("file", MIB, path="/srv/log.img"))
@@ -257,7 +258,8 @@ class Recorder:
 
     def __init__(self, observed: tuple[ObservedDomain, ...]) -> None:
         self.observed = observed
-        self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.calls: list[tuple[str, str, tuple[str, ...]]] = []
+        self.refused: set[str] = set()
 
     def start(self, name: str) -> None:
         self.started = name
@@ -268,8 +270,10 @@ class Recorder:
     def observe(self) -> tuple[ObservedDomain, ...]:
         return self.observed
 
-    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
-        self.calls.append((name, addresses))
+    def rejoin(self, uuid: str, owner: str, addresses: tuple[str, ...]) -> None:
+        self.calls.append((uuid, owner, addresses))
+        if uuid in self.refused:
+            raise VmmError(f"{uuid} stays paused")
 
 
 def test_who_goes_on_is_the_domain_whatever_its_client_is_called() -> None:
@@ -279,6 +283,15 @@ def test_who_goes_on_is_the_domain_whatever_its_client_is_called() -> None:
     plan = vmm.apply(declared(ledger(), lab, client("web", disk()), device_vms=(DeviceVM("shared", Serves()),)))
     recorder = Recorder(vmm.observe())
     step = next(step for step in plan.steps if step.id == "start/device-vm/shared")
-    perform(Context(plan, recorder, guests=False, timeout=1), step)  # type: ignore[arg-type]
+    context = Context(plan, recorder, guests=False, timeout=1)  # type: ignore[arg-type]
+    perform(context, step)
     addresses = {one.client: one.channel.address for spec in plan.domains for one in spec.emulators}
-    assert recorder.calls == [("legacy", (addresses["ledger"],)), ("web", (addresses["web"],))]
+    legacy, web = (spec.uuid for name in ("ledger", "web") for spec in plan.domains if spec.name == name)
+    wanted = {(legacy, "default", (addresses["ledger"],)), (web, "default", (addresses["web"],))}
+    assert set(recorder.calls) == wanted and not context.stalled
+
+    recorder.calls, recorder.refused = [], {legacy, web}
+    perform(context, step)
+    assert set(recorder.calls) == wanted, "one that cannot is no reason to leave the others as they are"
+    told = context.stalled[step.id].message
+    assert f"{legacy} stays paused" in told and f"{web} stays paused" in told

@@ -17,10 +17,11 @@ from devicevm.manifest.topology import (
     PlacementStrategy,
     ResourceRequest,
     Serves,
+    Start,
     Topology,
 )
 from devicevm.planner.plan import Plan
-from world import GIB, ME, ModelVmm, class_, client, disk, host, topology
+from world import GIB, ME, MIB, ModelVmm, class_, client, disk, host, topology
 
 FLEET = tuple(host(f"h{number}", cores=2, threads=1, memory=2 * GIB) for number in (1, 2, 3))
 
@@ -104,11 +105,67 @@ def test_a_host_that_is_not_there_is_told() -> None:
     assert plan.unplaced[0].reasons == ("h9: there is no such host",)
 
 
-def test_two_that_are_told_to_be_apart_cannot_share() -> None:
+def test_one_for_each_host_where_those_that_share_are_on_several() -> None:
     shared = DeviceVM("storage", Serves())
     pair = (replace(client("a", disk()), host="h1"), replace(client("b", disk()), host="h2"))
-    reasons = plan_of(topology(*pair, device_vms=(shared,))).unplaced[0].reasons
-    assert reasons == ("h1: b is to be on h2", "h2: a is to be on h1")
+    vmm = ModelVmm(*FLEET)
+    plan = vmm.apply(topology(*pair, device_vms=(shared,)))
+    assert plan.unplaced == ()
+    assert on(plan) == {"a": "h1", "storage": "h1", "b": "h2", "storage-2": "h2"}
+    # Who comes later is with those on its host.
+    third = replace(client("c", disk()), host="h2")
+    more = vmm.plan(topology(*pair, third, device_vms=(shared,)))
+    assert {step.id for step in more.steps if step.kind == "device-vm"} == {"update/device-vm/storage-2"}
+
+
+def test_those_that_no_host_takes_together_are_parted() -> None:
+    shared = DeviceVM("storage", Serves())
+    big = [replace(one, vm=ClientVM(1, 800 * MIB, GUEST)) for one in clients(4)]
+    vmm = ModelVmm(*FLEET[:2])
+    wanted = topology(*big, device_vms=(shared,))
+    plan = vmm.apply(wanted)
+    assert plan.unplaced == ()
+    assert Counter(on(plan).values()) == {"h1": 3, "h2": 3}
+    assert vmm.plan(wanted).steps == ()
+
+
+SHARED = DeviceVM("storage", Serves())
+
+
+@pytest.mark.parametrize(
+    "newcomer",
+    [
+        replace(client("b", disk()), vm=ClientVM(1, 100 * GIB, GUEST)),
+        client("b", disk(), host_labels={"rack": "1"}),
+        replace(client("b", disk()), vm=ClientVM(1, 128 * MIB, GUEST, start=Start.REQUEST)),
+    ],
+    ids=["memory", "labels", "on request"],
+)
+def test_a_newcomer_that_has_no_place_takes_nobody_along(newcomer: Client) -> None:
+    a = client("a", disk())
+    vmm = ModelVmm(FLEET[0])
+    first = vmm.plan(topology(a, newcomer, device_vms=(SHARED,)))
+    assert {item.client for item in first.unplaced} == {"b"}
+    assert on(first) == {"a": "h1", "storage": "h1"}
+    vmm.apply(topology(a, device_vms=(SHARED,)))
+    assert vmm.plan(topology(a, newcomer, device_vms=(SHARED,))).steps == ()
+    changed = vmm.plan(topology(replace(a, devices=(disk(), disk("more"))), newcomer, device_vms=(SHARED,)))
+    assert {item.client for item in changed.unplaced} == {"b"}
+    assert "update/device-vm/storage" in {step.id for step in changed.steps}
+
+
+def test_whoever_is_near_its_clients_is_not_joined_by_others() -> None:
+    near = ResourceRequest("thread", 1, True, {"near": "sibling"})
+    shared = replace(SHARED, resources=((near,), (ResourceRequest("thread"),)))
+    a = client("a", disk())
+    a = replace(a, vm=replace(a.vm, cpus=ResourceRequest("thread", 1, True)))
+    vmm = ModelVmm(host(cores=4, threads=2))
+    vmm.apply(topology(a, device_vms=(shared,)))
+    plan = vmm.plan(topology(a, client("b", disk()), device_vms=(shared,)))
+    assert {step.name for step in plan.steps} == {"b", "storage-2"}
+    # But by its own client's.
+    more = replace(a, devices=(disk(), disk("more")))
+    assert "update/device-vm/storage" in {step.id for step in vmm.plan(topology(more, device_vms=(shared,))).steps}
 
 
 def test_adding_a_client_moves_nothing() -> None:

@@ -98,7 +98,7 @@ def test_nobody_is_left_without_a_processor() -> None:
     every = replace(wanted(), clients=(pinned,))
     assert vmm().plan(every).unplaced == ()
     (unplaced,) = vmm(OTHER).plan(every).unplaced
-    assert "no CPU is left for db, which float: all 4 CPUs would be dedicated" in unplaced.reasons[0]
+    assert "2 CPUs for itself asked, 0 would be left for the 2 virtual CPUs that share" in unplaced.reasons[0]
     # Another alternative may leave room.
     assert vmm(OTHER).plan(wanted(device_vms=(two,))).unplaced == ()
 

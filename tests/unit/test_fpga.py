@@ -149,11 +149,11 @@ def test_an_error_of_the_write_itself_is_told_with_state_and_status(kernel: Make
 def test_a_kernel_that_never_ends_is_left(kernel: Make) -> None:
     there = kernel([(0.0, "write", ""), (60.0, "operating", "")])
     before = time.monotonic()
-    with pytest.raises(DevicevmError, match=r"not loaded within 0\.3 s; its state is write"):
-        run(there, timeout=0.3)
+    with pytest.raises(DevicevmError, match=r"not loaded within 1 s; its state is write"):
+        run(there, timeout=1)
     with pytest.raises(DevicevmError, match="the kernel is still at it; its state is write"):
-        run(there, timeout=0.3, write=there.write_through)
-    assert time.monotonic() - before < 5
+        run(there, timeout=1, write=there.write_through)
+    assert time.monotonic() - before < 30
 
 
 def test_regions_are_refused(kernel: Make) -> None:

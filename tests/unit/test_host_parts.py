@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -36,13 +37,17 @@ from tpm_peers import (
     STARTUP,
     STATE_BLOB,
     STOP,
+    HereStage,
     Machine,
     Tpm,
     Vmm,
     frame,
     powered_on,
+    relaying,
     wrong_in,
 )
+
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -145,6 +150,32 @@ def test_a_lock_that_names_another_process_ends_nobody(parts: Parts, part: Part)
         bystander.wait()
 
 
+def test_a_part_of_another_version_is_ended(parts: Parts, part: Part) -> None:
+    parts.start(part)
+    pid = pid_of(parts, part)
+    path = parts.folder / f"{part.name}.lock"
+    note = json.loads(path.read_text())
+    path.write_text(json.dumps({**note, "part": {**note["part"], "newer": "field"}}))
+    assert not parts.is_running(part)
+    parts.start(part)
+    assert parts.is_running(part)
+    assert not runs(pid)
+
+
+def test_a_part_whose_lock_does_not_say_who_holds_it_is_waited_for(parts: Parts, part: Part) -> None:
+    parts.start(part)
+    pid = pid_of(parts, part)
+    path = parts.folder / f"{part.name}.lock"
+    note = path.read_text()
+    path.write_text("")
+    with pytest.raises(DevicevmError, match="does not say as which process"):
+        parts.stop(part)
+    assert path.exists()
+    threading.Timer(0.2, path.write_text, (note,)).start()
+    parts.stop(part)
+    assert not runs(pid)
+
+
 def test_a_folder_of_another_user_is_refused(part: Part, folder: Path) -> None:
     if os.getuid():
         pytest.skip("only root can give a folder away")
@@ -195,38 +226,14 @@ def test_logs_are_bounded(tmp_path: Path) -> None:
 # The TPM's relay.
 
 
-class HereStage:
-    """A part in a thread of the test's own, whose limits can be changed."""
-
-    users = frozenset({os.getuid()})
-
-    def __init__(self) -> None:
-        self.stop, self.wake = os.pipe()
-        self.lines: list[str] = []
-        self.is_ready = threading.Event()
-
-    def ready(self) -> None:
-        self.is_ready.set()
-
-    def log(self, text: str) -> None:
-        self.lines.append(text)
-
-
 @pytest.fixture
 def relay(part: Part, monkeypatch: pytest.MonkeyPatch) -> Iterator[HereStage]:
     """A relay that waits for nobody long."""
-    for name in ("AWAY_CONTROL", "AWAY_DATA", "SLOW_CONTROL", "SLOW_DATA"):
-        monkeypatch.setattr(tpm_relay, name, 0.3)
+    for name, seconds in (("AWAY_CONTROL", 0.8), ("AWAY_DATA", 0.3), ("SLOW_CONTROL", 0.8), ("SLOW_DATA", 0.3)):
+        monkeypatch.setattr(tpm_relay, name, seconds)
     monkeypatch.setattr(tpm_relay, "_RETRY", 0.05)
-    stage = HereStage()
-    thread = threading.Thread(target=tpm_relay.TPM.serve, args=(part, stage))
-    thread.start()
-    assert stage.is_ready.wait(5)
-    yield stage
-    os.write(stage.wake, b".")
-    thread.join(5)
-    assert not thread.is_alive()
-    assert not Path(part.address).exists()
+    with relaying(part) as stage:
+        yield stage
 
 
 @pytest.mark.parametrize(
@@ -420,15 +427,48 @@ def test_a_tpm_that_has_lost_its_memory_fails_until_the_client_is_reset(
     vmm.close()
 
 
-@pytest.mark.parametrize("content", [b"x" * 512, b"\0" * 511 + b"x"])
-def test_a_backing_with_something_else_is_left_alone(tpm_program: Path, folder: Path, content: bytes) -> None:
+def started_on(tpm_program: Path, backing: Path) -> subprocess.CompletedProcess[bytes]:
+    """The device VM's program, whose peer has left before it has begun."""
+    environment = {"TMPDIR": str(backing.parent), "PATH": os.environ["PATH"]}
+    return subprocess.run(
+        [tpm_program, backing], stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False, env=environment
+    )
+
+
+@pytest.mark.parametrize("place", [0, 511, 1024, MIB - 1, MIB, 3 * MIB, 4 * MIB - 1])
+def test_a_backing_with_something_else_is_left_alone(tpm_program: Path, folder: Path, place: int) -> None:
     backing = folder / "backing"
-    before = content.ljust(1 << 20, b"\0")
+    before = (bytes(place) + b"x").ljust(4 * MIB, b"\0")
     backing.write_bytes(before)
-    done = subprocess.run(
-        [tpm_program, backing], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False,
-        env={"TMPDIR": str(folder), "PATH": os.environ["PATH"]},
-    )  # fmt: skip
+    done = started_on(tpm_program, backing)
     assert done.returncode == 1
     assert b"something else" in done.stderr
     assert backing.read_bytes() == before
+
+
+def test_a_file_system_does_not_become_a_tpm(tpm_program: Path, folder: Path) -> None:
+    """Its first kilobyte is empty: it is the boot loader's."""
+    backing = folder / "backing"
+    backing.write_bytes(bytes(MIB))
+    subprocess.run(["/sbin/mke2fs", "-q", "-F", backing], check=True, timeout=60)
+    assert started_on(tpm_program, backing).returncode == 1
+    assert (
+        subprocess.run(["/sbin/e2fsck", "-fn", backing], capture_output=True, check=False, timeout=60).returncode == 0
+    )
+
+
+def test_a_first_writing_that_was_torn_is_no_foreign_data(parts: Parts, part: Part, tpm: Tpm, folder: Path) -> None:
+    """Of what was being written when all went dark, any sectors may be there."""
+    backing = folder / "backing"
+    parts.start(part)
+    vmm = Vmm(part.address)
+    vmm.close()
+    deadline = time.monotonic() + 10
+    first = MIB // 2
+    while not (claimed := backing.read_bytes()).startswith(b"devicevm-tpm", first) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    tpm.kill()
+    torn = bytearray(claimed)
+    torn[first + 4096 : first + 4608] = b"x" * 512
+    backing.write_bytes(torn)
+    powered_on(part).close()

@@ -6,102 +6,26 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from devicevm.domain import DomainSpec, ObservedDomain
+from devicevm.domain import DomainSpec
 from devicevm.errors import DevicevmError
 from devicevm.health import check_health
 from devicevm.manager.keeper import MAX_DEATHS, Keeper, Times
-from devicevm.manifest.topology import DeviceVM, Serves, Start, Topology
-from devicevm.planner.planner import make_plan
-from devicevm.vmm.driver import Driver, VmmError
+from devicevm.manifest.topology import Start
+from devicevm.planner.naming import domain_uuid
 from devicevm.vmm.lock import is_locked, lock
 from devicevm.vmm.places import places_of
-from world import ME, client, disk, host, topology
-
-GRACE = 0.2
-
-
-class Remembering(Driver):
-    """What the keeper asks of a VMM; `broken` are device VMs that do not start, `slow` seconds of a start."""
-
-    def __init__(self, *specs: DomainSpec) -> None:
-        self.specs = {spec.name: spec for spec in specs}
-        self.active: set[str] = set()
-        self.marked: set[str] = set()
-        self.starts: list[str] = []
-        self.broken: set[str] = set()
-        self.consoles: dict[str, tuple[str, ...]] = {}
-        self.slow = 0.0
-        self.booting = self.most = 0
-        self.lock = threading.Lock()
-
-    def observe(self) -> tuple[ObservedDomain, ...]:
-        return tuple(
-            ObservedDomain(name, spec.uuid, spec.owner, spec.role, name in self.active, spec, ready=name in self.marked)
-            for name, spec in sorted(self.specs.items())
-        )
-
-    def start(self, name: str) -> None:
-        with self.lock:
-            self.booting += 1
-            self.most = max(self.most, self.booting)
-        time.sleep(self.slow)
-        with self.lock:
-            self.booting -= 1
-        self.starts.append(name)
-        if name in self.broken:
-            raise VmmError(f"cannot start {name}: no such kernel")
-        self.active.add(name)
-
-    def stop(self, name: str) -> None:
-        self.active.discard(name)
-        self.marked.discard(name)
-
-    def is_active(self, name: str) -> bool:
-        return name in self.active
-
-    def console_tail(self, spec: DomainSpec, lines: int) -> tuple[str, ...]:
-        return self.consoles.get(spec.name, ())[-lines:]
-
-    def mark(self, spec: DomainSpec) -> None:
-        self.marked.add(spec.name)
-
-    def define(self, spec: DomainSpec) -> None:
-        self.specs[spec.name] = spec
-
-
-Remembering.__abstractmethods__ = frozenset()  # the keeper asks for no more than these
-
-
-def device_vms(wanted: Topology) -> tuple[DomainSpec, ...]:
-    plan = make_plan(wanted, (host(),), (), ME)
-    return tuple(replace(spec, start=Start.REQUEST) for spec in plan.domains if spec.emulators)
-
-
-TWO = device_vms(topology(client("a", disk()), client("b", disk())))
-SHARED = device_vms(topology(client("a", disk()), client("b", disk()), device_vms=(DeviceVM("both", Serves()),)))
-
-
-def keeper(driver: Remembering, boots: int = 8) -> Keeper:
-    made = Keeper(driver, boots=boots, times=Times(grace=GRACE, pause=0.01), guests=False)
-    made.take_over(lambda _name: False)
-    return made
-
-
-def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)
+from remembering import GRACE, SHARED, TWO, A, B, C, Remembering, device_vms, keeper, kill, until
+from world import client, disk, topology
 
 
 def test_a_client_s_device_vms_run_and_have_answered_when_it_is_let_start() -> None:
     driver = Remembering(*TWO)
-    keeper(driver).prepare("a", "default", ["a-dvm"])
+    keeper(driver).prepare(A, "default", ["a-dvm"])
     assert driver.active == driver.marked == {"a-dvm"}
 
 
@@ -109,7 +33,7 @@ def test_many_that_start_at_once_share_one_start() -> None:
     driver = Remembering(*SHARED)
     driver.slow = 0.1
     kept = keeper(driver)
-    threads = [threading.Thread(target=kept.prepare, args=(name, "default", ["both"])) for name in ("a", "b") * 5]
+    threads = [threading.Thread(target=kept.prepare, args=(uuid, "default", ["both"])) for uuid in (A, B) * 5]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -123,7 +47,10 @@ def test_no_more_boot_at_once_than_may(boots: int) -> None:
     driver = Remembering(*device_vms(topology(*(client(name, disk()) for name in names))))
     driver.slow = 0.05
     kept = keeper(driver, boots)
-    threads = [threading.Thread(target=kept.prepare, args=(name, "default", [f"{name}-dvm"])) for name in names]
+    threads = [
+        threading.Thread(target=kept.prepare, args=(domain_uuid("default", name), "default", [f"{name}-dvm"]))
+        for name in names
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -136,7 +63,7 @@ def test_no_more_boot_at_once_than_may(boots: int) -> None:
 def test_a_device_vm_that_is_not_the_owner_s_is_refused(owner: str, name: str) -> None:
     driver = Remembering(*TWO)
     with pytest.raises(DevicevmError, match=f"{name}.*does not have"):
-        keeper(driver).prepare("a", owner, [name])
+        keeper(driver).prepare(A, owner, [name])
     assert driver.starts == []
 
 
@@ -145,24 +72,24 @@ def test_a_device_vm_that_does_not_start_is_told_and_not_tried_again_by_itself()
     driver.broken = {"a-dvm"}
     kept = keeper(driver)
     with pytest.raises(DevicevmError, match="no such kernel"):
-        kept.prepare("a", "default", ["a-dvm"])
+        kept.prepare(A, "default", ["a-dvm"])
     kept.died("a-dvm", "it powered off")
     time.sleep(0.1)
     assert driver.starts == ["a-dvm"] and not driver.active
     driver.broken.clear()
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     assert driver.active == {"a-dvm"}
 
 
 def test_a_device_vm_stops_some_time_after_its_last_client() -> None:
     driver = Remembering(*SHARED)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["both"])
-    kept.prepare("b", "default", ["both"])
-    kept.release("a")
+    kept.prepare(A, "default", ["both"])
+    kept.prepare(B, "default", ["both"])
+    kept.release(A)
     time.sleep(3 * GRACE)
     assert driver.active == {"both"}
-    kept.release("b")
+    kept.release(B)
     assert driver.active == {"both"}
     until(lambda: not driver.active)
 
@@ -170,9 +97,9 @@ def test_a_device_vm_stops_some_time_after_its_last_client() -> None:
 def test_a_client_that_is_back_in_time_finds_it_running() -> None:
     driver = Remembering(*TWO)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
-    kept.release("a")
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
+    kept.release(A)
+    kept.prepare(A, "default", ["a-dvm"])
     time.sleep(3 * GRACE)
     assert driver.starts == ["a-dvm"] and driver.active == {"a-dvm"}
 
@@ -180,15 +107,10 @@ def test_a_client_that_is_back_in_time_finds_it_running() -> None:
 def test_what_is_declared_to_run_stays_without_clients() -> None:
     driver = Remembering(*(replace(spec, start=Start.APPLY) for spec in TWO))
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
-    kept.release("a")
+    kept.prepare(A, "default", ["a-dvm"])
+    kept.release(A)
     time.sleep(3 * GRACE)
     assert driver.active == {"a-dvm"}
-
-
-def kill(driver: Remembering, kept: Keeper, name: str) -> None:
-    driver.stop(name)
-    kept.died(name, "its QEMU died")
 
 
 def test_what_dies_is_back() -> None:
@@ -197,7 +119,7 @@ def test_what_dies_is_back() -> None:
     back: list[DomainSpec] = []
     kept = Keeper(driver, boots=1, guests=False, tell=told.append, returned=back.append)
     kept.take_over(lambda _name: False)
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     assert not back
     kill(driver, kept, "a-dvm")
     until(lambda: len(back) == 1)
@@ -209,7 +131,7 @@ def test_what_dies_is_back() -> None:
 def test_why_it_died_is_its_console_s_word_and_kept_until_somebody_starts_it() -> None:
     driver = Remembering(*TWO)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     assert kept.deaths() == {}
     driver.consoles["a-dvm"] = ("up after 9 ms", "[  1.0] Kernel panic - not syncing: no idle task", "Call Trace:")
     begun = time.time()
@@ -302,21 +224,21 @@ def test_what_was_stopped_stays_so() -> None:
 def test_what_dies_again_and_again_is_left_so_with_the_reason_until_somebody_asks() -> None:
     driver = Remembering(*TWO)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     for count in range(MAX_DEATHS):
         kill(driver, kept, "a-dvm")
         until(lambda count=count: len(driver.starts) == count + 2 and driver.marked == {"a-dvm"})  # type: ignore[misc]
     kill(driver, kept, "a-dvm")
     until(lambda: bool(kept.observe()[0].failure))
     assert "its QEMU died" in kept.observe()[0].failure and not driver.active
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     assert driver.active == {"a-dvm"} and not kept.observe()[0].failure
 
 
 def test_what_cannot_be_restarted_is_given_up() -> None:
     driver = Remembering(*TWO)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     driver.broken = {"a-dvm"}
     kill(driver, kept, "a-dvm")
     until(lambda: "no such kernel" in kept.observe()[0].failure)
@@ -331,7 +253,7 @@ def test_the_next_manager_takes_over_restarts_what_died_meanwhile_and_stops_what
     until(lambda: "c-dvm" in driver.active)
     time.sleep(3 * GRACE)
     assert driver.active == {"a-dvm", "b-dvm", "c-dvm"}, "nobody has said yet who runs"
-    kept.found_running(["a", "c"])
+    kept.found_running([A, C])
     until(lambda: driver.active == {"a-dvm", "c-dvm"})
     assert driver.starts == ["c-dvm"]
 
@@ -339,8 +261,8 @@ def test_the_next_manager_takes_over_restarts_what_died_meanwhile_and_stops_what
 def test_a_manager_that_ends_touches_nothing_any_more() -> None:
     driver = Remembering(*TWO)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
-    kept.release("a")
+    kept.prepare(A, "default", ["a-dvm"])
+    kept.release(A)
     kept.close()
     time.sleep(3 * GRACE)
     assert driver.active == {"a-dvm"}
@@ -358,7 +280,7 @@ def test_what_is_being_changed_is_waited_for() -> None:
     for end in (lambda: kept.start("a-dvm"), busy.clear):
         kept.stop("a-dvm")
         before = len(driver.starts)
-        asking = threading.Thread(target=kept.prepare, args=("a", "default", ["a-dvm"]))
+        asking = threading.Thread(target=kept.prepare, args=(A, "default", ["a-dvm"]))
         asking.start()
         time.sleep(0.2)
         assert len(driver.starts) == before
@@ -373,13 +295,13 @@ def test_a_change_that_does_not_end_is_a_reason() -> None:
     kept.take_over(lambda _name: False)
     kept.stop("a-dvm")
     with pytest.raises(DevicevmError, match="a-dvm is being changed"):
-        kept.prepare("a", "default", ["a-dvm"])
+        kept.prepare(A, "default", ["a-dvm"])
 
 
 def test_status_tells_what_was_given_up() -> None:
     driver = Remembering(*TWO)
     kept = keeper(driver)
-    kept.prepare("a", "default", ["a-dvm"])
+    kept.prepare(A, "default", ["a-dvm"])
     driver.broken = {"a-dvm"}
     kill(driver, kept, "a-dvm")
     until(lambda: bool(kept.observe()[0].failure))

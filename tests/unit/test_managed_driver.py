@@ -14,12 +14,13 @@ import pytest
 from devicevm.domain import DomainSpec
 from devicevm.errors import DevicevmError
 from devicevm.inventory.supports import ON_REQUEST
-from devicevm.manager import wire
+from devicevm.manager import server, wire
 from devicevm.manager.keeper import Times
 from devicevm.manager.server import Manager
 from devicevm.manifest.topology import Start
 from devicevm.planner.planner import make_plan
 from devicevm.vmm import managed as managed_module
+from devicevm.vmm.console import MAX_LOG
 from devicevm.vmm.managed import ManagedDriver
 from devicevm.vmm.places import places_of
 from stage_collection import REPO
@@ -46,8 +47,9 @@ def specs(name: str = "web") -> tuple[DomainSpec, DomainSpec]:
 
 
 @pytest.fixture
-def manager(tmp_path: Path) -> Iterator[Manager]:
+def manager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manager]:
     """A manager whose VMM is another one than that of the clients."""
+    monkeypatch.setattr(server, "REJOIN_AGAIN", 0.05)
     vmm = TestDriver(places_of(f"test://{REPO}/tests/data/test-host.xml"))
     clients = TestDriver(places_of("test:///default"))
     for domain in (*vmm.connection.listAllDomains(), *clients.connection.listAllDomains()):
@@ -74,6 +76,23 @@ def driver(manager: Manager, monkeypatch: pytest.MonkeyPatch) -> Iterator[Manage
     with ManagedDriver(places_of("test:///default")) as opened:
         assert isinstance(opened, ManagedDriver)
         yield opened
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a manager looks at now and then it looks at soon."""
+    monkeypatch.setattr(server, "LOGS_AGAIN", 0.02)
+
+
+def test_consoles_of_device_vms_are_bounded_while_they_run(soon: None, manager: Manager) -> None:
+    log = manager.vmm.places.logs / "endless.console"
+    log.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    log.write_bytes(b"noise\n" * MAX_LOG)
+    try:
+        until(lambda: log.stat().st_blocks * 512 < MAX_LOG)
+        assert log.read_bytes().endswith(b"noise\n")
+    finally:
+        log.unlink()
 
 
 def test_both_are_seen_as_one(driver: ManagedDriver, manager: Manager) -> None:
@@ -137,12 +156,55 @@ def test_a_client_is_prepared_and_released(driver: ManagedDriver, manager: Manag
     web, device_vm = specs()
     driver.define(device_vm)
     driver.define(web)
-    request = {"client": "web", "owner": web.owner, "deviceVMs": [device_vm.name]}
+    request = {"client": web.uuid, "owner": web.owner, "deviceVMs": [device_vm.name]}
     wire.ask(manager.path, "prepare", 30, **request)
     assert driver.is_active(device_vm.name)
     wire.ask(manager.path, "use", 5, **request)
     wire.ask(manager.path, "release", 5, **request)
     until(lambda: not driver.is_active(device_vm.name))
+
+
+def test_what_a_client_that_runs_needs_is_brought_up_by_the_next_manager(
+    driver: ManagedDriver, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody has told this manager of the client, and libvirt does not know why the device VM is off."""
+    web, device_vm = specs()
+    driver.clients.define(web)
+    driver.clients.start("web")
+    manager.vmm.define(device_vm)
+    manager.keeper.take_over(lambda _name: False)
+    with monkeypatch.context() as locked:
+        locked.setattr(server, "is_locked", lambda _places: True)
+        assert not manager._find_clients() and not driver.is_active(device_vm.name), "an apply is at work"
+    assert manager._find_clients()
+    until(lambda: manager.vmm.is_active(device_vm.name))
+
+
+def test_clients_that_do_not_go_on_are_tried_again_and_keep_nobody_else(
+    manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "content_stays", lambda _old, _new: True)
+    told: list[str] = []
+    manager._tell = told.append
+    stuck, tried = {specs("web")[0].uuid}, list[str]()
+
+    def rejoin(_driver: TestDriver, uuid: str, _owner: str, _addresses: tuple[str, ...]) -> None:
+        tried.append(uuid)
+        if uuid in stuck:
+            raise OSError("web stays paused")
+
+    monkeypatch.setattr(TestDriver, "rejoin", rejoin)
+    for name in ("web", "db"):
+        device_vm = specs(name)[1]
+        manager.keeper.define(device_vm)
+        manager.keeper.start(device_vm.name)
+        manager.keeper.mark(device_vm)
+        manager._rejoin(device_vm)
+    until(lambda: len(tried) > 5)
+    assert set(tried) == {specs(name)[0].uuid for name in ("web", "db")} and tried.count(specs("db")[0].uuid) == 1
+    assert told == ["web-dvm: unexpected OSError: web stays paused; it is tried again"]
+    stuck.clear()
+    until(lambda: not manager._waiting)
 
 
 @pytest.mark.parametrize(
@@ -152,8 +214,8 @@ def test_a_client_is_prepared_and_released(driver: ManagedDriver, manager: Manag
         (b"[]\n", "JSON object"),
         (b'{"op": "stop", "version": "0"}\n', "is version"),
         (b'{"op": "prepare", "hook": 0}\n', "devicevm's manager"),
-        (b'{"op": "dance", "hook": 1}\n', "no operation"),
-        (b'{"op": "prepare", "hook": 1}\n', "cannot read"),
+        (b'{"op": "dance", "hook": 2}\n', "no operation"),
+        (b'{"op": "prepare", "hook": 2}\n', "cannot read"),
     ],
 )
 def test_what_is_no_request_is_refused_and_the_manager_goes_on(manager: Manager, request_: bytes, words: str) -> None:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import pytest
 from devicevm import __version__
@@ -24,6 +25,7 @@ from stage_collection import REPO
 CLIENT = (REPO / "tests/goldens/domains/client.xml").read_bytes()
 DEVICE_VM = (REPO / "tests/goldens/domains/device-vm.xml").read_bytes()
 FOREIGN = b"<domain type='qemu'><name>db</name></domain>"
+UUID = ET.fromstring(CLIENT).findtext("uuid")
 PLACES = places_of("qemu:///system")
 
 
@@ -72,8 +74,15 @@ def test_the_manager_is_asked_for_a_client_s_device_vms(installed: Path, operati
         done = run(installed, operation)
     assert (done.returncode, done.stderr) == (0, b"")
     assert requests == [
-        {"op": asked, "hook": hook.VERSION, "client": "web", "owner": "default", "deviceVMs": ["web-dvm"]}
+        {"op": asked, "hook": hook.VERSION, "client": UUID, "owner": "default", "deviceVMs": ["web-dvm"]}
     ]
+
+
+def test_a_client_is_its_uuid_whatever_it_is_called(installed: Path) -> None:
+    with manager(installed.with_name("manager.sock"), OK) as requests:
+        renamed = CLIENT.replace(b"<name>web</name>", b"<name>web2</name>")
+        assert run(installed, "prepare", renamed, name="web2").returncode == 0
+    assert [one["client"] for one in requests] == [UUID]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from devicevm.errors import DevicevmError
 from devicevm.vmm import places as module
+from devicevm.vmm.libvirt import embed
 from devicevm.vmm.lock import lock, lock_path
 from devicevm.vmm.places import Places, make_runtime, places_of
 
@@ -70,6 +71,51 @@ def test_a_users_own_directory_is_no_other_users(monkeypatch: pytest.MonkeyPatch
     as_user(monkeypatch, SOMEBODY)
     with pytest.raises(DevicevmError, match="belongs to another user"):
         make_runtime(places, None)
+
+
+@pytest.mark.parametrize(
+    ("conf", "is_"),
+    [
+        ('user = "+1234"\ngroup = "+4321"\n', (1234, 4321)),
+        ("user='1234'\n  group\t= '4321' # so\n", (1234, 4321)),
+        ('user = """nobody"""\ngroup = "nogroup"', (65534, 65534)),
+        ('user="root"\ngroup="root"', None),
+        ("user = '0'\n", None),
+        ('# user = "root"\nuser = "+1234"\n#group = "root"\n', (1234, "usual")),
+        ('dynamic_ownership = 1\nswtpm_user = "tss"\n', "usual"),
+        ("", "usual"),
+    ],
+)
+def test_an_embedded_vmms_qemu_runs_as_its_settings_say(
+    conf: str, is_: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    as_user(monkeypatch, 0)
+    monkeypatch.setattr(embed, "_usual_user", lambda: (77, 88))
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "qemu.conf").write_text(conf)
+    wanted = (77, 88) if is_ == "usual" else (is_[0], 88) if isinstance(is_, tuple) and is_[1] == "usual" else is_
+    assert embed.qemu_user(tmp_path) == wanted
+    as_user(monkeypatch, SOMEBODY)
+    assert embed.qemu_user(tmp_path) is None
+
+
+def test_an_embedded_vmms_user_that_there_is_not_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    as_user(monkeypatch, 0)
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc" / "qemu.conf").write_text('user = "no-such-user"\n')
+    with pytest.raises(DevicevmError, match=r"etc/qemu\.conf names a user or group that there is not: .*no-such-user"):
+        embed.qemu_user(tmp_path)
+
+
+@pytest.mark.parametrize("user", [None, (0, 0), (1234, 4321)])
+def test_what_is_written_into_settings_is_read_from_them(
+    user: tuple[int, int] | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(embed, "_usual_user", lambda: (77, 88))
+    monkeypatch.setattr(embed, "_qemu_user_has_kvm", lambda: True)
+    as_user(monkeypatch, 0)
+    embed.write_settings(tmp_path, user)
+    assert embed.qemu_user(tmp_path) == {None: (77, 88), (0, 0): None}.get(user, user)
 
 
 def test_an_embedded_vmms_console_logs_are_not_in_memory() -> None:

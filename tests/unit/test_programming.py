@@ -4,7 +4,6 @@ sysfs, with libvirt's test driver in between."""
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -60,8 +59,8 @@ class LabDriver(TestDriver):
     def load(self, spec: DomainSpec) -> None:
         self.programmer.load(spec)
 
-    def unload(self, uuid: str) -> None:
-        self.programmer.unload(uuid)
+    def unload(self, uuid: str, spec: DomainSpec | None) -> None:
+        self.programmer.unload(uuid, spec)
 
 
 @pytest.fixture
@@ -185,8 +184,29 @@ def test_blocks_without_a_bitstream_are_left_as_they_are(card: Card) -> None:
     assert card.loaded == []
 
 
-def test_a_note_that_says_nothing_is_told(card: Card) -> None:
-    card.programmer.load(spec(HostDevice("pci", CARD, "lab/meter.rbf", "lab/blank.rbf")))
-    (card.programmer.notes / CARD).write_text("?")
+@pytest.mark.parametrize("note", ["", "?", "{}"])
+def test_a_note_that_says_nothing_is_told_to_whose_block_it_is_and_disturbs_nobody_else(card: Card, note: str) -> None:
+    device = HostDevice("pci", CARD, "lab/meter.rbf", "lab/blank.rbf")
+    card.programmer.load(spec(device))
+    (card.programmer.notes / CARD).write_text(note)
+    card.programmer.unload("u2", spec(HostDevice("pci", "0000:05:00.0", "lab/meter.rbf", "lab/blank.rbf"), uuid="u2"))
+    card.programmer.unload("u3")
     with pytest.raises(DevicevmError, match="does not say whose block it was programmed for"):
-        replace(card.programmer).unload("u1")
+        card.programmer.unload("u1", spec(device))
+
+
+def test_a_note_is_whole_or_not_there(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk is full: nothing is programmed that nobody would clear, and what was noted before stays."""
+    device = HostDevice("pci", CARD, "lab/meter.rbf", "lab/blank.rbf")
+    card.programmer.load(spec(device))
+
+    def half(path: Path, text: str, **options: str) -> int:
+        path.write_bytes(text.encode()[:9])
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", half)
+        with pytest.raises(DevicevmError, match="No space left"):
+            card.programmer.load(spec(device, uuid="u2"))
+    card.programmer.unload("u1", spec(device))
+    assert card.loaded == ["lab/meter.rbf", "lab/blank.rbf"]

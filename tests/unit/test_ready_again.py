@@ -68,3 +68,14 @@ def test_a_client_that_is_to_come_back_may_be_there_before_we_look() -> None:
 def test_anybody_else_is_taken_for_the_probe_that_has_not_left() -> None:
     with pytest.raises(ready.NotReady, match="did not come back after its probe"):
         wait(frozenset())
+
+
+def test_a_device_that_a_guest_does_not_tell_of_any_more_is_not_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forgetful(Guest):
+        def status(self) -> GuestStatus:
+            told = super().status()
+            return replace(told, devices=()) if self.asked > 1 else told
+
+    monkeypatch.setattr(ready, "Control", Forgetful)
+    with pytest.raises(ready.NotReady, match=f"{NAME} did not come back"):
+        wait(frozenset({NAME}))

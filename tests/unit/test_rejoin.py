@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 libvirt = pytest.importorskip("libvirt")
 
-from devicevm.vmm.driver import VmmError  # noqa: E402 - it needs libvirt
+from devicevm.planner.planner import make_plan  # noqa: E402 - what follows needs libvirt
+from devicevm.vmm.driver import VmmError  # noqa: E402
 from devicevm.vmm.libvirt import rejoin  # noqa: E402
+from devicevm.vmm.libvirt.test import TestDriver  # noqa: E402
+from devicevm.vmm.places import places_of  # noqa: E402
+from world import ME, client, disk, host, topology  # noqa: E402
 
 STALLED = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR]
 RUNS = [libvirt.VIR_DOMAIN_RUNNING, libvirt.VIR_DOMAIN_RUNNING_UNPAUSED]
@@ -68,3 +74,38 @@ def test_a_disk_that_may_fail_is_waited_for_by_nobody() -> None:
     domain = Paused(0, DISK.format(policy="report", socket="/run/away"))
     rejoin.go_on(domain)
     assert domain.resumed == 1
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[TestDriver]:
+    """libvirt's test driver, which knows one reason only to pause a domain; all disks are there."""
+    monkeypatch.setattr(rejoin, "has_peer", lambda _path: True)
+    monkeypatch.setattr(rejoin, "is_stalled", lambda domain: domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED)
+    with TestDriver(places_of("test:///default")) as opened:
+        yield opened  # type: ignore[misc]
+
+
+def test_a_client_goes_on_whatever_it_is_called_by_now(driver: TestDriver) -> None:
+    plan = make_plan(topology(client("web", disk())), (host(),), (), ME)
+    spec = next(replace(one, accelerator="test", arch="i686") for one in plan.domains if one.name == "web")
+    driver.define(spec)
+    domain = driver.connection.lookupByUUIDString(spec.uuid)
+    domain.rename("web2")
+    domain.create()
+    domain.suspend()
+    with pytest.raises(VmmError, match="belongs to owner 'default'"):
+        driver.rejoin(spec.uuid, "lab", ())
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+    driver.rejoin(spec.uuid, spec.owner, ())
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_RUNNING
+    domain.destroy()
+    domain.undefine()
+
+
+def test_nobody_else_s_domain_is_let_go_on(driver: TestDriver) -> None:
+    domain = driver.connection.lookupByName("test")
+    domain.suspend()
+    with pytest.raises(VmmError, match="is not devicevm's"):
+        driver.rejoin(domain.UUIDString(), "default", ())
+    assert domain.state()[0] == libvirt.VIR_DOMAIN_PAUSED
+    domain.resume()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from devicevm.guest.boot_config import device_config
 from devicevm.manifest.topology import Store
 from devicevm.planner.plan import Action, Plan
 from devicevm.record import from_data, to_data
-from devicevm.vmm.secrets import MAX_SECRET, lent, read_secret
+from devicevm.vmm.secrets import MAX_SECRET, lent, read_secret, remove_stale
 from world import ModelVmm, client, disk, topology
 
 GOLDEN = Path(__file__).resolve().parents[1] / "goldens" / "domains" / "device-vm-formats.json"
@@ -65,6 +68,46 @@ def test_a_copy_is_there_only_while_the_vmm_starts(tmp_path: Path) -> None:
         assert copy.stat().st_mode & 0o777 == 0o400
         raise RuntimeError("the VMM does not start")
     assert not copy.exists()
+
+
+KILLED = """
+import os, signal, sys
+from types import SimpleNamespace as Given
+from devicevm.vmm.secrets import lent
+secret = Given(path=sys.argv[1], address=sys.argv[2])
+with lent(Given(emulators=[Given(secrets=[secret])]), None):
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_lent_by_one_that_was_killed_is_removed_and_what_is_lent_is_not(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(KEY)
+    stale, other = tmp_path / "0022.secret", tmp_path / "a.sock"
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "key", stale], check=False, timeout=60)
+    assert stale.read_text() == KEY
+    other.touch()
+    (tmp_path / "dangling.secret").symlink_to(other)
+    with lent(sealed(tmp_path), None):
+        remove_stale(tmp_path)
+        assert not stale.exists()
+        assert (tmp_path / "0011.secret").read_text() == KEY
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.sock", "dangling.secret", "key"]
+    remove_stale(tmp_path / "nothing")
+
+
+def test_a_copy_that_is_taken_for_a_stale_one_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text(KEY)
+    locked, taken = fcntl.flock, []
+
+    def late(file: int, operation: int) -> None:
+        if not taken:
+            taken.append(file)
+            remove_stale(tmp_path)
+        locked(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with lent(sealed(tmp_path), None):
+        assert (tmp_path / "0011.secret").read_text() == KEY
 
 
 def test_nothing_but_the_reference_is_written(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from stage_collection import REPO
+from unreadable import CAN_BE_SHOWN, unreadable
 
 SERVE_TREE = REPO / "plugin" / "guest" / "serve-tree"
 MIB = 2**20
@@ -78,6 +79,16 @@ def test_data_at_either_end_is_left_alone(store: Path, place: int) -> None:
     assert "something else than an ext4 file system" in done.stderr
     assert "mount" not in done.stdout
     assert store.read_bytes() == before
+
+
+@pytest.mark.skipif(not CAN_BE_SHOWN, reason="qemu-storage-daemon, /dev/fuse or root is missing")
+@pytest.mark.parametrize("place", [0, MIB - 512, SIZE - MIB, SIZE - 512], ids=str)
+def test_what_cannot_be_read_is_not_empty(store: Path, place: int) -> None:
+    with unreadable(store, place) as shown:
+        done = serve(shown)
+        assert "cannot be read" in done.stderr
+        assert done.returncode == 1
+    assert store.read_bytes() == bytes(SIZE)
 
 
 def test_a_file_system_that_was_made_by_half_is_made_anew(store: Path) -> None:

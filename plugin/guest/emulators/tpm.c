@@ -43,7 +43,7 @@ struct head {
 
 static struct {
 	int fd;
-	off_t slot_size;
+	off_t size, slot_size;
 	uint64_t generation;
 	unsigned char *data; /* one slot, as it is on the backing */
 } backing;
@@ -131,26 +131,52 @@ static size_t read_file(const char *name, unsigned char *data, size_t room)
 
 enum slot { BLANK, TORN, WHOLE, FOREIGN };
 
+/* As much as a slot holds. */
+static void read_backing(off_t place)
+{
+	if (pread(backing.fd, backing.data, (size_t)backing.slot_size, place) != backing.slot_size)
+		die("tpm: the backing cannot be read");
+}
+
+static bool is_zero(void)
+{
+	return !backing.data[0] && !memcmp(backing.data, backing.data + 1, (size_t)backing.slot_size - 1);
+}
+
 static enum slot read_slot(int which)
 {
 	struct head *head = (struct head *)backing.data;
 	uint64_t size;
 
-	if (pread(backing.fd, backing.data, (size_t)backing.slot_size, which * backing.slot_size) != backing.slot_size)
-		die("tpm: the backing cannot be read");
-	if (memcmp(head->magic, MAGIC, sizeof head->magic)) {
-		for (size_t i = 0; i < SECTOR; i++)
-			if (backing.data[i])
-				return FOREIGN;
-		return BLANK;
-	}
+	read_backing(which * backing.slot_size);
+	if (memcmp(head->magic, MAGIC, sizeof head->magic))
+		return is_zero() ? BLANK : FOREIGN;
 	size = sizeof *head + (uint64_t)head->lasting + head->powered + head->response;
 	if (size > (uint64_t)backing.slot_size || head->response > MAX_TPM || slot_crc(backing.data, size) != head->crc)
 		return TORN;
 	return WHOLE;
 }
 
-/* Slots that hold anything else are somebody's data; two torn ones are a TPM that was, and must not become a new one. */
+/* A slot's first writing may be torn anywhere: it is told from somebody's data by the head that was there before. */
+static void claim(int which)
+{
+	struct head *head = (struct head *)backing.data;
+
+	memset(backing.data, 0, SECTOR);
+	memcpy(head->magic, MAGIC, sizeof head->magic);
+	head->crc = slot_crc(backing.data, sizeof *head);
+	if (pwrite(backing.fd, backing.data, SECTOR, which * backing.slot_size) != SECTOR || fdatasync(backing.fd) < 0)
+		die("tpm: the backing cannot be written");
+}
+
+static void __attribute__((noreturn)) refuse(const char *reason)
+{
+	fprintf(stderr, "tpm: the backing %s\n", reason);
+	exit(1);
+}
+
+/* Slots that hold anything else are somebody's data, and so is what begins or ends with it; two torn ones are a TPM that
+ * was, and must not become a new one. Generation 0 is nobody's yet. */
 static void load(void)
 {
 	const struct head *head = (struct head *)backing.data;
@@ -159,20 +185,24 @@ static void load(void)
 
 	for (int i = 0; i < 2; i++) {
 		found[i] = read_slot(i);
-		if (found[i] == FOREIGN) {
-			fprintf(stderr, "tpm: the backing holds something else than a TPM's state\n");
-			exit(1);
-		}
+		if (found[i] == FOREIGN)
+			refuse("holds something else than a TPM's state");
 		if (found[i] == WHOLE && (newest < 0 || head->generation > backing.generation)) {
 			backing.generation = head->generation;
 			newest = i;
 		}
 	}
-	if (newest < 0 && found[0] == TORN && found[1] == TORN) {
-		fprintf(stderr, "tpm: the backing's state is damaged\n");
-		exit(1);
+	if (found[0] == TORN && found[1] == TORN)
+		refuse("has a state that is damaged");
+	if (found[0] == BLANK && found[1] == BLANK) {
+		read_backing(backing.size - backing.slot_size);
+		if (!is_zero())
+			refuse("ends with something else than a TPM's state");
 	}
-	if (newest < 0)
+	for (int i = 0; i < 2; i++)
+		if (found[i] == BLANK)
+			claim(i);
+	if (!backing.generation)
 		return;
 	read_slot(newest);
 	const unsigned char *next = backing.data + sizeof *head;
@@ -215,18 +245,14 @@ static void save(void)
 
 static void open_backing(const char *path)
 {
-	off_t size;
-
 	backing.fd = open(path, O_RDWR | O_CLOEXEC);
-	if (backing.fd < 0 || (size = lseek(backing.fd, 0, SEEK_END)) < 0)
+	if (backing.fd < 0 || (backing.size = lseek(backing.fd, 0, SEEK_END)) < 0)
 		die(path);
-	backing.slot_size = size / 2 / SECTOR * SECTOR;
+	backing.slot_size = backing.size / 2 / SECTOR * SECTOR;
 	if (backing.slot_size > MAX_SLOT)
 		backing.slot_size = MAX_SLOT;
-	if (backing.slot_size < (off_t)sizeof(struct head) + 2 * MAX_TPM) {
-		fprintf(stderr, "tpm: the backing has %lld bytes, which is too few\n", (long long)size);
-		exit(1);
-	}
+	if (backing.slot_size < (off_t)sizeof(struct head) + 2 * MAX_TPM)
+		refuse("has too few bytes");
 	backing.data = calloc(1, (size_t)backing.slot_size);
 	if (!backing.data)
 		die("tpm");

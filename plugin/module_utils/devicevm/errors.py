@@ -21,6 +21,24 @@ class DevicevmError(Exception):
         return f"{self.message}\nhint: {self.hint}" if self.hint else self.message
 
 
+def in_our_words(error: Exception) -> DevicevmError:
+    """The error as it is told; one that nobody expected is named by its type, and is the cause of the one told."""
+    if isinstance(error, DevicevmError):
+        return error
+    told = DevicevmError(
+        f"unexpected {type(error).__name__}: {error}".rstrip(": "),
+        hint="devicevm did not foresee this: please report it",
+    )
+    told.__cause__ = error
+    return told
+
+
+def all_of(errors: list[DevicevmError]) -> DevicevmError:
+    """Several errors as one, each said once."""
+    hints = dict.fromkeys(error.hint for error in errors if error.hint)
+    return DevicevmError("; ".join(dict.fromkeys(error.message for error in errors)), hint="; ".join(hints))
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One thing wrong with the user's input; many are reported at once.

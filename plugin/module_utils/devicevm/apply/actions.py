@@ -32,6 +32,8 @@ class Context:
     timeout: float
     created: set[str] = field(default_factory=set)
     """Ids of the store steps that created something."""
+    stalled: dict[str, DevicevmError] = field(default_factory=dict)
+    """Why clients of a device VM that answers do not go on, by the step's id: no reason to undo the step."""
 
     def wanted(self, step: Step) -> DomainSpec:
         """What the step's domain is to be."""
@@ -122,13 +124,20 @@ def _start_device_vm(context: Context, step: Step) -> None:
     if context.guests:
         wait_ready(context.driver, spec, time.monotonic() + context.timeout, context.returning(step.name))
     context.driver.mark(spec)
-    rejoin_clients(context.driver, spec.owner, spec.emulators)
+    _rejoin(context, step, spec)
+
+
+def _rejoin(context: Context, step: Step, spec: DomainSpec) -> None:
+    try:
+        rejoin_clients(context.driver, spec.owner, spec.emulators)
+    except DevicevmError as error:
+        context.stalled[step.id] = error
 
 
 def _resume(context: Context, step: Step) -> None:
     wanted = context.wanted(step)
     addresses = tuple(one.channel.address for one in wanted.attachments if not one.faulty)
-    context.driver.rejoin(wanted.domain or wanted.name, addresses)
+    context.driver.rejoin(wanted.uuid, wanted.owner, addresses)
 
 
 def _stop(context: Context, step: Step) -> None:
@@ -142,7 +151,7 @@ def _undo_stop(context: Context, step: Step) -> None:
         if context.guests:
             wait_ready(context.driver, before, time.monotonic() + context.timeout)
         context.driver.mark(before)
-        rejoin_clients(context.driver, before.owner, before.emulators)
+        _rejoin(context, step, before)
 
 
 def _undefine(context: Context, step: Step) -> None:
@@ -157,15 +166,15 @@ def _undo_undefine(context: Context, step: Step) -> None:
 
 def _update(context: Context, step: Step) -> None:
     before, wanted = context.change(step)
-    _change(context, before, wanted)
+    _change(context, step, before, wanted)
 
 
 def _undo_update(context: Context, step: Step) -> None:
     before, wanted = context.change(step)
-    _change(context, wanted, before)
+    _change(context, step, wanted, before)
 
 
-def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
+def _change(context: Context, step: Step, old: DomainSpec, new: DomainSpec) -> None:
     """Move a running domain to other processors; add and remove emulators of a running device VM.
 
     The definition is written first and the live mark last: if this process dies in between, the
@@ -185,7 +194,7 @@ def _change(context: Context, old: DomainSpec, new: DomainSpec) -> None:
     if new.role is Role.DEVICE_VM and context.guests:
         wait_ready(context.driver, new, time.monotonic() + context.timeout, context.returning(new.name))
     context.driver.mark(new)
-    rejoin_clients(context.driver, new.owner, new.emulators)
+    _rejoin(context, step, new)
 
 
 def _change_programs(context: Context, changes: EmulatorChanges, old: DomainSpec, new: DomainSpec) -> None:

@@ -6,7 +6,7 @@ import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
-from ..errors import DevicevmError
+from ..errors import in_our_words
 from ..planner.plan import Action, Step, Subject
 from .actions import Context, perform, revert
 from .outcome import Outcome, to_undo
@@ -33,6 +33,8 @@ def execute(context: Context, parallel: int, boots: int, progress: Progress) -> 
             raise
     if outcome.failed:
         _put_back(context, progress, outcome)
+    for key, error in context.stalled.items():
+        outcome.errors.setdefault(key, error)
     return outcome
 
 
@@ -96,7 +98,7 @@ class _Run:
             seconds = future.result()
         except Exception as error:
             # Whatever it is, and however little expected: what was begun must be undone, and the result told.
-            failure = _in_our_words(error)
+            failure = in_our_words(error)
             self.outcome.failed.append(step.id)
             self.outcome.errors[step.id] = failure
             with self.telling:
@@ -119,19 +121,7 @@ def _put_back(context: Context, progress: Progress, outcome: Outcome) -> None:
             revert(context, steps[key])
         except Exception as error:
             # One step that cannot be undone is no reason to leave the others as they are.
-            outcome.undo_errors[key] = _in_our_words(error)
+            outcome.undo_errors[key] = in_our_words(error)
             continue
         outcome.undone.append(key)
         progress.undone(steps[key])
-
-
-def _in_our_words(error: Exception) -> DevicevmError:
-    """The error as it is told; one that nobody expected is named by its type, and is the cause of the one told."""
-    if isinstance(error, DevicevmError):
-        return error
-    told = DevicevmError(
-        f"unexpected {type(error).__name__}: {error}".rstrip(": "),
-        hint="devicevm did not foresee this: please report it",
-    )
-    told.__cause__ = error
-    return told

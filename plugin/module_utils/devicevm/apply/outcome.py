@@ -16,7 +16,8 @@ _AGAIN = {Action.STOP: Action.START, Action.DETACH: Action.ATTACH}
 
 @dataclass
 class Outcome:
-    """What became of each step, by id; `errors` tells why, `undo_errors` what could not be put back."""
+    """What became of each step, by id; `errors` tells why, or which clients a step that was done has not let go on;
+    `undo_errors` what could not be put back."""
 
     done: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
@@ -27,8 +28,8 @@ class Outcome:
 
     @property
     def ok(self) -> bool:
-        """Whether everything was done."""
-        return not self.failed and not self.skipped
+        """Whether everything was done, and everybody goes on."""
+        return not (self.failed or self.skipped or self.errors)
 
 
 def to_undo(steps: tuple[Step, ...], outcome: Outcome) -> list[str]:

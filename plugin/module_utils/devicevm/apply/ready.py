@@ -175,9 +175,10 @@ class _Guest:
             late = [
                 name
                 for name, count in restarts.items()
-                if devices[name].restarts <= count
-                or (devices[name].connected and name not in returning)
-                or devices[name].state not in _GOOD
+                if (device := devices.get(name)) is None
+                or device.restarts <= count
+                or (device.connected and name not in returning)
+                or device.state not in _GOOD
             ]
             if not late:
                 return
@@ -188,7 +189,7 @@ class _Guest:
         # An NBD client connects again when it next asks for something.
         lazy = {emulator.id for emulator in self.spec.emulators if emulator.protocol == "nbd"}
         waited = returning - lazy
-        while away := [name for name, device in self._ask().items() if name in waited and not device.connected]:
+        while away := sorted(waited - {name for name, device in self._ask().items() if device.connected}):
             _pause(self.driver, self.spec, self.deadline, f"the client of {', '.join(away)} has not come back")
 
     def _ask(self) -> dict[str, DeviceStatus]:

@@ -13,7 +13,7 @@ import sys
 from typing import Any, BinaryIO
 from xml.parsers import expat
 
-VERSION = 1
+VERSION = 2
 NAMESPACE = "urn:devicevm:v1"
 MAX_XML = 16 * 1024 * 1024
 MAX_ANSWER = 64 * 1024
@@ -30,23 +30,32 @@ class Refused(Exception):
     """Why the client cannot start."""
 
 
-def client_of(xml: bytes) -> tuple[str, list[str]] | None:
-    """The owner of a domain that is a client of devicevm's, and its device VMs; None for any other domain."""
+def client_of(xml: bytes) -> tuple[str, str, list[str]] | None:
+    """UUID and owner of a domain that is a client of devicevm's, and its device VMs; None for any other domain."""
     found: list[str] = []
     device_vms: list[str] = []
+    path: list[str] = []
+    uuid: list[str] = []
 
     def begin(tag: str, attributes: dict[str, str]) -> None:
+        path.append(tag)
         if tag == f"{NAMESPACE} domain" and attributes.get("role") == "client":
             found.append(attributes.get("owner", ""))
         elif tag == f"{NAMESPACE} device" and found and attributes.get("deviceVM"):
             device_vms.append(attributes["deviceVM"])
 
+    def text(characters: str) -> None:
+        if path == ["domain", "uuid"]:
+            uuid.append(characters)
+
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler = begin
+    parser.CharacterDataHandler = text
+    parser.EndElementHandler = lambda _tag: path.pop()
     parser.Parse(xml, True)
     if not found:
         return None
-    return found[0], sorted(set(device_vms))
+    return "".join(uuid).strip(), found[0], sorted(set(device_vms))
 
 
 def ask(path: str, request: dict[str, Any], seconds: float) -> dict[str, Any]:
@@ -90,8 +99,9 @@ def main(path: str, arguments: list[str], xml: BinaryIO) -> int:
         client = client_of(document)
         if client is None:
             return 0
-        owner, device_vms = client
-        request = {"op": wanted, "hook": VERSION, "client": name, "owner": owner, "deviceVMs": device_vms}
+        # Its name may have been another when its device VMs were made for it.
+        uuid, owner, device_vms = client
+        request = {"op": wanted, "hook": VERSION, "client": uuid, "owner": owner, "deviceVMs": device_vms}
         answer = ask(path, request, STARTING if wanted == "prepare" else TELLING)
         if answer.get("error"):
             raise Refused("\n".join(filter(None, (str(answer["error"]), str(answer.get("hint", ""))))))

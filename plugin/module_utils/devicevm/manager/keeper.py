@@ -1,7 +1,7 @@
 """What the manager does with device VMs: up when a client asks for them, down when nobody does, back when they die.
 
 It knows nothing of sockets, and asks nothing but the VMM that the device VMs are on: whoever waits for it may be the
-clients' VMM itself.
+clients' VMM itself. Clients are known as `identity` says, not by their domains' names.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 
 from ..apply.ready import wait_ready, wait_up
 from ..domain import Deaths, DomainSpec, Emulator, ObservedDomain, Role
-from ..errors import DevicevmError
+from ..errors import DevicevmError, in_our_words
 from ..guest.control import Control
 from ..guest.lastwords import last_words
 from ..manifest.topology import Start
 from ..vmm.driver import Driver
+from .identity import clients_of, name_of
 
 MAX_DEATHS = 5
 WINDOW = 120.0
@@ -30,6 +31,8 @@ _QUESTIONS = 8
 _TRIES = 3
 """Questions in the time after which one that does not answer hangs."""
 _PAUSE = 0.1
+_ROUND = 10.0
+"""Seconds at most between two looks at what is to run."""
 _CONSOLE = 60
 """Lines of a console in which a kernel's last words are: behind them stands what it was at."""
 
@@ -85,13 +88,17 @@ class Keeper:
         returned: Callable[[DomainSpec], None] = lambda _spec: None,
     ) -> None:
         self.driver = driver
-        self._tell, self._returned = tell, returned
+        self._hear, self._returned = tell, returned
         self._changing = changing
         self.times = times or Times()
         self.guests = guests
         self._boots = threading.BoundedSemaphore(max(1, boots))
         self._kept: dict[str, _Kept] = {}
         self._users: set[str] = set()
+        self._ended: set[str] = set()
+        """Who has ended since this manager began, as long as it does not know who ran then."""
+        self._counted = False
+        """Whether it is known who uses what: until then nothing is stopped."""
         self._state = threading.Lock()
         self._closing = threading.Event()
 
@@ -131,6 +138,11 @@ class Keeper:
                 raise DevicevmError(
                     f"it needs device VM {name}, which devicevm's manager does not have", hint="devicevm apply makes it"
                 )
+            if client not in clients_of(kept.spec):
+                raise DevicevmError(
+                    f"device VM {name} has no devices for this domain",
+                    hint="devicevm apply; if it is a copy of a client, declare it as one of its own",
+                )
         self.use(client)
         with ThreadPoolExecutor(max_workers=max(1, len(names))) as pool:
             begun = [pool.submit(self._bring_up, name, client) for name in names]
@@ -141,17 +153,27 @@ class Keeper:
         """A client runs, or is about to."""
         with self._state:
             self._users.add(client)
+            self._ended.discard(client)
 
     def release(self, client: str) -> None:
         """A client has ended, or has not started. Its device VMs that nobody uses by then stop after a while."""
         with self._state:
             self._users.discard(client)
-        self._part(name for name, kept in list(self._kept.items()) if client in _clients(kept.spec))
+            if not self._counted:
+                self._ended.add(client)
+        self._part(name for name, kept in list(self._kept.items()) if client in clients_of(kept.spec))
 
     def found_running(self, clients: Iterable[str]) -> None:
-        """What clients run, according to their VMM: the rest of what a manager before this one has left may stop."""
+        """What clients run, or ran a moment ago, according to their VMM. Of what a manager before this one has left,
+        their device VMs are to run, and the rest may stop."""
         with self._state:
-            self._users.update(clients)
+            # What was heard meanwhile is newer.
+            self._users.update(set(clients) - self._ended)
+            self._counted = True
+            used = [kept for kept in list(self._kept.values()) if clients_of(kept.spec) & self._users]
+        for kept in used:
+            kept.wanted = kept.wanted or not (kept.stopped or kept.failure)
+            self._look_after(kept)
         self._part(list(self._kept))
 
     @property
@@ -167,14 +189,18 @@ class Keeper:
 
     def _stop_if_idle(self, name: str) -> None:
         kept = self._kept.get(name)
-        if kept is None or self._closing.is_set():
+        if kept is None or self._closing.is_set() or not self._counted:
             return
         with kept.lock:
-            idle = not (_clients(kept.spec) & self._users)
+            idle = not (clients_of(kept.spec) & self._users)
             if idle and kept.wanted and kept.spec.start is Start.REQUEST:
-                # The next release, or the next manager, tries again.
-                with suppress(DevicevmError):
+                try:
                     self._stop(name, kept)
+                except Exception as error:
+                    # The next release, or the next manager, tries again.
+                    kept.wanted = True
+                    self._tell(f"{name}: nobody uses it any more, but: {in_our_words(error).message}")
+                else:
                     self._tell(f"{name}: nobody uses it any more, it is stopped")
 
     def _bring_up(self, name: str, client: str) -> None:
@@ -184,17 +210,23 @@ class Keeper:
             if kept.wanted and kept.ready and self.driver.is_active(name):
                 return
             _begin_anew(kept)
+            # Others that run connect again as soon as it is there: they must not be asked over.
+            others = (clients_of(kept.spec) & self._users) - {client}
             try:
-                # Others that run connect again as soon as it is there: they must not be asked over.
-                others = (_clients(kept.spec) & self._users) - {client}
                 self._boot(name, kept, wait_up if others else wait_ready)
+            except Exception as error:
+                failure = in_our_words(error)
+                self._tell(f"{name}: {name_of(client, kept.spec)} cannot start: {failure.message}")
+                with suppress(Exception):
+                    self._stop(name, kept)
+                # That one client cannot start is no reason to leave the others without it.
+                kept.wanted = bool(others) or not self._counted
+            else:
                 if others:
                     self._returned(kept.spec)
-            except DevicevmError as error:
-                self._tell(f"{name}: {client} cannot start: {error.message}")
-                with suppress(DevicevmError):
-                    self._stop(name, kept)
-                raise
+                return
+        self._lost(name, failure.message, hangs=False)
+        raise failure
 
     def _wait_for_change(self, name: str, kept: _Kept) -> None:
         end = time.monotonic() + self.times.ready
@@ -232,7 +264,11 @@ class Keeper:
         kept = self._known(name)
         with kept.lock:
             _begin_anew(kept)
-            self.driver.start(name)
+            try:
+                self.driver.start(name)
+            except Exception:
+                kept.wanted = False
+                raise
 
     def stop(self, name: str) -> None:
         """As the driver's."""
@@ -278,19 +314,40 @@ class Keeper:
         self._lost(name, reason, hangs=False)
 
     def watch(self) -> None:
-        """Ask the device VMs that have answered whether they still do, until `close`; restart those that do not.
+        """Until `close`, ask the device VMs that have answered whether they still do, and restart those that do not;
+        and those whose end nobody has told.
 
         Nobody else would notice: a guest that hangs, or whose VMM does, goes on as far as the VMM can tell.
         """
-        silence = self.times.silence
-        if not (self.guests and silence):
-            return
+        asks = self.guests and self.times.silence > 0
+        pause = min(_ROUND, self.times.silence / _TRIES) if asks else _ROUND
         with ThreadPoolExecutor(max_workers=_QUESTIONS) as pool:
-            while not self._closing.wait(silence / _TRIES):
-                asked = [name for name, kept in list(self._kept.items()) if kept.ready and kept.spec.control]
-                for name, answers in zip(asked, list(pool.map(self._answers, asked)), strict=True):
-                    if not answers:
-                        self._lost(name, f"it has not answered for {silence:g} s", hangs=True)
+            while not self._closing.wait(pause):
+                try:
+                    if asks:
+                        self._ask_all(pool)
+                    for kept in list(self._kept.values()):
+                        self._look_after(kept)
+                except Exception as error:
+                    # Whatever it is: there is nobody else who watches.
+                    self._tell(f"cannot look after device VMs, and tries again: {in_our_words(error).message}")
+
+    def _ask_all(self, pool: ThreadPoolExecutor) -> None:
+        asked = [name for name, kept in list(self._kept.items()) if kept.ready and kept.spec.control]
+        for name, answers in zip(asked, list(pool.map(self._answers, asked)), strict=True):
+            if not answers:
+                self._lost(name, f"it has not answered for {self.times.silence:g} s", hangs=True)
+
+    def _look_after(self, kept: _Kept) -> None:
+        """Restart a device VM that is to run and does not."""
+        # Who has the lock is at work on it, and sees to it.
+        if kept.lock.acquire(blocking=False):
+            try:
+                missing = kept.wanted and not self.driver.is_active(kept.spec.name)
+            finally:
+                kept.lock.release()
+            if missing:
+                self._lost(kept.spec.name, "it does not run, though it is to", hangs=False)
 
     def _answers(self, name: str) -> bool:
         """Whether a device VM answers, within the time that it may be silent. One that is being started, stopped or
@@ -303,7 +360,8 @@ class Keeper:
                 with Control(kept.spec.control, timeout=self.times.silence / _TRIES) as control:
                     control.status()
                 return True
-            except DevicevmError:
+            except Exception:
+                # Whatever it says instead, it is no answer.
                 if time.monotonic() >= end:
                     return False
                 self._closing.wait(_PAUSE)
@@ -317,36 +375,52 @@ class Keeper:
             kept.returning = True
             kept.deaths = Deaths(kept.deaths.count + 1 if kept.deaths else 1, time.time(), reason)
         arguments = (name, kept, reason, hangs)
-        threading.Thread(target=self._bring_back, args=arguments, name=f"back-{name}", daemon=True).start()
+        try:
+            threading.Thread(target=self._bring_back, args=arguments, name=f"back-{name}", daemon=True).start()
+        except RuntimeError as error:
+            # No thread is to be had: `watch` tries again.
+            kept.returning = False
+            self._tell(f"{name}: {reason}; {error}")
 
     def _bring_back(self, name: str, kept: _Kept, reason: str, hangs: bool) -> None:
         """Restart a device VM until it stays up, is not wanted any more, or has died too often."""
         try:
-            if not hangs and (words := last_words(self.driver.console_tail(kept.spec, _CONSOLE))):
-                reason = words
+            reason = reason if hangs else self._last_words(kept) or reason
             kept.deaths = replace(kept.deaths, reason=reason) if kept.deaths else None
             self._tell(f"{name}: {reason}; it is restarted")
             if hangs:
                 self._end(name, kept)
             while self._may_return(kept, reason):
-                with kept.lock:
-                    if not kept.wanted or self.driver.is_active(name):
-                        return
-                    kept.ready = False
-                    try:
-                        self._boot(name, kept, wait_up)
-                        self._returned(kept.spec)
-                        return
-                    except DevicevmError as error:
-                        reason = error.message
-                        with suppress(DevicevmError):
-                            self.driver.stop(name)
+                try:
+                    self._restart(name, kept)
+                    break
+                except Exception as error:
+                    # Whatever it is, it counts as a death: there is nobody else who tries.
+                    reason = in_our_words(error).message
         finally:
             with self._state:
                 kept.returning = False
         # It may have died once more just before that, and nobody has looked.
-        if kept.wanted and not self.driver.is_active(name):
-            self.died(name, "it ended again")
+        self._look_after(kept)
+
+    def _last_words(self, kept: _Kept) -> str:
+        # They are a reason better told, and no more.
+        with suppress(Exception):
+            return last_words(self.driver.console_tail(kept.spec, _CONSOLE))
+        return ""
+
+    def _restart(self, name: str, kept: _Kept) -> None:
+        with kept.lock:
+            if not kept.wanted or self.driver.is_active(name):
+                return
+            kept.ready = False
+            try:
+                self._boot(name, kept, wait_up)
+            except Exception:
+                with suppress(Exception):
+                    self.driver.stop(name)
+                raise
+        self._returned(kept.spec)
 
     def _end(self, name: str, kept: _Kept) -> None:
         """End a device VM that hangs, unless somebody else has taken it in hand meanwhile."""
@@ -354,7 +428,7 @@ class Keeper:
             if kept.wanted and kept.ready:
                 kept.ready = False
                 # If it cannot be ended it still runs, and is asked again.
-                with suppress(DevicevmError):
+                with suppress(Exception):
                     self.driver.stop(name)
                     return
                 kept.ready = True
@@ -362,10 +436,11 @@ class Keeper:
     def _may_return(self, kept: _Kept, reason: str) -> bool:
         """Wait as long as is due after this many deaths; whether it may be tried again."""
         now = time.monotonic()
-        kept.recent.append(now)
-        while kept.recent[0] < now - WINDOW:
-            kept.recent.popleft()
-        count = len(kept.recent)
+        with kept.lock:
+            kept.recent.append(now)
+            while kept.recent[0] < now - WINDOW:
+                kept.recent.popleft()
+            count = len(kept.recent)
         if count > MAX_DEATHS:
             kept.failure = f"it died {count} times within {WINDOW:g} s, and is left so; at last: {reason}"
             kept.wanted = False
@@ -378,6 +453,11 @@ class Keeper:
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""
         self._closing.set()
+
+    def _tell(self, text: str) -> None:
+        # That nobody hears is no reason to leave off.
+        with suppress(OSError):
+            self._hear(text)
 
     def _stop(self, name: str, kept: _Kept) -> None:
         kept.wanted = kept.ready = False
@@ -397,7 +477,3 @@ def _begin_anew(kept: _Kept) -> None:
     """Somebody asks for it: whatever was before, it is tried again."""
     kept.wanted, kept.stopped, kept.failure, kept.deaths = True, False, "", None
     kept.recent.clear()
-
-
-def _clients(spec: DomainSpec) -> set[str]:
-    return {emulator.client for emulator in spec.emulators}

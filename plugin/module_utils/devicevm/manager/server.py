@@ -14,10 +14,11 @@ from typing import Any
 
 from ..apply.rejoin import rejoin_clients
 from ..domain import DomainSpec, Emulator
-from ..errors import DevicevmError
+from ..errors import DevicevmError, in_our_words
 from ..inventory.supports import GUESTS
 from ..planner.difference import content_stays
 from ..record import from_data, to_data
+from ..vmm import console
 from ..vmm.driver import Driver
 from ..vmm.libvirt.connection import vmm_words
 from ..vmm.libvirt.driver import LibvirtDriver
@@ -26,12 +27,17 @@ from ..vmm.libvirt.qemu import QemuDriver
 from ..vmm.lock import is_locked
 from ..vmm.places import Places, is_managed, make_logs, make_runtime, managers_places
 from . import hook, wire
+from .identity import identity
 from .keeper import Keeper, Tell, Times
 
 MAX_CALLERS = 256
 """Callers at once: each start of a client is one for as long as its device VMs boot."""
 REQUEST_SECONDS = 10.0
 LOOK_AGAIN = 5.0
+REJOIN_AGAIN = 30.0
+"""Seconds after which clients that do not go on are tried again."""
+LOGS_AGAIN = 5.0
+"""Seconds between two looks at console logs: by what a guest writes meanwhile they may be larger than their bound."""
 OPENING = 5.0
 """Seconds that another manager may take to end."""
 
@@ -60,9 +66,11 @@ class Manager:
             # The manager's VMM and the clients' have one runtime directory, and so one lock.
             changing=lambda: is_locked(vmm.places),
             tell=tell,
-            returned=lambda spec: threading.Thread(target=self._rejoin, args=((spec,),), daemon=True).start(),
+            returned=self._let_go_on,
         )
         self._tell = tell
+        self._waiting: dict[str, str] = {}
+        """Device VMs that are back, though not all of their clients go on, and why."""
         self._callers = threading.BoundedSemaphore(MAX_CALLERS)
         self._ended = threading.Event()
         self._answers = self._operations()
@@ -73,7 +81,8 @@ class Manager:
             self._watch()
             threading.Thread(target=self.keeper.watch, name="watch", daemon=True).start()
             with _listener(self.path) as listener:
-                threading.Thread(target=self._look_for_clients, name="clients", daemon=True).start()
+                threading.Thread(target=self._see_to_clients, name="clients", daemon=True).start()
+                threading.Thread(target=self._bound_logs, name="logs", daemon=True).start()
                 listening()
                 while not self._ended.is_set():
                     with suppress(TimeoutError):
@@ -119,31 +128,64 @@ class Manager:
         reason = self.vmm.connection.lookupByName(name).state()[1]
         return bool(reason != libvirt.VIR_DOMAIN_SHUTOFF_UNKNOWN)
 
-    def _look_for_clients(self) -> None:
-        """Ask the clients' VMM, as soon as it answers, which of them run. In a thread that nobody waits for: the VMM
-        may itself be waiting for us, when it starts clients as it starts."""
+    def _bound_logs(self) -> None:
+        """Device VMs' consoles, for as long as they may write: no virtlogd belongs to an embedded VMM."""
+        while not self._ended.wait(LOGS_AGAIN):
+            console.bound(self.vmm.places.logs)
+
+    def _see_to_clients(self) -> None:
+        """Ask the clients' VMM, as soon as it answers, which of them run; from then on, have those go on that could
+        not. In a thread that nobody waits for: the VMM may itself be waiting for us, when it starts clients as it
+        starts."""
+        known, told = False, ""
         while not self._ended.is_set():
             try:
-                with self.clients() as driver:
-                    running = [seen for seen in driver.observe() if seen.active]
-                self.keeper.found_running(seen.name for seen in running)
-                if any(seen.stalled for seen in running):
-                    self._rejoin(self.keeper.ready)
-                return
-            except DevicevmError:
-                self._ended.wait(LOOK_AGAIN)
+                if not known:
+                    known = self._find_clients()
+                for spec in self.keeper.ready:
+                    if spec.name in self._waiting:
+                        self._rejoin(spec)
+            except Exception as error:
+                # Nothing is stopped, and nobody else looks, as long as this has not come to its end.
+                told, before = in_our_words(error).message, told
+                if told != before:
+                    self._tell(f"cannot see which clients run, and tries again: {told}")
+            self._ended.wait(REJOIN_AGAIN if known else LOOK_AGAIN)
 
-    def _rejoin(self, device_vms: tuple[DomainSpec, ...]) -> None:
-        """Let the clients of device VMs that are back go on. Those of which something is lost are left as they are: a
+    def _find_clients(self) -> bool:
+        """Whether it is known now which clients run. Not while an apply is at work, which starts and stops them."""
+        if is_locked(self.vmm.places):
+            return False
+        with self.clients() as driver:
+            running = [seen for seen in driver.observe() if seen.active]
+        self.keeper.found_running(map(identity, running))
+        if any(seen.stalled for seen in running):
+            for spec in self.keeper.ready:
+                self._rejoin(spec)
+        return True
+
+    def _let_go_on(self, device_vm: DomainSpec) -> None:
+        try:
+            threading.Thread(target=self._rejoin, args=(device_vm,), daemon=True).start()
+        except RuntimeError as error:
+            # No thread is to be had: it is tried again.
+            self._waiting[device_vm.name] = str(error)
+
+    def _rejoin(self, device_vm: DomainSpec) -> None:
+        """Let the clients of a device VM that is back go on. Those of which something is lost are left as they are: a
         guest that went on would write what belongs to it onto what does not."""
+        name, emulators = device_vm.name, device_vm.emulators
+        lost = {emulator.client for emulator in emulators if not content_stays(emulator, emulator)}
         try:
             with self.clients() as driver:
-                for spec in device_vms:
-                    lost = {emulator.client for emulator in spec.emulators if not content_stays(emulator, emulator)}
-                    kept = [emulator for emulator in spec.emulators if emulator.client not in lost]
-                    rejoin_clients(driver, spec.owner, kept)
-        except DevicevmError as error:
-            self._tell(f"{', '.join(spec.name for spec in device_vms)}: {error.message}")
+                rejoin_clients(driver, device_vm.owner, (one for one in emulators if one.client not in lost))
+        except Exception as error:
+            reason = in_our_words(error).message
+            if self._waiting.get(name) != reason:
+                self._tell(f"{name}: {reason}; it is tried again")
+            self._waiting[name] = reason
+        else:
+            self._waiting.pop(name, None)
 
     def _serve(self, peer: socket.socket) -> None:
         try:
@@ -167,6 +209,8 @@ class Manager:
             return wire.error_line(error)
         except (OSError, KeyError, ValueError, TypeError) as error:
             return wire.error_line(DevicevmError(f"devicevm's manager cannot read the request: {error!r}"))
+        except Exception as error:
+            return wire.error_line(in_our_words(error))
 
     def _documents(self) -> list[tuple[str, str]]:
         with vmm_words("cannot list the manager's domains"):

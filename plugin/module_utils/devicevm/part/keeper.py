@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from .part import Part
 from .registry import kind_named
 
 _STOP = 5.0
+# Who has just taken a lock says so at once.
+_PATIENCE = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,8 +96,8 @@ class Parts:
 
     def _end(self, part: Part) -> None:
         path = self._lock(part)
-        held = lock.holder(path)
-        if held is None or not held.pid:
+        held = self._holder(part)
+        if held is None:
             return
         try:
             process = os.pidfd_open(held.pid)
@@ -113,6 +116,19 @@ class Parts:
         finally:
             os.close(process)
         raise DevicevmError(f"host part {part.name} (process {held.pid}) does not end")
+
+    def _holder(self, part: Part) -> lock.Held | None:
+        """Who runs a part, by a process id that can be read; None when nobody does."""
+        path = self._lock(part)
+        end = time.monotonic() + _PATIENCE
+        while (held := lock.holder(path)) is not None and not held.pid:
+            if time.monotonic() >= end:
+                raise DevicevmError(
+                    f"host part {part.name} runs, and its lock {path} does not say as which process",
+                    hint=f"see who has it open (fuser {path}), and end that",
+                )
+            time.sleep(0.02)
+        return held
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

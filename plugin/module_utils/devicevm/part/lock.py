@@ -20,7 +20,8 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True)
 class Held:
-    """Whose lock it is: the process, and the part that it runs. None when that cannot be read."""
+    """Whose lock it is: the process, 0 when that cannot be read, and the part that it runs, None when it is another
+    version's."""
 
     pid: int
     part: Part | None
@@ -33,7 +34,7 @@ def take(path: Path, part: Part) -> int:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is_at(file, path):
+            if is_at(file, path):
                 note = json.dumps({"pid": os.getpid(), "part": asdict(part)}).encode()
                 os.ftruncate(file, 0)
                 os.pwrite(file, note, 0)
@@ -72,13 +73,17 @@ def holder(path: Path) -> Held | None:
 def _read(note: bytes) -> Held:
     try:
         data = json.loads(note)
-        return Held(int(data["pid"]), Part(**data["part"]))
+        pid = int(data["pid"])
     except (ValueError, KeyError, TypeError):
-        # It has just been taken, or was written by another version.
+        # It has just been taken.
         return Held(0, None)
+    try:
+        return Held(pid, Part(**data["part"]))
+    except (KeyError, TypeError):
+        return Held(pid, None)
 
 
-def _is_at(file: int, path: Path) -> bool:
+def is_at(file: int, path: Path | str) -> bool:
     """Whether the path still leads to the file: who ends removes it, and a lock on what is removed is nobody's."""
     try:
         return os.path.samestat(os.fstat(file), os.stat(path, follow_symlinks=False))

@@ -4,15 +4,20 @@ A VMM asks an external TPM on a control connection, and by it hands over one end
 own commands. No descriptor can go into a device VM, so the relay ends both here and passes on what is asked.
 
 The VMM waits for each answer, some of them with the whole client, and believes the lengths in it. So each answer comes
-within a bounded time and has the length that it must have, whatever the device VM says. While that is away, questions
-wait for it; when it is back, the TPM goes on as it was when it last answered, and the question that was open is
-asked again, or answered with what the device VM has kept for it: no command is lost or done twice. A TPM that has lost
-its memory fails until its client is reset: taking up with empty registers is what measured boot must never see.
+within a bounded time of its question and has the length that it must have, whatever the device VM says or does. The
+VMM has one question of each kind at a time; what more it sends is not read before that is answered.
+
+While the device VM is away, questions wait for it; when it is back, the TPM goes on as it was when it last answered,
+and the question that was open is asked again, or answered with what the device VM has kept for it: no command is lost
+or done twice. A TPM that has lost its memory fails until its client is reset: taking up with empty registers is what
+measured boot must never see.
 """
 
 from __future__ import annotations
 
+import array
 import contextlib
+import os
 import select
 import socket
 import struct
@@ -40,7 +45,7 @@ CAPABILITY, CANCEL, DATAFD = 1, 9, 16
 # All but state blobs, which stay where they are: so a VMM knows that it cannot migrate this client.
 _CAPABILITIES = struct.pack(">Q", 0b11_0100_1010_1111)
 _DONE, _FAILED = struct.pack(">I", 0), struct.pack(">I", 9)
-_SIZE, _FILE = struct.Struct(">I"), struct.Struct("i")
+_SIZE = struct.Struct(">I")
 
 _HEAD = struct.Struct(">HII")
 MAX_TPM = 4096
@@ -48,17 +53,17 @@ FAILURE, CANCELED = (_HEAD.pack(0x8001, _HEAD.size, code) for code in (0x101, 0x
 """TPM_RC_FAILURE and TPM_RC_CANCELED, as responses."""
 
 AWAY_CONTROL = 5.0
-"""Seconds that a control command waits for a device VM: the client stands still meanwhile."""
+"""Seconds that a control command waits for a device VM that is away: the client stands still meanwhile."""
 AWAY_DATA = 60.0
 """Seconds that a TPM command waits for one: the client's driver has its own limits, and goes on."""
 SLOW_CONTROL, SLOW_DATA = 10.0, 300.0
-"""Seconds that a device VM which is there may take: keys take their time."""
+"""Seconds from a question's arrival to its answer, however often the device VM goes and comes: keys take their time."""
 _RETRY, _DISTRUST = 0.2, 2.0
 
 
 @dataclass
 class Question:
-    """What the VMM waits for. `since` is when the device VM was asked, or went away."""
+    """What the VMM waits for. `since` is when it came."""
 
     kind: bytes
     content: bytes
@@ -98,19 +103,20 @@ class Relay:
         self.locality = b""
         self.room = MAX_TPM
         self.number = 0
+        self.gone = 0.0
         self.asked: Question | None = None
         self.waiting: deque[Question] = deque()
         self.begun = b""
+        self.handed: list[int] = []
 
     def run(self) -> None:
         """Serve until the stage says stop."""
         while True:
             # Commands before what is said of them: a cancellation means one that was there before it.
-            watched = {
-                one.fileno(): one
-                for one in (self.listener, self.data, self.control, self.link.socket if self.link else None)
-                if one
-            }
+            data = None if self._is_open(DATA) else self.data
+            control = None if self._is_open(CONTROL) else self.control
+            link = self.link.socket if self.link else None
+            watched = {one.fileno(): one for one in (self.listener, data, control, link) if one}
             ready = select.select([self.stage.stop, *watched], [], [], self._pause())[0]
             if self.stage.stop in ready:
                 self._end_client()
@@ -131,6 +137,11 @@ class Relay:
             self._hear_data()
         else:
             self._hear_link()
+
+    def _is_open(self, kind: bytes) -> bool:
+        """Whether the VMM waits for an answer of this kind."""
+        asked = [self.asked] if self.asked else []
+        return any(one.kind == kind and one.number >= 0 for one in (*asked, *self.waiting))
 
     def _pause(self) -> float | None:
         if self.control is None:
@@ -158,6 +169,7 @@ class Relay:
                 one.close()
         if self.link:
             self.link.close()
+        self._drop_handed()
         self.control = self.data = self.link = None
         self._forget()
 
@@ -165,17 +177,22 @@ class Relay:
         if self.control is None:
             return
         try:
-            data, handed = self.control.recvmsg(MAX_TPM, socket.CMSG_SPACE(_FILE.size))[:2]
+            data, handed = self.control.recvmsg(MAX_TPM, socket.CMSG_SPACE(array.array("i").itemsize))[:2]
         except OSError:
             data, handed = b"", []
         for level, kind, content in handed:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                self._take_data(int(_FILE.unpack_from(content)[0]))
+                self._drop_handed()
+                # Alignment leaves room for a second one.
+                self.handed = array.array("i", content).tolist()
         if not data:
             self._end_client()
             return
         self.begun += data
-        while len(self.begun) >= _SIZE.size:
+
+    def _obey(self) -> None:
+        """Take up the control commands that have come whole, but none before the last is answered."""
+        while len(self.begun) >= _SIZE.size and not self._is_open(CONTROL):
             command = int(_SIZE.unpack_from(self.begun)[0])
             size = _SIZE.size + _ASKED.get(command, (0, 0))[0]
             if len(self.begun) < size:
@@ -186,18 +203,30 @@ class Relay:
                 self.begun = b""
             self._control(command, content)
 
-    def _take_data(self, file: int) -> None:
-        if self.data:
-            self.data.close()
-        self.data = socket.socket(fileno=file)
+    def _take_data(self) -> bool:
+        """Take the one socket that was handed over for commands. As long as that is open there is no other: it must be
+        sure whose question is answered."""
+        if len(self.handed) == 1 and self.data is None:
+            with contextlib.suppress(OSError):
+                self.data = socket.socket(fileno=self.handed[0])
+                self.handed = []
+                return True
+        self._drop_handed()
+        return False
+
+    def _drop_handed(self) -> None:
+        for file in self.handed:
+            os.close(file)
+        self.handed = []
 
     def _control(self, command: int, content: bytes) -> None:
         if command == CAPABILITY:
             self._answer_control(_CAPABILITIES)
-        elif command in (CANCEL, DATAFD):
-            if command == CANCEL:
-                self._cancel()
+        elif command == CANCEL:
+            self._cancel()
             self._answer_control(_DONE)
+        elif command == DATAFD:
+            self._answer_control(_DONE if self._take_data() else _FAILED)
         elif command not in _ASKED:
             self._answer_control(_FAILED)
         elif command in (STOP, SHUTDOWN) and not self.serving:
@@ -219,7 +248,7 @@ class Relay:
         if self.data is None:
             return
         try:
-            command = self.data.recv(MAX_TPM)
+            command = self.data.recv(MAX_TPM, socket.MSG_DONTWAIT)
         except OSError:
             command = b""
         if not command:
@@ -234,21 +263,24 @@ class Relay:
     # The device VM.
 
     def _tend(self) -> None:
-        """Connect, ask the next question, and answer in the device VM's stead what has waited too long."""
+        """Connect, answer in the device VM's stead what has waited too long, and ask the next question."""
         now = time.monotonic()
         if self.control and self.link is None and now >= self.again:
             self._connect()
-        slow = {CONTROL: SLOW_CONTROL, DATA: SLOW_DATA}
-        if self.asked and now - self.asked.since > slow.get(self.asked.kind, SLOW_CONTROL):
+        if self.asked and self._is_late(self.asked, now):
             self._drop("it does not answer", _DISTRUST)
+        for question in [one for one in self.waiting if self._is_late(one, now)]:
+            self.waiting.remove(question)
+            self._fail(question)
+        self._obey()
         if self.serving and not self.asked and self.waiting:
             self._ask(self.waiting.popleft())
-        if not self.serving:
-            limits = {CONTROL: AWAY_CONTROL, DATA: AWAY_DATA}
-            late = [one for one in self.waiting if now - one.since > limits[one.kind]]
-            for one in late:
-                self.waiting.remove(one)
-                self._fail(one)
+
+    def _is_late(self, question: Question, now: float) -> bool:
+        away, slow = (AWAY_DATA, SLOW_DATA) if question.kind == DATA else (AWAY_CONTROL, SLOW_CONTROL)
+        if now - question.since > slow:
+            return True
+        return question.kind != START and not self.serving and now - max(question.since, self.gone) > away
 
     def _fail(self, question: Question) -> None:
         if question.kind == DATA:
@@ -265,7 +297,6 @@ class Relay:
     def _ask(self, question: Question) -> None:
         if self.link is None:
             return
-        question.since = time.monotonic()
         self.asked, question.sent = question, True
         try:
             self.link.send(question.frame)
@@ -284,6 +315,8 @@ class Relay:
         self._interrupted()
 
     def _interrupted(self) -> None:
+        if self.serving:
+            self.gone = time.monotonic()
         self.serving = False
         asked, self.asked = self.asked, None
         if asked is None or asked.kind == START:
@@ -292,7 +325,6 @@ class Relay:
             self.powered = False
             self._answer_control(_DONE)
         else:
-            asked.since = time.monotonic()
             self.waiting.appendleft(asked)
 
     def _hear_link(self) -> None:
@@ -345,6 +377,7 @@ class Relay:
         if answered:
             self.waiting.remove(answered)
             self._respond(answered, number, response)
+        self.waiting = deque(one for one in self.waiting if one.number >= 0)
         if self.locality:
             self.waiting.appendleft(Question(CONTROL, self.locality, time.monotonic(), number=-1))
 

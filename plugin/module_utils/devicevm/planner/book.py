@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from heapq import nsmallest
+from math import floor
 
 from ..domain import CpuPlacement, HostDevice
-from ..inventory.free import Free, describe_memory, free, set_aside, usual_memory
+from ..inventory.free import Free, describe_holders, describe_memory, free, set_aside, usual_memory
 from ..inventory.host import Cpu, Holding, Host
 from ..manifest.topology import HostPolicy
 from ..quantity import format_bytes
@@ -147,10 +148,13 @@ class Book:
     def vcpus(self) -> int:
         """How many more virtual CPUs the policy's overcommit allows."""
         if self._vcpus is None:
-            left = self._shareable * self.policy.cpu_overcommit - self._load
-            # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
-            self._vcpus = int(round(left, 6)) if left > 0 else 0
+            self._vcpus = max(0, self._left(0))
         return self._vcpus
+
+    def _left(self, alone: int) -> int:
+        """The same once so many more processors are somebody's alone; below zero, how many do not fit any more."""
+        # Rounded before it is cut: thirds of vCPUs must not lose a whole one.
+        return floor(round((self._shareable - alone) * self.policy.cpu_overcommit - self._load, 6))
 
     @property
     def pressure(self) -> float:
@@ -222,28 +226,34 @@ class Book:
         )
         return there - taken
 
-    def takes(self, vcpus: int, memory: int) -> bool:
-        """Whether the host has room for so much more, beyond the headroom."""
+    def takes(self, vcpus: int, memory: int, alone: int = 0) -> bool:
+        """Whether the host has room for so much more, beyond the headroom. `alone` are processors of those that can be
+        shared: who has them takes them from all others, and nothing of what is left."""
         policy = self.policy
-        room = memory <= self.memory - policy.headroom_memory
-        return room and (not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus)
+        if memory > self.memory - policy.headroom_memory:
+            return False
+        if alone:
+            return self._left(alone) >= policy.headroom_vcpus
+        return not vcpus or vcpus <= self.vcpus - policy.headroom_vcpus
 
-    def lacks(self, vcpus: int, memory: int) -> str:
+    def lacks(self, vcpus: int, memory: int, alone: int = 0) -> str:
         """Why the host does not take so much more, with the arithmetic; empty when it does."""
         policy = self.policy
-        left = self.vcpus - policy.headroom_vcpus
-        if vcpus and vcpus > left:
-            booked = sum(holding.vcpus for holding in self.holdings)
-            return (
-                f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {booked} booked on "
-                f"{self._shareable} CPUs with an overcommit of "
-                f"{policy.cpu_overcommit:g}"
-                + (f", {policy.headroom_vcpus} kept as headroom" if policy.headroom_vcpus else "")
-            )
+        headroom = policy.headroom_vcpus
+        kept = f", {headroom} kept as headroom" if headroom else ""
+        booked, overcommit = f"{round(self._load, 6):g}", f"with an overcommit of {policy.cpu_overcommit:g}"
+        if alone and self._left(alone) < headroom:
+            asked = f"{alone} CPU{'' if alone == 1 else 's'} for itself asked"
+            room = f"{max(self._shareable - alone, 0)} would be left for the {booked} virtual CPUs that share"
+            return f"{asked}, {room} {overcommit}{kept}"
+        if not alone and vcpus and vcpus > (left := self.vcpus - headroom):
+            if not self._shareable:
+                return f"{vcpus} virtual CPUs asked, no CPU can be shared: {describe_holders(self.free)}"
+            there = f"{booked} booked on {self._shareable} CPUs {overcommit}{kept}"
+            return f"{vcpus} virtual CPUs asked, {max(left, 0)} left: {there}"
         if memory > self.memory - policy.headroom_memory:
-            kept = policy.headroom_memory
-            headroom = f", {format_bytes(kept)} kept as headroom" if kept else ""
-            return f"memory: {describe_memory(self.free, memory)}{headroom}"
+            kept = f", {format_bytes(policy.headroom_memory)} kept as headroom" if policy.headroom_memory else ""
+            return f"memory: {describe_memory(self.free, memory)}{kept}"
         return ""
 
     def is_taken(self, placement: CpuPlacement) -> bool:

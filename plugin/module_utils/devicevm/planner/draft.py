@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..manifest.topology import Client, HostPolicy, Topology
 from .affinity import Bars, Neighbours
-from .arrange import Known, arrange
-from .component import components_of
+from .arrange import Arranged, Known, arrange
+from .component import Component, components_of
 from .consumers import located
 from .difference import repinned
 from .floating import Move, confined, moves
 from .freedom import Freedom, freedom
-from .grouping import Unit, group
+from .grouping import Company, Unit, group
 from .measure import Measure, measure
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Unplaced
@@ -37,6 +38,8 @@ class Draft:
     desired: list[DomainSpec] = field(default_factory=list)
     allocations: list[Allocation] = field(default_factory=list)
     unplaced: list[Unplaced] = field(default_factory=list)
+    parted: list[list[str]] = field(default_factory=list)
+    """Clients that found no place with those with whom they share device VMs, and are to share none."""
     warnings: list[str] = field(default_factory=list)
     known: Known = field(default_factory=dict)
     crossings: int = 0
@@ -73,6 +76,7 @@ def settle(
     """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
     topology, unplaced = located(topology, view)
     known: Known = {}
+    parties: dict[str, int] = {}
     while True:
         spared = frozenset(item.client for item in unplaced)
         refused, bars = taken(topology, view, spared)
@@ -80,12 +84,14 @@ def settle(
             # Once more: what they have stays theirs, and others may have asked for it.
             unplaced += refused
             continue
-        draft = _draft(topology, view, spared, bars, moving, avoid, known)
-        if not draft.unplaced:
+        draft = _draft(topology, view, spared, bars, moving, avoid, known, parties)
+        if not draft.unplaced and not draft.parted:
             return Settled(draft, unplaced)
         # Once more without those: what an existing client has now must not go because it cannot have something else.
         unplaced += draft.unplaced
         known = draft.known
+        for party in draft.parted:
+            parties |= dict.fromkeys(party, max(parties.values(), default=0) + 1)
 
 
 def _draft(
@@ -96,9 +102,11 @@ def _draft(
     moving: frozenset[str],
     avoid: frozenset[str],
     known: Known,
+    parties: dict[str, int],
 ) -> Draft:
     """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says.
-    `bars` tells which hosts are not for whom; `known` is how the draft before arranged them."""
+    `bars` tells which hosts are not for whom, `known` how the draft before arranged them, `parties` who shares no
+    device VM with others any more."""
     intent = view.intent
     declared = topology.clients
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
@@ -108,11 +116,12 @@ def _draft(
     kept = [view.specs[one.name] for one in undeclared if one.name not in leaving and one.spec]
     served = frozenset(spec.name for spec in kept) | (view.undeclared_outside(topology) - leaving)
     wants = wants_of(topology)
-    units = _units(topology, wants, view, served)
+    there = {one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT} | view.outside
+    units = _units(topology, wants, view, served, Company(_places(topology, there, moving), parties))
     policies = {policy.name: policy for policy in topology.hosts}
     components = components_of(topology.clients, units)
     free = freedom(components, moving, view.running, avoid)
-    near = _neighbours(declared, spared, bars, view, free)
+    near = _neighbours(declared, spared, bars, there, free)
     placement = Placement(
         view.hosts, policies, intent.owner, view.specs, topology.placement, near, free, upgrade=intent.upgrade
     )
@@ -127,9 +136,8 @@ def _draft(
         draft.desired += placed.domains
         draft.allocations += placed.allocations
         draft.warnings += placed.warnings
-    for component, refused in arranged.refused:
-        draft.unplaced += _unplaced(component.clients, by_client, refused.refusals, refused.nearest)
-    for client, reason in () if draft.unplaced else near.lonely():
+    _leave_out(draft, arranged, by_client, there)
+    for client, reason in () if draft.unplaced or draft.parted else near.lonely():
         if client.name not in spared:
             draft.unplaced += _unplaced([client], by_client, {}, (reason,))
     draft.desired += kept_device_vms(units, placement.stands)
@@ -145,11 +153,39 @@ def _draft(
     return draft
 
 
+def _leave_out(draft: Draft, arranged: Arranged, wants: dict[str, list[Want]], there: Container[str]) -> None:
+    """Tell of those that found no place who is left out, and who is to be tried again apart from others."""
+    for component, refused in arranged.refused:
+        out, parties = _parting(component, there)
+        draft.parted += parties
+        draft.unplaced += _unplaced(out, wants, refused.refusals, refused.nearest)
+
+
+def _places(topology: Topology, there: Mapping[str, str], moving: Container[str]) -> dict[str, str]:
+    """The host of each client of which it is known."""
+    places = {one.name: (one.name not in moving and there.get(one.name)) or one.host for one in topology.clients}
+    return {name: host for name, host in places.items() if host}
+
+
+def _parting(component: Component, there: Container[str]) -> tuple[list[Client], list[list[str]]]:
+    """Of clients that share device VMs and were refused together: who is left out, and who is parted from the others
+    instead. What is there does not suffer from newcomers, and these are parted until each is by itself, or has a place.
+    """
+    new = [client for client in component.clients if client.name not in there]
+    if len(component.clients) == 1 or not new:
+        return component.clients, []
+    if any(want.linked for unit in component.units for want in unit.wants):
+        return new, []  # who is on another device VM is on another network
+    if len(new) < len(component.clients):
+        return [], [[client.name for client in new]]
+    half = len(new) // 2
+    return [], [[client.name for client in some] for some in (new[:half], new[half:])]
+
+
 def _neighbours(
-    declared: tuple[Client, ...], spared: frozenset[str], bars: Bars, view: View, free: Freedom
+    declared: tuple[Client, ...], spared: frozenset[str], bars: Bars, there: Mapping[str, str], free: Freedom
 ) -> Neighbours:
     """Who is where already, and who may be near whom."""
-    there = {one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT} | view.outside
     places = {name: host for name, host in there.items() if name not in free.hosts}
     return Neighbours((one for one in declared if one.name not in spared or one.name in places), places, bars)
 
@@ -180,7 +216,9 @@ def _put_right(one: ObservedDomain, view: View, placement: Placement) -> list[Do
     return [spec]
 
 
-def _units(topology: Topology, wants: tuple[Want, ...], view: View, kept: frozenset[str]) -> list[Unit]:
+def _units(
+    topology: Topology, wants: tuple[Want, ...], view: View, kept: frozenset[str], company: Company
+) -> list[Unit]:
     names = {client.name for client in topology.clients} | {
         one.name for one in view.mine.values() if one.role is Role.CLIENT
     }
@@ -193,6 +231,7 @@ def _units(topology: Topology, wants: tuple[Want, ...], view: View, kept: frozen
         lambda name: name not in names and not view.why_not_called(name),
         view.live,
         {class_.name: class_.resources for class_ in topology.classes},
+        company,
     )
 
 

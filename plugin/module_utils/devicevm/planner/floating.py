@@ -57,16 +57,6 @@ def room_to_float(book: Book) -> tuple[int, ...]:
     return () if len(room) == len(book.cpus) else room
 
 
-def homeless(book: Book) -> list[str]:
-    """Why what is booked cannot be: what may be moved would have nowhere to go."""
-    if book.policy.floating_domains is not FloatingDomains.MOVE or not all(c.dedicated_to for c in book.cpus.values()):
-        return []
-    names = [one.domain for one in book.floating if not one.owner]
-    if not names:
-        return []
-    return [f"no CPU is left for {', '.join(sorted(names))}, which float: all {len(book.cpus)} CPUs would be dedicated"]
-
-
 def told(floating: Iterable[Holding], book: Book, owner: str) -> list[str]:
     """Which of the domains that float on a host may run on dedicated processors and are not moved, ascending."""
     moving = book.policy.floating_domains is FloatingDomains.MOVE

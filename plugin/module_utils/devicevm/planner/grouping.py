@@ -143,15 +143,42 @@ def group_of(want: Want, declared: tuple[DeviceVM, ...]) -> Group:
 
 
 @dataclass(frozen=True)
+class Company:
+    """Which clients can share a device VM, as far as that depends on hosts.
+
+    `places` are the hosts on which clients are, or are declared to be. Who found no place together is of several
+    `parties` (numbers; what is there is of party 0), which share nothing (draft.py).
+    """
+
+    places: Mapping[str, str] = field(default_factory=dict)
+    parties: Mapping[str, int] = field(default_factory=dict)
+
+    def allows(self, unit: Unit, want: Want) -> bool:
+        """Whether a device may join a unit, for all that is known of where its client is to be."""
+        if want.linked:
+            return True  # who is on two device VMs is on two networks
+        name = want.client.name
+        party = self.parties.get(name, 0)
+        if (unit.kept and party) or any(self.parties.get(other.client.name, 0) != party for other in unit.wants):
+            return False
+        here = self.places.get(name, "")
+        there = unit.observed.host if unit.observed else ""
+        return not here or all(
+            place in ("", here) for place in (there, *(self.places.get(other.client.name, "") for other in unit.wants))
+        )
+
+
+@dataclass(frozen=True)
 class Seating:
     """What seating devices needs to know: the homes that devices have now, which names can be had, whether the VMM
-    adds devices to a running device VM, and what each class asks for."""
+    adds devices to a running device VM, what each class asks for, and whose clients are where."""
 
     units: dict[str, Unit]
     homes: dict[str, str]
     free_name: Callable[[str], bool]
     live: bool
     classes: Mapping[str, Alternatives]
+    company: Company
 
     def seat(self, want: Want, group: Group) -> None:
         """Put a device in a unit of its group: where it is, else where there is room, else in a new one."""
@@ -160,7 +187,9 @@ class Seating:
             unit = home
         else:
             rooms = (
-                unit for unit in self._units_of(group) if _fits(unit, want, group) and self._joinable(unit, want, group)
+                unit
+                for unit in self._units_of(group)
+                if _fits(unit, want, group) and self._joinable(unit, want, group) and self.company.allows(unit, want)
             )
             unit = next(rooms, None) or self._new_unit(group)
         unit.declared = group.declared
@@ -192,6 +221,9 @@ class Seating:
             return True
         if not unit.observed.has_agent:
             return False  # there is nobody to tell
+        served = {emulator.client for emulator in unit.observed.emulators}
+        if want.client.name not in served and asks_nearness(group.declared, want):
+            return False  # where it is now it may be near its clients, and not near one more
         if not unit.wants and not (group.declared and group.declared.resources):
             # It goes on as it is for others, whose class, where it is known, asks for what it has.
             asked = want.class_.resources
@@ -212,18 +244,20 @@ def group(
     free_name: Callable[[str], bool],
     live: bool,
     classes: Mapping[str, Alternatives],
+    company: Company | None = None,
 ) -> list[Unit]:
     """Every device of `wants`, and every observed one of the clients `kept`, in a unit; sorted by name.
 
     `observed` are the device VMs there are, by name; `free_name` tells whether a domain can be called so; `live`
-    whether the VMM adds devices to a running device VM; `classes` what each class asks for, as far as it is known.
+    whether the VMM adds devices to a running device VM; `classes` what each class asks for, as far as it is known;
+    `company` who can be together, as far as that depends on hosts.
     """
     units = {
         name: Unit(name, spec.group, None, spec, [emulator for emulator in spec.emulators if emulator.client in kept])
         for name, spec in observed.items()
     }
     homes = {emulator.id: name for name, spec in observed.items() for emulator in spec.emulators}
-    seating = Seating(units, homes, free_name, live, classes)
+    seating = Seating(units, homes, free_name, live, classes, company or Company())
     # Those that stay are seated first, or a newcomer could take their place.
     for want in sorted(wants, key=lambda want: (want.id not in homes, want.id)):
         seating.seat(want, group_of(want, declared))
@@ -250,6 +284,12 @@ def _most_devices(group: Group, want: Want) -> int:
     """How many devices a device VM can have, whichever alternative it gets: firmware has a machine's serial ports."""
     alternatives = (group.declared.resources if group.declared else ()) or want.class_.resources
     return max((most_devices(alternative, group.capacity) for alternative in alternatives), default=group.capacity)
+
+
+def asks_nearness(declared: DeviceVM | None, want: Want) -> bool:
+    """Whether the device VM of a device may be one that is to be near its clients."""
+    alternatives = (declared.resources if declared else ()) or want.class_.resources
+    return any("near" in request.options for alternative in alternatives for request in alternative)
 
 
 def _serves(device_vm: DeviceVM, want: Want) -> bool:

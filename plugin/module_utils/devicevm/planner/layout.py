@@ -14,7 +14,6 @@ from ..domain import CpuPlacement
 from ..manifest.topology import Client, ResourceRequest
 from .book import Book
 from .component import Component
-from .floating import homeless
 from .grouping import Unit
 from .resources import CPU_KINDS, Alternative, Footing, Misfit, describe, fit_one
 from .resources.near import Beside
@@ -176,7 +175,7 @@ class _Laying:
 
     def _rest(self) -> bool:
         mark = self.book.mark()
-        if all(self._client(client) for client in self.clients if not client.cpus) and not homeless(self.book):
+        if all(self._client(client) for client in self.clients if not client.cpus):
             return True
         self.book.back_to(mark)
         return False

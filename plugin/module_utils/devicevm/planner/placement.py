@@ -19,7 +19,6 @@ from .affinity import Neighbours
 from .book import Book
 from .code import Code
 from .component import Component, merged
-from .floating import homeless
 from .freedom import Freedom
 from .given import describe_given, footing_of
 from .grouping import Unit
@@ -338,7 +337,7 @@ class Trial:
             return [reason for client in some for reason in self._place_client(client, component, wants)]
 
         def last() -> list[str]:
-            return clients([client for client in component.clients if not client.cpus]) or homeless(self.book)
+            return clients([client for client in component.clients if not client.cpus])
 
         # Clients with processors of their own have no alternatives, and device VMs may have to be near them.
         return clients(pinned) or self._place_units(greedy_first, 0, last)

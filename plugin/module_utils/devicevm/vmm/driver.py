@@ -56,10 +56,11 @@ class Driver(ABC):
         """Stop a domain at once. Idempotent; an unknown one is no error."""
 
     @abstractmethod
-    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
-        """Connect a running domain's disks again to their device VMs, which answer, at `addresses`; and let it go on if
-        its VMM has paused it because one did not: what it had asked for is asked for again. Idempotent; what anybody
-        else has paused stays so, and a domain that does not run is no error."""
+    def rejoin(self, uuid: str, owner: str, addresses: tuple[str, ...]) -> None:
+        """Connect the disks of the running domain of that UUID again to their device VMs, which answer, at `addresses`;
+        and let it go on if its VMM has paused it because one did not: what it had asked for is asked for again.
+        Idempotent; what anybody else has paused stays so, and a domain that does not run is no error. One that is
+        neither `owner`'s client nor has devices of one is left alone: VmmError."""
 
     @abstractmethod
     def undefine(self, name: str) -> None:

@@ -1,4 +1,4 @@
-"""One apply at a time per VMM: a lock file beside the channel sockets, that says who holds it."""
+"""One apply at a time per VMM: a lock file that says who holds it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import DevicevmError
+from ..part.lock import is_at
 from .places import Places, make_runtime, places_of
 
 POLL = 0.1
@@ -25,9 +26,8 @@ def lock(uri: str, wait: float = 0.0) -> Iterator[None]:
     The kernel lets go of it when the process ends, however it ends. DevicevmError says who holds it
     when it is not to be had within `wait` seconds.
     """
-    file = _open(places_of(uri))
+    file = _take(places_of(uri), uri, wait)
     try:
-        _take(file, uri, wait)
         _write_note(file)
         try:
             yield
@@ -54,7 +54,7 @@ def is_locked(places: Places) -> bool:
 
 def lock_path(places: Places) -> Path:
     """The lock's file."""
-    return places.runtime / "lock"
+    return places.private / "lock"
 
 
 def _open(places: Places) -> int:
@@ -70,18 +70,29 @@ def _open(places: Places) -> int:
         ) from error
 
 
-def _take(file: int, uri: str, wait: float) -> None:
+def _take(places: Places, uri: str, wait: float) -> int:
     end = time.monotonic() + wait
     while True:
+        file = _open(places)
+        if _is_taken(file, lock_path(places)):
+            return file
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
             if time.monotonic() >= end:
                 raise DevicevmError(
                     f"{uri} is locked by {_holder(file)}", hint="wait for it to end, or give --lock-timeout"
-                ) from error
+                )
+        finally:
+            os.close(file)
         time.sleep(POLL)
+
+
+def _is_taken(file: int, path: Path) -> bool:
+    """Whether it is ours now, and still the lock: of what was removed meanwhile, another may have been made."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return is_at(file, path)
 
 
 def _write_note(file: int) -> None:

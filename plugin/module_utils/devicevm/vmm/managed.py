@@ -77,8 +77,8 @@ class ManagedDriver(Driver):
         else:
             self.clients.stop(name)
 
-    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
-        self.clients.rejoin(name, addresses)
+    def rejoin(self, uuid: str, owner: str, addresses: tuple[str, ...]) -> None:
+        self.clients.rejoin(uuid, owner, addresses)
 
     def undefine(self, name: str) -> None:
         if self._is_device_vm(name):

@@ -22,7 +22,7 @@ SYSTEM_STATE = Path("/var/lib/devicevm")
 class Places:
     """A VMM's directories. `uri` is normal form: two ways to write one VMM have the same.
 
-    `runtime` holds sockets, console logs and the lock; it vanishes with a reboot. `state` outlives it.
+    `runtime` holds sockets and console logs; it vanishes with a reboot. `state` outlives it.
     `system`: the VMM's processes run as a user of their own and must be let in. Making places writes nothing:
     who only looks needs no right to write there.
     """
@@ -32,10 +32,16 @@ class Places:
     state: Path
     images: Path
     logs: Path
-    """Console logs. virtlogd bounds those of a daemon's; nothing bounds an embedded VMM's, which therefore are on its
-    own disk: the host's /run is memory, and everybody's."""
+    """Console logs. virtlogd bounds those of a daemon's. An embedded VMM's are bounded now and then (console.bound),
+    and therefore are on its own disk: the host's /run is memory, and everybody's."""
     embed_root: Path | None = None
     system: bool = False
+
+    @property
+    def private(self) -> Path:
+        """Beside `runtime`, and as short-lived: the lock, and notes that are believed. QEMU's user, whose `runtime` is,
+        cannot write here."""
+        return self.runtime.with_name(f"{self.runtime.name}.private")
 
     @property
     def overlays(self) -> Path:
@@ -117,18 +123,19 @@ def default_embed_root() -> Path:
 
 
 def make_runtime(places: Places, qemu_user: tuple[int, int] | None) -> None:
-    """Create the runtime directory, again after each reboot.
+    """Create the runtime directory and the private one, again after each reboot.
 
     `qemu_user` (uid, gid) is who the VMM's processes run as: they make the sockets of channels that are added to a
-    running domain, so the directory is theirs. Others may go through it and list nothing. DevicevmError for a caller
-    who may not write in the system's.
+    running domain, so the runtime directory is theirs. Others may go through it and list nothing. DevicevmError for a
+    caller who may not write in the system's.
     """
     if os.getuid() != 0 and places.system:
         _refuse_unless_let_in(places)
         return
     if os.getuid() == 0:
         places.runtime.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    made = _make_private(places.runtime)
+    _make_own(places.private, 0o700)
+    made = _make_own(places.runtime, 0o711)
     owner = qemu_user if places.system and qemu_user and os.getuid() == 0 else None
     if owner and (made.st_uid, made.st_gid) != owner:
         os.chown(places.runtime, *owner)
@@ -143,16 +150,17 @@ def make_logs(places: Places) -> None:
 
 def _refuse_unless_let_in(places: Places) -> None:
     """The directory is root's to make; who has been given access to it may use it."""
-    if not os.access(places.runtime, os.W_OK | os.X_OK):
-        raise DevicevmError(
-            f"{places.uri} is the whole host's, and you may not write in {places.runtime}",
-            hint=f"run it as root, or be given access to {places.runtime} and {places.state}; "
-            "plan and status need neither",
-        )
+    for directory in (places.runtime, places.private):
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise DevicevmError(
+                f"{places.uri} is the whole host's, and you may not write in {directory}",
+                hint=f"run it as root, or be given access to {places.runtime}, {places.private} and {places.state}; "
+                "plan and status need none",
+            )
 
 
-def _make_private(path: Path) -> os.stat_result:
-    path.mkdir(mode=0o711, parents=True, exist_ok=True)
+def _make_own(path: Path, mode: int) -> os.stat_result:
+    path.mkdir(mode=mode, parents=True, exist_ok=True)
     made = path.lstat()
     if not os.path.isdir(path) or path.is_symlink():
         raise DevicevmError(f"{path} is no directory", hint="remove it")
@@ -174,7 +182,7 @@ def _user_runtime() -> Path:
 
 
 def _last_resort() -> Path:
-    # Not $TMPDIR: it may be long, and differ between two runs. _make_private sees that it is the user's own.
+    # Not $TMPDIR: it may be long, and differ between two runs. _make_own sees that it is the user's own.
     return Path("/tmp") / f"devicevm-{os.getuid()}"  # noqa: S108
 
 

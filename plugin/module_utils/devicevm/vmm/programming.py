@@ -1,14 +1,14 @@
 """The blocks of a domain: programmed before it starts, cleared when it has ended.
 
-A note beside the sockets says which domain a block was programmed for, and how it is cleared: a device VM may end by
-itself, and whoever comes later must not clear what is somebody else's by now. A reboot, which makes the notes vanish,
-takes the circuits away too.
+A note in the VMM's private directory says which domain a block was programmed for, and how it is cleared: a device VM
+may end by itself, and whoever comes later must not clear what is somebody else's by now. A reboot, which makes the
+notes vanish, takes the circuits away too.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,10 +46,11 @@ class Programmer:
 
             self._program(device.address, device.bitstream, put)
 
-    def unload(self, uuid: str) -> None:
-        """Clear what was programmed for a domain that has ended. DevicevmError when a block cannot be cleared: then it
-        is not to be given to anybody."""
-        for path, clear in self._notes_of(uuid):
+    def unload(self, uuid: str, spec: DomainSpec | None = None) -> None:
+        """Clear what was programmed for a domain that has ended. DevicevmError when a block cannot be cleared, or when
+        a note on a block of `spec`, which it was defined by, cannot be read: then it is not to be given to anybody."""
+        own = {device.address for device in _programmed(spec)} if spec else set()
+        for path, clear in self._notes_of(uuid, own):
             try:
                 self._program(path.name, clear, self.write)
             except DevicevmError as error:
@@ -64,16 +65,21 @@ class Programmer:
     def _note(self, device: HostDevice, uuid: str) -> None:
         self.notes.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = json.dumps({"domain": uuid, "clear": device.clear})
-        (self.notes / device.address).write_text(text, encoding="utf-8")
+        new = self.notes / f".{device.address}.new"
+        # Never half of it: what it does not say, nobody would clear.
+        new.write_text(text, encoding="utf-8")
+        new.replace(self.notes / device.address)
 
-    def _notes_of(self, uuid: str) -> Iterator[tuple[Path, str]]:
-        """(note, blank bitstream) of each block that was programmed for the domain last."""
-        for path in sorted(self.notes.iterdir()) if self.notes.is_dir() else ():
+    def _notes_of(self, uuid: str, own: Set[str]) -> Iterator[tuple[Path, str]]:
+        """(note, blank bitstream) of each block that was programmed for the domain last; `own` are those it has."""
+        for path in sorted(self.notes.glob("[!.]*")):
             try:
                 with path.open("rb") as file:
                     data = json.loads(file.read(_MAX_NOTE))
                 mine, clear = data["domain"] == uuid, str(data["clear"])
             except (OSError, ValueError, KeyError, TypeError) as error:
+                if path.name not in own:
+                    continue
                 raise DevicevmError(
                     f"{path} does not say whose block it was programmed for: {error}",
                     hint="clear the block yourself, then remove the file",

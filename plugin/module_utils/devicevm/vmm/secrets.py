@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import stat
 from collections.abc import Iterator
+from pathlib import Path
 
 from ..domain import DomainSpec, Secret
 from ..errors import DevicevmError
+from ..part.lock import is_at
 
 MAX_SECRET = 4096
 """Bytes, as in the agent (plugin/guest/agent/agent.h)."""
+SUFFIX = ".secret"
+"""Of the copies' names (planner/requests.py)."""
 _HINT = "such as: head -c 32 /dev/urandom | base64 >{path}"
 
 
@@ -44,25 +49,51 @@ def read_secret(path: str) -> bytes:
 def lent(spec: DomainSpec, qemu_user: tuple[int, int] | None) -> Iterator[None]:
     """Copies of a device VM's secrets for its VMM, which runs as `qemu_user` and may not read the user's own files.
 
-    They are in the runtime directory, which is memory, and gone when the device VM has started.
+    They are in the runtime directory, which is memory, and gone when the device VM has started. Each is locked as long
+    as somebody lends it: what one has left who was killed is told by that.
     """
-    secrets = [secret for emulator in spec.emulators for secret in emulator.secrets]
-    try:
-        for secret in secrets:
-            _copy(secret, qemu_user)
+    with contextlib.ExitStack() as copies:
+        for emulator in spec.emulators:
+            for secret in emulator.secrets:
+                copies.enter_context(_copied(secret, qemu_user))
         yield
-    finally:
-        for secret in secrets:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(secret.address)
 
 
-def _copy(secret: Secret, qemu_user: tuple[int, int] | None) -> None:
+@contextlib.contextmanager
+def _copied(secret: Secret, qemu_user: tuple[int, int] | None) -> Iterator[None]:
     data = read_secret(secret.path)
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(secret.address)
-    file = os.open(secret.address, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
-    with os.fdopen(file, "wb") as copy:
-        copy.write(data)
+    file = _locked_copy(secret.address)
+    try:
+        with open(file, "wb", closefd=False) as copy:
+            copy.write(data)
         if qemu_user and os.getuid() == 0:
             os.fchown(file, *qemu_user)
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(secret.address)
+        os.close(file)
+
+
+def _locked_copy(address: str) -> int:
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(address)
+        file = os.open(address, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # Before it was locked somebody may have taken it for a stale one.
+        if is_at(file, address):
+            return file
+        os.close(file)
+
+
+def remove_stale(runtime: Path) -> None:
+    """Remove the copies in a runtime directory that nobody lends any more. Who may not write there leaves them."""
+    for path in runtime.glob(f"*{SUFFIX}"):
+        with contextlib.suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(file)

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ...domain import DomainSpec
 from ...manifest.topology import ResourceRequest
-from ..book import Book
+from ..book import Book, held_by
 from ..code import Code
 from . import block, core, firmware, isa, memory, microcode, processor, program, thread
 from .kind import Footing, Misfit, ResourceKind
@@ -74,10 +74,11 @@ def fit_one(
             return misfit
     if footing.code.firmware:
         _to_one_processor(footing)
-    # Dedicated processors take nothing of a declared pool.
-    alone = bool(footing.placement.dedicated and book.policy.shared_cpus)
-    vcpus, needed = 0 if alone else footing.vcpus, 0 if footing.page_size else footing.memory
-    return footing if book.takes(vcpus, needed) else Misfit(lambda: book.lacks(vcpus, needed))
+    vcpus, needed, alone = footing.vcpus, 0 if footing.page_size else footing.memory, 0
+    if footing.placement.dedicated:
+        # They take nothing of a declared pool.
+        vcpus, alone = 0, 0 if book.policy.shared_cpus else len(held_by(footing.placement))
+    return footing if book.takes(vcpus, needed, alone) else Misfit(lambda: book.lacks(vcpus, needed, alone))
 
 
 def fulfilled(

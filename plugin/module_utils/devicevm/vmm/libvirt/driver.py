@@ -86,12 +86,12 @@ class LibvirtDriver(Driver):
         with vmm_words(f"cannot start {name}"):
             if domain.isActive():
                 return
-            kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
+        spec = self._defined(domain)
         handed: AbstractContextManager[None] = nullcontext()
-        if kept is not None and kept.spec is not None:
-            self.prepare(kept.spec)
-            self.load(kept.spec)
-            handed = self.hand_over(kept.spec)
+        if spec is not None:
+            self.prepare(spec)
+            self.load(spec)
+            handed = self.hand_over(spec)
         with vmm_words(f"cannot start {name}"), handed:
             try:
                 domain.create()
@@ -103,6 +103,7 @@ class LibvirtDriver(Driver):
         domain = self._ours(name)
         if domain is None:
             return
+        spec = self._defined(domain)
         with vmm_words(f"cannot stop {name}"):
             try:
                 if domain.isActive():
@@ -111,13 +112,18 @@ class LibvirtDriver(Driver):
                 if self._lookup(name) is not None and domain.isActive():
                     raise
             uuid = domain.UUIDString()
-        self.unload(uuid)
+        self.unload(uuid, spec)
 
-    def rejoin(self, name: str, addresses: tuple[str, ...]) -> None:
-        domain = self._lookup(name)
-        if domain is None or not self.is_active(name):
+    def rejoin(self, uuid: str, owner: str, addresses: tuple[str, ...]) -> None:
+        domain = self._lookup_uuid(uuid)
+        if domain is None:
             return
-        with vmm_words(f"cannot let {name} go on"):
+        with vmm_words(f"cannot let {domain.name()} go on"):
+            if not domain.isActive():
+                return
+            tree = self.xml_of(domain, live=False)
+            if not any(mark.get("owner") == owner and mark.get("uuid") == uuid for mark in attached.marks(tree)):
+                self._refuse_foreign(domain.name(), domain, owner)
             self.connect_disks(domain, addresses)
             rejoin.go_on(domain)
 
@@ -133,7 +139,7 @@ class LibvirtDriver(Driver):
                 raise VmmError(f"cannot undefine {name}: it runs")
             uuid = domain.UUIDString()
         # Until its blocks are cleared it holds them: nobody else is given what this domain has left in them.
-        self.unload(uuid)
+        self.unload(uuid, self._defined(domain))
         with vmm_words(f"cannot undefine {name}"):
             tree = self.xml_of(domain, live=False)
             flags = sum(getattr(self.libvirt, flag) for flag in self.undefine_flags)
@@ -268,8 +274,9 @@ class LibvirtDriver(Driver):
         """Let the VMM have the domain's secrets while it starts; the base driver's guests have no use for them."""
         return nullcontext()
 
-    def unload(self, uuid: str) -> None:
-        """Clear the blocks that were programmed for the domain of this UUID, which has ended. Idempotent."""
+    def unload(self, uuid: str, spec: DomainSpec | None) -> None:
+        """Clear the blocks that were programmed for the domain of this UUID, which has ended; `spec` is its
+        definition's, if that has one. Idempotent."""
 
     def prepare_runtime(self) -> None:
         """Make the directory of the sockets, which a reboot of the host removes, and that of the logs."""
@@ -279,6 +286,12 @@ class LibvirtDriver(Driver):
     def qemu_user(self) -> tuple[int, int] | None:
         """Whom the VMM's processes run as; None for the caller."""
         return None
+
+    def _defined(self, domain: libvirt.virDomain) -> DomainSpec | None:
+        """The specification of a definition; None when it has none that can be read."""
+        with vmm_words(f"cannot read domain {domain.name()}"):
+            kept = observation.kept_in(domain.XMLDesc(self.libvirt.VIR_DOMAIN_XML_INACTIVE))
+        return kept.spec if kept else None
 
     def _with_parts(self, domain: ObservedDomain) -> ObservedDomain:
         """Which of a device VM's host parts run, that has any."""

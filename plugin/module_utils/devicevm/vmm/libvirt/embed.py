@@ -7,12 +7,15 @@ the directory, and patience until running domains are known again.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
 import grp
 import os
 import pwd
+import re
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
 
 QEMU_USERS = ("libvirt-qemu", "qemu")
 """Whom QEMU runs as under a privileged libvirt: Debian's name, then Fedora's."""
+
+# As libvirt's own parser takes a line (util/virconf.c): in double, single or three double quotes.
+_IDENTITY = re.compile(r"""^[ \t]*(user|group)[ \t]*=[ \t]*(\"{3}|"|')(.*?)\2""", re.MULTILINE)
 
 RECONNECT_LIMIT = 10.0
 """Seconds that running domains may take to come back after the directory was opened."""
@@ -176,7 +182,7 @@ def write_settings(root: Path, user: tuple[int, int] | None = None) -> None:
     path = root / "etc" / "qemu.conf"
     if path.exists():
         return
-    # No virtlogd belongs to an embedded VMM: QEMU writes console logs itself.
+    # No virtlogd belongs to an embedded VMM: QEMU writes console logs itself, and console.py bounds them.
     # Images are shared with the system's libvirt, whose QEMU may be another user: each would refuse a file of which
     # the other remembers that it is in use. Everybody may read them anyway.
     lines = ['stdio_handler = "file"', "remember_owner = 0"]
@@ -208,13 +214,34 @@ def _qemu_user_has_kvm() -> bool:
 
 
 def qemu_user(root: Path) -> tuple[int, int] | None:
-    """The (uid, gid) that QEMU runs as below this directory; None for the caller's own."""
-    if os.getuid() != 0 or 'user = "root"' in (root / "etc" / "qemu.conf").read_text(encoding="utf-8"):
+    """The (uid, gid) that QEMU runs as below this directory, by its qemu.conf; None for the caller's own.
+
+    libvirt's capabilities would tell, too, but take ten seconds where QEMU cannot open /dev/kvm."""
+    if os.getuid() != 0:
         return None
+    path = root / "etc" / "qemu.conf"
+    named = {name: value for name, _quote, value in _IDENTITY.findall(path.read_text(encoding="utf-8"))}
+    usual = _usual_user()
+    try:
+        user = _number(named["user"], lambda name: pwd.getpwnam(name).pw_uid) if "user" in named else usual[0]
+        group = _number(named["group"], lambda name: grp.getgrnam(name).gr_gid) if "group" in named else usual[1]
+    except ValueError as error:
+        raise DevicevmError(f"{path} names a user or group that there is not: {error}") from error
+    return (user, group) if user else None
+
+
+def _number(word: str, look_up: Callable[[str], int]) -> int:
+    """An id as libvirt reads it: +64055, a name, or the digits that are none's name (virGetUserID)."""
+    if not word.startswith("+"):
+        with contextlib.suppress(KeyError):
+            return look_up(word)
+    return int(word)
+
+
+def _usual_user() -> tuple[int, int]:
+    """Whom libvirt runs QEMU as where it is not told; (0, 0) where it has no user for that."""
     for name in QEMU_USERS:
-        try:
+        with contextlib.suppress(KeyError):
             user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return user.pw_uid, user.pw_gid
-    return None
+            return user.pw_uid, user.pw_gid
+    return 0, 0

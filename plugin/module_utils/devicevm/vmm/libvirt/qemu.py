@@ -12,10 +12,12 @@ from ...domain import DomainSpec, Role
 from ...errors import DevicevmError
 from ...inventory.supports import GUESTS, LIVE_DEVICES, STORES, VOLUMES
 from ...part.keeper import Parts
+from .. import console
 from ..firmware import check_firmware
 from ..overlay import ensure_overlay, make_overlay
+from ..places import Places
 from ..programming import Programmer
-from ..secrets import lent
+from ..secrets import lent, remove_stale
 from ..swtpm import check_swtpm
 from . import embed
 from .connection import vmm_words
@@ -36,6 +38,12 @@ class QemuDriver(LibvirtDriver):
         "VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA",
         "VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA",
     )
+
+    def __init__(self, places: Places, *, accelerator: str = "auto", wait: float = 0.0) -> None:
+        super().__init__(places, accelerator=accelerator, wait=wait)
+        remove_stale(places.runtime)
+        if places.embed_root:
+            console.bound(places.logs)
 
     @property
     def supports(self) -> tuple[str, ...]:
@@ -65,8 +73,12 @@ class QemuDriver(LibvirtDriver):
     def hand_over(self, spec: DomainSpec) -> AbstractContextManager[None]:
         return lent(spec, self.qemu_user())
 
-    def unload(self, uuid: str) -> None:
-        self.programmer.unload(uuid)
+    def unload(self, uuid: str, spec: DomainSpec | None) -> None:
+        self.programmer.unload(uuid, spec)
+
+    def undefine(self, name: str) -> None:
+        super().undefine(name)
+        remove_stale(self.places.runtime)
 
     def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
         connect_disks(domain, addresses)
@@ -79,7 +91,7 @@ class QemuDriver(LibvirtDriver):
     @property
     def programmer(self) -> Programmer:
         """What programs blocks of this host."""
-        return Programmer(self.places.runtime / "blocks")
+        return Programmer(self.places.private / "blocks")
 
     def qemu_user(self) -> tuple[int, int] | None:
         if self.places.embed_root is not None:

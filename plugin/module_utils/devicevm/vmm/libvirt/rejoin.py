@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...guest.channel_socket import has_peer
 from ..driver import VmmError
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 PATIENCE = 10.0
 """Seconds for the disks of a device VM that has answered to answer their client."""
 _PAUSE = 0.05
-# Reads after it has connected: the first of them greets the emulator.
-_GREETING = 2
 # A guest that goes on has asked again by then for what had failed.
 _SETTLED = 0.2
 
@@ -39,21 +37,23 @@ def is_stalled(domain: libvirt.virDomain) -> bool:
 
 
 def connect_disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
-    """Have QEMU connect again to the disks behind these sockets; VmmError when it does not in time."""
+    """Have QEMU connect again to the disks behind these sockets; VmmError when one does not answer in time."""
     away = tuple(address for address in addresses if not has_peer(address))
     end = time.monotonic() + PATIENCE
-    for address, node in _nodes(domain, away):
-        # Whether a read has failed QEMU tells nobody; that it is connected, the host's kernel knows.
-        while not has_peer(address):
+    for disk in _disks(domain, away):
+        answered, failed = _reads(domain, disk)
+        _begin_read(domain, disk)
+        while (now := _reads(domain, disk))[0] == answered:
             if time.monotonic() > end:
                 raise VmmError(
-                    f"{domain.name()}: a disk is not connected again, though its device VM answers",
-                    hint="apply again; see 'devicevm status'",
+                    f"{domain.name()}: a disk does not answer, though its device VM does",
+                    hint="see 'devicevm status' and the device VM's log, and apply again",
                 )
-            _read(domain, node)
             time.sleep(_PAUSE)
-        for _number in range(_GREETING):
-            _read(domain, node)
+            # Only after a failed one: those that nobody answers would be more and more.
+            if now[1] != failed:
+                failed = now[1]
+                _begin_read(domain, disk)
 
 
 def go_on(domain: libvirt.virDomain) -> None:
@@ -79,25 +79,27 @@ def _waited_for(domain: libvirt.virDomain) -> list[str]:
     return [host.get("socket", "") for host in disks]
 
 
-def _nodes(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> list[tuple[str, str]]:
-    """QEMU's names of the disks behind these sockets, after the sockets."""
+def _disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> list[str]:
+    """QEMU's names (`qdev`) of the disks behind these sockets."""
     if not addresses:
         return []
-    answer = json.loads(
-        _monitor(domain, json.dumps({"execute": "query-named-block-nodes", "arguments": {"flat": True}}))
-    )
-    nodes = {node["file"]: node["node-name"] for node in answer["return"] if node["drv"] == "nbd"}
-    found = [(address, nodes.get(f"nbd+unix://?socket={address}", "")) for address in addresses]
-    return [(address, node) for address, node in found if node]
+    found = {disk["inserted"]["file"]: disk["qdev"] for disk in _ask(domain, "query-block") if disk.get("inserted")}
+    urls = [f"nbd+unix://?socket={address}" for address in addresses]
+    return [found[url] for url in urls if url in found]
 
 
-def _read(domain: libvirt.virDomain, node: str) -> None:
+def _begin_read(domain: libvirt.virDomain, disk: str) -> None:
+    _ask(domain, "human-monitor-command", **{"command-line": f'qemu-io -d {disk} "aio_read -q 0 512"'})
+
+
+def _reads(domain: libvirt.virDomain, disk: str) -> tuple[int, int]:
+    """How many of a disk's reads were answered, and how many failed."""
+    every = {one.get("qdev"): one["stats"] for one in _ask(domain, "query-blockstats")}
+    return every[disk]["rd_operations"], every[disk]["failed_rd_operations"]
+
+
+def _ask(domain: libvirt.virDomain, command: str, **arguments: str) -> Any:
     import libvirt_qemu
 
-    _monitor(domain, f'qemu-io {node} "read -q 0 512"', libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
-
-
-def _monitor(domain: libvirt.virDomain, command: str, flags: int = 0) -> str:
-    import libvirt_qemu
-
-    return str(libvirt_qemu.qemuMonitorCommand(domain, command, flags))
+    question = json.dumps({"execute": command, "arguments": arguments})
+    return json.loads(libvirt_qemu.qemuMonitorCommand(domain, question, 0))["return"]

@@ -1,0 +1,23 @@
+"""By what the manager knows clients: UUIDs. A domain may be renamed, and its name be another's then."""
+
+from __future__ import annotations
+
+from ..domain import DomainSpec, ObservedDomain
+from ..manifest.topology import Consumer
+from ..planner.naming import domain_uuid
+
+
+def identity(client: ObservedDomain) -> str:
+    """A client's: its domain's; where that is somebody else's, the one that the client would have."""
+    return client.uuid if client.consumer is Consumer.VM else domain_uuid(client.owner, client.name)
+
+
+def clients_of(device_vm: DomainSpec) -> set[str]:
+    """The clients that a device VM has devices for."""
+    return {domain_uuid(device_vm.owner, emulator.client) for emulator in device_vm.emulators}
+
+
+def name_of(client: str, device_vm: DomainSpec) -> str:
+    """What a device VM's client is called in the manifests."""
+    names = (emulator.client for emulator in device_vm.emulators)
+    return next((name for name in names if domain_uuid(device_vm.owner, name) == client), client)
