@@ -13,6 +13,7 @@ from typing import Any
 from ..apply.check import check_version
 from ..errors import DevicevmError
 from ..inventory.host import Host
+from ..inventory.sound import check_host
 from ..planner.plan import Plan
 from ..record import from_data, to_data
 
@@ -40,12 +41,16 @@ def read_plan(paths: Sequence[str]) -> Plan | None:
 
 
 def read_inventories(paths: Sequence[Path]) -> tuple[Host, ...]:
-    """The hosts of inventory documents, by name; DevicevmError when two have the same name."""
+    """The hosts of inventory documents, by name; DevicevmError when one makes no sense, two have the same name, or a
+    document has none."""
     hosts: dict[str, Host] = {}
     for path in paths:
         data = _read(path)
+        if data == []:
+            raise DevicevmError(f"{path}: no host is in it", hint="devicevm inventory -o json writes one")
         for item in data if isinstance(data, list) else [data]:
             host = from_data(Host, item, str(path))
+            check_host(host, str(path))
             if host.name in hosts:
                 raise DevicevmError(
                     f"{path}: there is a host {host.name!r} already",

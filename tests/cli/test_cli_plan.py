@@ -93,7 +93,14 @@ def test_several_hosts_offline(cli: Any, web: Path, recorded: Path, tmp_path: Pa
 
 
 def test_inventory_that_is_none(cli: Any, web: Path, tmp_path: Path) -> None:
-    for text, word in (("[", "no JSON"), ('{"name": "a", "cpu": 1}', "unknown key cpu"), ("\xff", "lab1")):
+    unsound = '{"name": "a b", "arch": "x86_64", "memory": -1, "vmm": {"uri": "", "driver": "QEMU"}}'
+    for text, word in (
+        ("[", "no JSON"),
+        ('{"name": "a", "cpu": 1}', "unknown key cpu"),
+        ("\xff", "lab1"),
+        ("[]", "lab1.json: no host is in it"),
+        (unsound, "lab1.json: memory: 0 or more expected, -1 found"),
+    ):
         path = tmp_path / "lab1.json"
         path.write_text(text)
         said = cli("plan", web, "--inventory", path)

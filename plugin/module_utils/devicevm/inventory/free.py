@@ -46,7 +46,6 @@ class Free:
 
     `memory` may be negative: libvirt lets domains be defined beyond the host's memory. `floating` is the
     number of vCPUs without pins, `vcpus` how many more vCPUs the policy's overcommit allows on shareable CPUs.
-    `unknown_reserved` are CPUs that the policy reserves and the host does not have.
     """
 
     host: str
@@ -60,7 +59,6 @@ class Free:
     node_memory: dict[int, int]
     node_devices: dict[str, str]
     """Address of a device that is held -> the domain that holds it."""
-    unknown_reserved: tuple[int, ...] = ()
     memory_set_aside: int = 0
 
     def vacant_cpus(self) -> tuple[int, ...]:
@@ -121,7 +119,6 @@ def free(host: Host, policy: HostPolicy | None = None, without: frozenset[str] =
         node_memory=_node_memory(host, holdings),
         node_devices={address: one.domain for one in reversed(holdings) for address in one.node_devices},
         memory_set_aside=set_aside(host.nodes),
-        unknown_reserved=tuple(sorted(set(policy.reserved_cpus) - {cpu.id for cpu in host.cpus})),
     )
 
 

@@ -110,24 +110,33 @@ def _unknown(document: Document, key: Place, names: list[str], kind: str, declar
 
 
 def _store_problems(declared: Declared) -> Iterator[Problem]:
-    """Two writers on one store destroy what is in it."""
-    seen: dict[tuple[str, str], list[tuple[Document, Place, Store]]] = {}
+    """Two writers on one store destroy what is in it, and who writes what others are copies of, those copies."""
+    seen: dict[tuple[str, str], list[tuple[Document, Place, str, Store]]] = {}
+    for document, place, what, store in _stores(declared):
+        users = seen.setdefault((store.pool, store.volume or store.path), [])
+        for other, there, theirs, their in users:
+            if not (store.read_only and their.read_only) and not _apart(document, other):
+                whose, how = "that", "only read-only devices can share a store: set readOnly on both"
+                if what != theirs:
+                    whose = f"the {theirs}"
+                    how = "nobody may write what a copy is of: set readOnly on the device that has it as its store"
+                message = f"its {what} is also {whose} of a device of {other.name} in {other.where(there)}"
+                yield document.problem(place, message, how)
+                break
+        users.append((document, place, what, store))
+
+
+def _stores(declared: Declared) -> Iterator[tuple[Document, Place, str, Store]]:
+    """What devices have on their hosts: their stores, and what those are copies of."""
     for document in declared.of("Client"):
         for index, device in enumerate(document.spec.get("devices", ())):
-            class_ = declared.find("DeviceClass", device["class"])
-            store = build_device(device, class_, document.folder).store if class_ else None
-            if store is None:
-                continue
-            place = ("spec", "devices", index)
-            users = seen.setdefault((store.pool, store.volume or store.path), [])
-            for other, there, their in users:
-                if not (store.read_only and their.read_only) and not _apart(document, other):
-                    message = f"its store is also that of a device of {other.name} in {other.where(there)}"
-                    yield document.problem(
-                        place, message, "only read-only devices can share a store: set readOnly on both"
-                    )
-                    break
-            users.append((document, place, store))
+            if class_ := declared.find("DeviceClass", device["class"]):
+                built = build_device(device, class_, document.folder)
+                place = ("spec", "devices", index)
+                if built.store:
+                    yield document, place, "store", built.store
+                if built.base:
+                    yield document, place, "base", built.base
 
 
 def _mac_problems(declared: Declared) -> Iterator[Problem]:

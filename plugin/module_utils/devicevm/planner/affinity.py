@@ -15,6 +15,8 @@ from .apart import repel, selects
 from .component import Component
 
 Selector = tuple[tuple[str, str], ...]
+Bars = dict[str, dict[str, list[str]]]
+"""Client -> host -> why it cannot be there, whoever else is, each with the client's name (taken.py)."""
 
 # Names that a message shows before it says "and N others".
 _NAMED = 5
@@ -24,10 +26,12 @@ _NOBODY: frozenset[str] = frozenset()
 class Neighbours:
     """Which clients are on which host, and what they say about each other.
 
-    `clients` are those that are there or to be placed, `places` the hosts of those that are there.
+    `clients` are those that are there or to be placed, `places` the hosts of those that are there; `bars` tells who
+    cannot be on which host.
     """
 
-    def __init__(self, clients: Iterable[Client], places: dict[str, str]) -> None:
+    def __init__(self, clients: Iterable[Client], places: dict[str, str], bars: Bars | None = None) -> None:
+        self._bars = bars or {}
         self._clients = {client.name: client for client in clients}
         self._ruled = any(client.affinity or client.anti_affinity for client in self._clients.values())
         self._host = {name: host for name, host in places.items() if name in self._clients}
@@ -73,11 +77,13 @@ class Neighbours:
 
     def objections(self, clients: list[Client], host: str) -> list[str]:
         """Why these clients may not be on a host together and with those that are there, with names."""
+        found: list[str] = []
+        if self._bars:
+            found += [why for client in clients for why in self._bars.get(client.name, {}).get(host, ())]
         if not self._ruled:
-            return []
+            return found
         together = {client.name for client in clients}
         others = self._there.get(host, set()) | together
-        found = []
         for client in clients:
             if foes := self._foes_of(client) & others - {client.name}:
                 why = ", and both must be on one host" if foes & together else ""
@@ -87,16 +93,20 @@ class Neighbours:
         return found
 
     def characters(self, clients: Iterable[Client]) -> Hashable:
-        """Equal for clients that are to others as these are."""
+        """Equal for clients that are to hosts and others as these are."""
+        some = list(clients)
+        barred = tuple(tuple(self._bars[one.name]) for one in some if one.name in self._bars) if self._bars else ()
         if not self._ruled:
-            return ()
-        return tuple((_key(one.labels), _key(one.affinity), _key(one.anti_affinity)) for one in clients)
+            return barred
+        return barred, tuple((_key(one.labels), _key(one.affinity), _key(one.anti_affinity)) for one in some)
 
     def agree(self, clients: Iterable[Client], host: str) -> bool:
-        """Whether none of these clients keeps another one, or one that is there, off a host."""
+        """Whether none of these clients is kept off a host, by another one, by one that is there, or by itself."""
+        some = list(clients)
+        if self._bars and any(host in self._bars.get(client.name, ()) for client in some):
+            return False
         if not self._ruled:
             return True
-        some = list(clients)
         others = self._there.get(host, set()) | {client.name for client in some}
         return not any(self._foes_of(client) & others - {client.name} for client in some)
 

@@ -78,7 +78,7 @@ class Book:
         self._before: list[_Before] = []
         self._free: Free | None = None
         self._vcpus: int | None = None
-        self.parting = Parting()
+        self.parting = Parting(host.name)
         for holding in host.holdings:
             if holding.domain not in mine:
                 self._hold(holding)

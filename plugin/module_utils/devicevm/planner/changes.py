@@ -27,7 +27,7 @@ from .holders import Holders, in_order_of_release
 from .outage import LOST, Outages
 from .parts import with_parts
 from .plan import Action, Effect, Phase, Step, Subject, step_id
-from .storage import Identity, identity, may_delete
+from .storage import Identity, Use, describe_store, identity, may_delete, uses
 
 _LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
 """How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
@@ -38,17 +38,18 @@ _SUBJECT = {Role.DEVICE_VM: Subject.DEVICE_VM, Role.CLIENT: Subject.CLIENT}
 class Changes:
     """The steps so far, by id, and what they need: the new specifications and the old ones.
 
-    `others` are the stores that other owners' devices write: they are in use, whatever goes here. `kept` are the
+    `uses` tells who has which store, other owners too: what they have is in use, whatever goes here. `kept` are the
     clients that stay as they are: what does not run of them is not started.
     """
 
     observed: dict[str, ObservedDomain]
     live: bool
-    others: dict[Identity, str] = field(default_factory=dict)
+    owner: str
+    uses: dict[Identity, list[Use]] = field(default_factory=dict)
     delete_data: bool = False
     kept: frozenset[str] = frozenset()
-    awake: frozenset[str] = frozenset()
-    """UUIDs of the domains that run, anybody's."""
+    awake: frozenset[tuple[str, str]] = frozenset()
+    """The domains that run, anybody's: their hosts and UUIDs."""
     steps: dict[str, Step] = field(default_factory=dict)
     domains: dict[str, DomainSpec] = field(default_factory=dict)
     previous: dict[str, DomainSpec] = field(default_factory=dict)
@@ -339,7 +340,7 @@ class Changes:
 
     def _plugging(self, spec: DomainSpec, attachments: tuple[Attachment, ...]) -> Effect:
         """What an existing domain feels when these devices are put in or taken out; tells of those that cannot be."""
-        if spec.uuid not in self.awake:
+        if (spec.host, spec.uuid) not in self.awake:
             return Effect.NONE
         waiting = [one.name for one in attachments if not (self.live and FRONTENDS[one.frontend].live)]
         if waiting:
@@ -405,12 +406,25 @@ class Changes:
 
     def _delete_stores(self, device_vms: list[DomainSpec]) -> None:
         """Delete, last of all, the storage of devices that are gone, unless anybody else uses it."""
-        wanted = {identity(emulator.store) for spec in device_vms for emulator in spec.emulators if emulator.store}
+        if not self.delete_data:
+            return
+        wanted = uses(device_vms)
         everything = tuple(self.steps)
-        emulators = [one for domain in self.observed.values() if domain.spec for one in domain.spec.emulators]
-        for emulator in sorted(emulators, key=lambda one: one.id) if self.delete_data else ():
+        there = [
+            (one, domain.spec.host) for domain in self.observed.values() if domain.spec for one in domain.spec.emulators
+        ]
+        for emulator, host in sorted(there, key=lambda one: one[0].id):
             store = emulator.store
-            if store and may_delete(store) and identity(store) not in wanted and identity(store) not in self.others:
+            if store is None or not may_delete(store):
+                continue
+            others = [use for use in self.uses.get(identity(store), ()) if use.owner != self.owner]
+            users = [use for use in (*wanted.get(identity(store), ()), *others) if use.at(host)]
+            if any(use.device == f"{emulator.client}/{emulator.name}" for use in users):
+                continue
+            if users:
+                whom = ", ".join(sorted({use.device for use in users}))
+                self.warnings.append(f"{describe_store(store)} is not deleted: {whom} has it too")
+            else:
                 self._store(Action.DELETE, emulator, Phase.RELEASE, "its data is to be deleted", everything)
 
     def _store(self, action: Action, emulator: Emulator, phase: Phase, reason: str, after: tuple[str, ...]) -> str:

@@ -52,7 +52,8 @@ def _home_of_domain(client: Client, view: View) -> tuple[str, str]:
         return host.name, whose if found.owner else ""
     where = f"host {client.host} has no domain" if client.host else "there is no domain"
     there = view.mine.get(client.name)
-    now = view.uuids.get(there.uuid) if there and there.consumer is Consumer.EXISTING else None
+    named = view.uuids.get(there.uuid, {}) if there and there.consumer is Consumer.EXISTING else {}
+    now = " and ".join(sorted(set(named.values())))
     renamed = f"; its devices are in {now}: was it renamed? Then declare that name" if now else ""
     return client.host, f"{where} {client.domain}{renamed}"
 

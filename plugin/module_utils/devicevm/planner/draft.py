@@ -8,7 +8,7 @@ from functools import cached_property
 
 from ..domain import DomainSpec, ObservedDomain, Role
 from ..manifest.topology import Client, HostPolicy, Topology
-from .affinity import Neighbours
+from .affinity import Bars, Neighbours
 from .arrange import Arranged, Known, arrange
 from .component import Component, components_of
 from .consumers import located
@@ -21,8 +21,8 @@ from .placement import Placement, kept_device_vms
 from .plan import Allocation, Unplaced
 from .requests import Want, wants_of
 from .services import parted
-from .storage import describe_store, identity, stores_of_others
-from .trust import crossings, trusts_of
+from .taken import taken
+from .trust import Trusts, crossings, trusts_of
 from .view import View
 
 
@@ -77,11 +77,16 @@ def settle(
 ) -> Settled:
     """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
     topology, unplaced = located(topology, view)
-    unplaced += _clashes(topology, view)
     known: Known = {}
     parties: dict[str, int] = {}
     while True:
-        draft = _draft(topology, view, frozenset(item.client for item in unplaced), moving, avoid, known, parties)
+        spared = frozenset(item.client for item in unplaced)
+        refused, bars = taken(topology, view, spared)
+        if refused:
+            # Once more: what they have stays theirs, and others may have asked for it.
+            unplaced += refused
+            continue
+        draft = _draft(topology, view, spared, bars, moving, avoid, known, parties)
         if not draft.unplaced and not draft.parted:
             return Settled(draft, unplaced)
         # Once more without those: what an existing client has now must not go because it cannot have something else.
@@ -98,14 +103,19 @@ def with_reasons_now(topology: Topology, view: View, settled: Settled) -> Settle
     if not settled.out:
         return settled
     topology, elsewhere = located(topology, view)
-    known = {item.client for item in (*elsewhere, *_clashes(topology, view))}
-    asking = settled.out - view.mine.keys() - known
+    asking = settled.out - view.mine.keys() - {item.client for item in elsewhere}
+    state = view.after(settled.draft)
     found: dict[tuple[str, str], Unplaced] = {}
     while asking:
-        state = view.after(settled.draft)
-        draft = _draft(topology, state, settled.out - asking, frozenset(), frozenset(), {}, settled.draft.parties)
-        found = {(item.client, item.device): item for item in draft.unplaced}
-        left = asking & {item.client for item in draft.unplaced}
+        spared = settled.out - asking
+        refused, bars = taken(topology, state, spared)
+        if refused:
+            # Their names or storage are somebody else's, whatever room there is.
+            left = asking - {item.client for item in refused}
+        else:
+            draft = _draft(topology, state, spared, bars, frozenset(), frozenset(), {}, settled.draft.parties)
+            found = {(item.client, item.device): item for item in draft.unplaced}
+            left = asking & {item.client for item in draft.unplaced}
         if left == asking:
             break
         # Not beside somebody who has no place in the plan.
@@ -117,13 +127,15 @@ def _draft(
     topology: Topology,
     view: View,
     spared: frozenset[str],
+    bars: Bars,
     moving: frozenset[str],
     avoid: frozenset[str],
     known: Known,
     parties: dict[str, int],
 ) -> Draft:
     """Group and place the devices of all clients; those of `spared` are kept as they are, whatever `intent` says.
-    `known` is how the draft before arranged them, `parties` who shares no device VM with others any more."""
+    `bars` tells which hosts are not for whom, `known` how the draft before arranged them, `parties` who shares no
+    device VM with others any more."""
     intent = view.intent
     declared = topology.clients
     topology = replace(topology, clients=tuple(one for one in declared if one.name not in spared))
@@ -138,11 +150,11 @@ def _draft(
     policies = {policy.name: policy for policy in topology.hosts}
     components = components_of(topology.clients, units)
     free = freedom(components, moving, view.running, avoid)
-    near = _neighbours(declared, spared, there, free)
+    near = _neighbours(declared, spared, bars, there, free)
     placement = Placement(
         view.hosts, policies, intent.owner, view.specs, topology.placement, near, free, upgrade=intent.upgrade
     )
-    trusts = trusts_of(view.observed, units, topology.clients)
+    trusts = trusts_of(view.there, intent.owner, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept, parties=parties)
     draft.warnings += parted(units)
@@ -161,7 +173,7 @@ def _draft(
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
     draft.desired += [spec for one in undeclared if one not in gone for spec in _put_right(one, view, placement)]
-    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.made)]
+    draft.moves = [move for name in sorted(books) for move in moves(books[name], intent.owner, view.made_on[name])]
     crossed = _crossings(draft.desired, view, policies, trusts)
     draft.warnings += crossed
     draft.crossings = len(crossed)
@@ -200,19 +212,16 @@ def _parting(component: Component, there: Container[str]) -> tuple[list[Client],
 
 
 def _neighbours(
-    declared: tuple[Client, ...], spared: frozenset[str], there: Mapping[str, str], free: Freedom
+    declared: tuple[Client, ...], spared: frozenset[str], bars: Bars, there: Mapping[str, str], free: Freedom
 ) -> Neighbours:
     """Who is where already, and who may be near whom."""
     places = {name: host for name, host in there.items() if name not in free.hosts}
-    return Neighbours((one for one in declared if one.name not in spared or one.name in places), places)
+    return Neighbours((one for one in declared if one.name not in spared or one.name in places), places, bars)
 
 
-def _crossings(
-    desired: list[DomainSpec], view: View, policies: dict[str, HostPolicy], trusts: dict[str, frozenset[str]]
-) -> list[str]:
+def _crossings(desired: list[DomainSpec], view: View, policies: dict[str, HostPolicy], trusts: Trusts) -> list[str]:
     """What the user should know of cores that were shared across trust domains before that was refused."""
-    mine = {spec.name for spec in desired}
-    others = [one.spec for one in view.observed if one.spec and one.name not in mine and one.owner != view.intent.owner]
+    others = [one.spec for one in view.observed if one.spec and one.owner != view.intent.owner]
     return [
         f"{one} and {other} on {host} share the core of CPU {core} across trust domains: --rebalance parts them where "
         "there is room, and shareAcrossTrustDomains of the Host declares it"
@@ -253,21 +262,6 @@ def _units(
         {class_.name: class_.resources for class_ in topology.classes},
         company,
     )
-
-
-def _clashes(topology: Topology, view: View) -> list[Unplaced]:
-    """The clients whose names or stores are somebody else's."""
-    result = [
-        Unplaced(client.name, "", (reason,)) for client in topology.clients if (reason := view.why_no_client(client))
-    ]
-    theirs = stores_of_others(view.observed, view.intent.owner)
-    for client in topology.clients:
-        for device in client.devices:
-            store = device.store
-            if store and not store.read_only and identity(store) in theirs:
-                reason = f"its storage {describe_store(store)} is in use by {theirs[identity(store)]}"
-                result.append(Unplaced(client.name, device.name, (reason,)))
-    return result
 
 
 def _unplaced(

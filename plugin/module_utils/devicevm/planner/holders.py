@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..domain import DomainSpec, ObservedDomain
 from .sequence import each_after
-from .storage import Identity, identity
+from .storage import Identity, identity, stores_of
 
 _NOBODY: frozenset[str] = frozenset()
 
@@ -14,7 +14,8 @@ class Holders:
 
     def __init__(self, observed: dict[str, ObservedDomain]) -> None:
         self._by_id: dict[str, set[str]] = {}
-        self._by_store: dict[Identity, set[str]] = {}
+        self._by_store: dict[Identity, list[tuple[str, bool]]] = {}
+        """The device VMs, and whether each only reads it."""
         self._by_device: dict[tuple[str, str], set[str]] = {}
         for name, domain in observed.items():
             if domain.spec is None:
@@ -23,8 +24,8 @@ class Holders:
                 self._by_device.setdefault((domain.spec.host, device.address), set()).add(name)
             for emulator in domain.spec.emulators:
                 self._by_id.setdefault(emulator.id, set()).add(name)
-                if emulator.store:
-                    self._by_store.setdefault(identity(emulator.store), set()).add(name)
+                for store in stores_of(emulator):
+                    self._by_store.setdefault(identity(store), []).append((name, store.read_only))
 
     def before(self, spec: DomainSpec) -> set[str]:
         """The other device VMs that now hold an emulator, the storage of one, or a device of the host, that `spec` is
@@ -34,8 +35,9 @@ class Holders:
             found |= self._by_device.get((spec.host, device.address), _NOBODY)
         for emulator in spec.emulators:
             found |= self._by_id.get(emulator.id, _NOBODY)
-            if emulator.store and not emulator.store.read_only:
-                found |= self._by_store.get(identity(emulator.store), _NOBODY)
+            for store in stores_of(emulator):
+                there = self._by_store.get(identity(store), ())
+                found.update(name for name, reads in there if not (reads and store.read_only))
         return found - {spec.name}
 
 

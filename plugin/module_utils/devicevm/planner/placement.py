@@ -54,8 +54,14 @@ class Placement:
         self.upgrade = upgrade
         self.observed = observed
         self.hosts = {host.name: host for host in hosts}
-        mine = frozenset(name for name, spec in observed.items() if spec.consumer is Consumer.VM)
-        self.books = {host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), mine) for host in hosts}
+        mine: dict[str, set[str]] = {host.name: set() for host in hosts}
+        for name, spec in observed.items():
+            if spec.consumer is Consumer.VM:
+                mine.setdefault(spec.host, set()).add(name)
+        self.books = {
+            host.name: Book(host, policies.get(host.name, HostPolicy(host.name)), frozenset(mine[host.name]))
+            for host in hosts
+        }
         self.staying: dict[str, str] = {}
         self.stands: dict[str, CpuPlacement] = {}
         """Where what stays is."""
@@ -84,7 +90,7 @@ class Placement:
         `trusts` tells of every domain which trust domains it serves. Of those of which nobody asks anything, what is
         not among `running` gives way.
         """
-        if len(set(trusts.values())) > 1:
+        if len(trusts.all) > 1:
             for one in self.books.values():
                 if not one.policy.share_across_trust_domains:
                     one.parting.trusts = trusts

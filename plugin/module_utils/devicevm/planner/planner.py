@@ -18,7 +18,6 @@ from .plan import Plan, Step
 from .rebalance import price, rebalanced, with_ways_out
 from .rolling import one_by_one, outdated
 from .specify import state_digest
-from .storage import stores_of_others
 from .view import Intent, View
 
 __all__ = ["Intent", "make_plan"]
@@ -69,7 +68,7 @@ def make_plan(
         domains=tuple(changes.domains[name] for name in sorted(changes.domains)),
         previous=tuple(changes.previous[name] for name in sorted(changes.previous)),
         warnings=(
-            *view.warnings(),
+            *view.warnings(topology.hosts),
             *draft.warnings,
             *changes.warnings,
             *outdated(draft.desired, hosts, upgrading=intent.upgrade),
@@ -81,8 +80,7 @@ def make_plan(
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
     kept = frozenset(spec.name for spec in draft.kept)
-    others = stores_of_others(view.observed, intent.owner)
-    changes = Changes(view.mine, view.live, others, intent.delete_data, kept, view.awake)
+    changes = Changes(view.mine, view.live, intent.owner, view.uses, intent.delete_data, kept, view.awake)
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 

@@ -12,18 +12,37 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol
 
-from ..domain import DomainSpec, ObservedDomain, Role
+from ..domain import DomainSpec, Role
 from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..manifest.topology import Client, HostPolicy
 from .grouping import Unit
 
-Trusts = Mapping[str, frozenset[str]]
-"""The trust domains that a domain serves, by its name."""
-
 _ANY: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Trusts:
+    """The trust domains that domains serve: the owner's `own` by name, wherever they are going to be; those of `others`
+    by host and name, since one of the owner's may be called so elsewhere."""
+
+    own: dict[str, frozenset[str]] = field(default_factory=dict)
+    others: dict[tuple[str, str], frozenset[str]] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.own or self.others)
+
+    @cached_property
+    def all(self) -> frozenset[frozenset[str]]:
+        """What domains serve, each once."""
+        return frozenset((*self.own.values(), *self.others.values()))
+
+    def of(self, host: str, name: str) -> frozenset[str]:
+        """What a domain of that name on a host serves, or would there; nothing where that is not known."""
+        return self.others.get((host, name)) or self.own.get(name, _ANY)
 
 
 class Thread(Protocol):
@@ -42,7 +61,8 @@ class Thread(Protocol):
 class Parting:
     """Who may be beside whom on a host's cores. `asking` are the trust domains of whom processors are looked for."""
 
-    trusts: Trusts = field(default_factory=dict)
+    host: str
+    trusts: Trusts = field(default_factory=Trusts)
     asking: frozenset[str] = _ANY
 
     @property
@@ -52,7 +72,7 @@ class Parting:
 
     def asks(self, name: str) -> None:
         """From now on processors are looked for on behalf of this domain."""
-        self.asking = self.trusts.get(name, _ANY)
+        self.asking = self.trusts.of(self.host, name)
 
     def strangers(self, core: tuple[Thread, ...], asking: frozenset[str] | None = None) -> list[str]:
         """Who is on a core beside whom the one that asks may not be."""
@@ -60,15 +80,19 @@ class Parting:
         if not mine or not self.trusts or all(thread.pooled for thread in core):
             return []
         found = {name for thread in core for name in thread.pinned_by}
-        return sorted(name for name in found if not compatible(mine, self.trusts.get(name, _ANY)))
+        return sorted(name for name in found if not compatible(mine, self.trusts.of(self.host, name)))
 
     def reluctant(self, cores: Iterable[tuple[Thread, ...]]) -> frozenset[int]:
         """The threads to leave to others, where that can be: each trust domain has its share of the cores."""
         if not self.parts:
             return frozenset()
         allowed = [core for core in cores if not self.strangers(core)]
-        own = [core for core in allowed if any(name in self.trusts for thread in core for name in thread.pinned_by)]
-        domains = len(frozenset[str]().union(*self.trusts.values()))
+        own = [
+            core
+            for core in allowed
+            if any(self.trusts.of(self.host, name) for thread in core for name in thread.pinned_by)
+        ]
+        domains = len(frozenset[str]().union(*self.trusts.all))
         if len(own) < max(1, sum(1 for core in cores) // max(1, domains)):
             return frozenset()
         return frozenset(thread.id for core in allowed if core not in own for thread in core)
@@ -81,7 +105,9 @@ class Parting:
                 taken.setdefault(tuple(names), []).extend(thread.id for thread in core)
         parts = []
         for there, cpus in taken.items():
-            whose = ", ".join(sorted(frozenset[str]().union(*(self.trusts[name] for name in there)) - asking))
+            whose = ", ".join(
+                sorted(frozenset[str]().union(*(self.trusts.of(self.host, one) for one in there)) - asking)
+            )
             parts.append(f"CPU {format_cpuset(cpus)} on cores of trust domain {whose} ({', '.join(there)})")
         if not parts:
             return ""
@@ -94,22 +120,26 @@ def compatible(one: frozenset[str], other: frozenset[str]) -> bool:
 
 
 def trusts_of(
-    observed: Iterable[ObservedDomain], units: Iterable[Unit], clients: Iterable[Client]
-) -> dict[str, frozenset[str]]:
-    """Whom every domain of devicevm's serves: any owner's that are there, and the plan's own as they are to be. Nothing
-    where there is one trust domain, and so nobody to part."""
-    clients = tuple(clients)
-    specs = [domain.spec for domain in observed if domain.spec]
-    if len({spec.trust_domain for spec in specs}.union([client.trust_domain for client in clients])) < 2:
-        return {}
-    of_client = {(spec.owner, spec.name): spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
-    there = {spec.name: spec.trust_domain for spec in specs if spec.role is Role.CLIENT}
+    specs: Iterable[tuple[str, DomainSpec]], owner: str, units: Iterable[Unit], clients: Iterable[Client]
+) -> Trusts:
+    """Whom every domain of devicevm's serves: any owner's that are there (`specs`, with their hosts), and the plan's
+    own as they are to be. Nothing where there is one trust domain, and so nobody to part."""
+    clients, specs = tuple(clients), tuple(specs)
+    if len({spec.trust_domain for host, spec in specs}.union([client.trust_domain for client in clients])) < 2:
+        return Trusts()
+    of_client = {(host, spec.owner, spec.name): spec.trust_domain for host, spec in specs if spec.role is Role.CLIENT}
+    there = {spec.name: spec.trust_domain for host, spec in specs if spec.role is Role.CLIENT and spec.owner == owner}
     found: dict[str, frozenset[str]] = {}
-    for spec in specs:
-        served = {of_client.get((spec.owner, one.client), spec.trust_domain) for one in spec.emulators}
+    others: dict[tuple[str, str], frozenset[str]] = {}
+    for host, spec in specs:
+        served = {of_client.get((host, spec.owner, one.client), spec.trust_domain) for one in spec.emulators}
         # Clients without processors of their own run anywhere that is not somebody's.
         if spec.role is Role.DEVICE_VM or spec.placement.dedicated:
-            found[spec.name] = frozenset(served) or frozenset((spec.trust_domain,))
+            serves = frozenset(served) or frozenset((spec.trust_domain,))
+            if spec.owner == owner:
+                found[spec.name] = serves
+            else:
+                others[host, spec.name] = serves
     for client in clients:
         found.pop(client.name, None)
         there[client.name] = client.trust_domain
@@ -119,14 +149,14 @@ def trusts_of(
         kept = {there[one.client] for one in unit.kept if one.client in there}
         wanted = {want.client.trust_domain for want in unit.wants}
         found[unit.name] = frozenset(wanted | kept)
-    return found
+    return Trusts(found, others)
 
 
 def crossings(
     specs: Iterable[DomainSpec], hosts: Iterable[Host], policies: Mapping[str, HostPolicy], trusts: Trusts
 ) -> Iterator[tuple[str, str, str, int]]:
     """Two domains of different trust domains on one core, with the host and the core's first CPU, once for each two."""
-    if len(set(trusts.values())) < 2:
+    if len(trusts.all) < 2:
         return
     here: dict[str, list[DomainSpec]] = {}
     for spec in specs:
@@ -147,7 +177,7 @@ def crossings(
             names = sorted(on[core])
             for index, one in enumerate(names):
                 for other in names[index + 1 :]:
-                    if (one, other) in seen or compatible(trusts.get(one, _ANY), trusts.get(other, _ANY)):
+                    if (one, other) in seen or compatible(trusts.of(host.name, one), trusts.of(host.name, other)):
                         continue
                     seen.add((one, other))
                     yield host.name, one, other, core

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from ..domain import DomainSpec, ObservedDomain, Role
+from ..inventory.cpuset import format_cpuset
 from ..inventory.host import Host
 from ..inventory.supports import LIVE_DEVICES
-from ..manifest.topology import Client, Consumer, Topology
+from ..manifest.topology import Client, Consumer, HostPolicy, Topology
+from ..manifest.wording import nearest
 from . import naming
 from .floating import unconfined
+from .storage import Identity, Use, specs_of, uses
 
 if TYPE_CHECKING:
     from .draft import Draft
@@ -54,13 +58,10 @@ class View:
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
         self.specs = {name: unconfined(domain.spec) for name, domain in self.mine.items() if domain.spec}
         self.live = bool(hosts) and all(LIVE_DEVICES in host.vmm.supports for host in hosts)
-        self.made = frozenset(name for name, domain in self.mine.items() if domain.consumer is Consumer.VM)
-        """The owner's domains: existing ones, in which there are only devices of it, are left out."""
-        holdings = [holding for host in hosts for holding in host.holdings]
-        self.owners = {holding.domain: holding.owner for holding in holdings if holding.domain not in self.made}
-        self.awake = frozenset(holding.uuid for holding in holdings if holding.active)
-        """The domains that run, anybody's."""
-        self.uuids = {holding.uuid: holding.domain for holding in holdings}
+        self.made_on = {host.name: self._made_on(host) for host in hosts}
+        """The owner's domains on each host: existing ones, in which there are only devices of it, are left out."""
+        self.awake = frozenset((host.name, one.uuid) for host in hosts for one in host.holdings if one.active)
+        """The domains that run, anybody's: their hosts and UUIDs."""
 
     @property
     def origin(self) -> View:
@@ -82,6 +83,53 @@ class View:
             if emulator.consumer is not Consumer.VM
         }
 
+    @cached_property
+    def uuids(self) -> dict[str, dict[str, str]]:
+        """The name of each domain, anybody's, by its UUID and host."""
+        found: dict[str, dict[str, str]] = {}
+        for host in self.hosts:
+            for one in host.holdings:
+                found.setdefault(one.uuid, {})[host.name] = one.domain
+        return found
+
+    @cached_property
+    def serving(self) -> dict[str, list[str]]:
+        """The owner's device VMs that serve each client now."""
+        found: dict[str, list[str]] = {}
+        for name, spec in self.specs.items():
+            for client in dict.fromkeys(emulator.client for emulator in spec.emulators):
+                found.setdefault(client, []).append(name)
+        return found
+
+    @cached_property
+    def there(self) -> list[tuple[str, DomainSpec]]:
+        """The domains that are there, any owner's, with their hosts. What is on a host that is alone is there, whatever
+        that was called when it was made."""
+        only = self.hosts[0].name if len(self.hosts) == 1 else ""
+        return [(only or one.spec.host, one.spec) for one in self.observed if one.spec]
+
+    @cached_property
+    def uses(self) -> dict[Identity, list[Use]]:
+        """Who has which store, anybody's."""
+        return uses(specs_of(self.observed), one_host=len(self.hosts) == 1)
+
+    @cached_property
+    def _taken_names(self) -> dict[str, dict[str, str]]:
+        """The names of domains that are not the owner's, by host, with whose each is (empty: not devicevm's)."""
+        found: dict[str, dict[str, str]] = {}
+        for host in self.hosts:
+            for one in host.holdings:
+                if one.domain not in self.made_on[host.name]:
+                    found.setdefault(one.domain, {})[host.name] = one.owner
+        return found
+
+    def _made_on(self, host: Host) -> frozenset[str]:
+        """The owner's domains on a host, of which one whose specification cannot be read may be on any."""
+        names = [one.domain for one in host.holdings if one.domain in self.mine]
+        made = [self.mine[name] for name in names if self.mine[name].consumer is Consumer.VM]
+        alone = len(self.hosts) == 1
+        return frozenset(one.name for one in made if alone or one.spec is None or one.spec.host == host.name)
+
     def after(self, draft: Draft) -> View:
         """What there is once a draft is carried out."""
         gone = {one.name for one in draft.doomed}
@@ -98,10 +146,10 @@ class View:
             parts = tuple(emulator.id for emulator in spec.emulators if emulator.part)
             mine[spec.name] = replace(seen, parts=parts) if parts and runs else seen
         hosts = tuple(
-            replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.made))
+            replace(host, holdings=tuple(one for one in host.holdings if one.domain not in self.made_on[host.name]))
             for host in self.hosts
         )
-        others = [one for one in self.observed if one.name not in self.mine]
+        others = [one for one in self.observed if one.owner != self.intent.owner]
         there = tuple(sorted([*mine.values(), *others], key=lambda one: one.name))
         return View(hosts, there, self.intent, self.origin)
 
@@ -116,33 +164,61 @@ class View:
 
     def leaving(self, topology: Topology) -> frozenset[str]:
         """The clients that are not declared and are to go."""
-        names = self.undeclared_outside(topology).union(one.name for one in self.undeclared(topology))
+        names = self._not_declared(topology)
         return names if self.intent.prune else names & self.intent.remove
 
-    def why_not_called(self, name: str) -> str:
-        """Why a domain of this owner's cannot have that name: nothing of another's is ever touched."""
-        if name in self.owners:
-            whose = f"owner {self.owners[name]}'s" if self.owners[name] else "not devicevm's"
-            return f"a domain of this name is there already and is {whose}"
-        holder = self.uuids.get(naming.domain_uuid(self.intent.owner, name), name)
-        return f"the domain {holder} has its UUID: rename it back, or undefine it" if holder != name else ""
+    def staying(self, topology: Topology) -> frozenset[str]:
+        """The clients that are not declared and stay."""
+        return self._not_declared(topology) - self.leaving(topology)
+
+    def _not_declared(self, topology: Topology) -> frozenset[str]:
+        return self.undeclared_outside(topology).union(one.name for one in self.undeclared(topology))
+
+    def why_not_called(self, name: str) -> dict[str, str]:
+        """On which hosts a domain of this owner's cannot have that name, and why: nothing of another's is ever
+        touched."""
+        found = {}
+        for host, holder in self.uuids.get(naming.domain_uuid(self.intent.owner, name), {}).items():
+            if holder != name:
+                found[host] = f"the domain {holder} has its UUID: rename it back, or undefine it"
+        for host, owner in self._taken_names.get(name, {}).items():
+            whose = f"owner {owner}'s" if owner else "not devicevm's"
+            found[host] = f"a domain of this name is there already and is {whose}"
+        return found
 
     def why_no_client(self, client: Client) -> str:
-        """Why a client of this owner's cannot have its name."""
+        """Why a client of this owner's cannot have its name, wherever it is."""
         there = self.mine.get(client.name)
         if there and there.role is Role.DEVICE_VM:
             return "a device VM of this owner's has this name"
         if there and there.consumer is not client.consumer:
             was, wanted = there.consumer.value, client.consumer.value
             return f"a client of this name is there for {was}, not {wanted}: remove that first, or rename this one"
-        return self.why_not_called(client.name) if client.vm else ""
+        return ""
 
-    def warnings(self) -> list[str]:
-        """What the user should know of domains that are there."""
-        texts = [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
+    def warnings(self, policies: tuple[HostPolicy, ...]) -> list[str]:
+        """What the user should know of hosts as they are declared, and of domains that are there."""
+        unsaid = {host.name for host in self.hosts}.difference(policy.name for policy in policies)
+        texts = [text for policy in policies for text in self._ignored(policy, unsaid)]
+        texts += [f"{one.name}: {one.broken}" for one in self.mine.values() if one.broken]
         texts += [
             f"{domain.name} was changed while it runs, until it is restarted: {'; '.join(domain.live_drift)}"
             for domain in self.mine.values()
             if domain.live_drift
         ]
         return texts
+
+    def _ignored(self, policy: HostPolicy, unsaid: set[str]) -> Iterator[str]:
+        """What a Host says that no host is; of the hosts `unsaid` no Host says anything."""
+        host = next((one for one in self.hosts if one.name == policy.name), None)
+        if host is None:
+            # One set of manifests serves many hosts, one after the other: a name is wrong where a host misses its Host.
+            if unsaid:
+                known = nearest(policy.name, unsaid)
+                yield f"Host {policy.name}: there is no such host, and what is said of it holds for none ({known})"
+            return
+        there = {cpu.id for cpu in host.cpus}
+        for what, cpus in (("reservedCpus", policy.reserved_cpus), ("sharedCpus", policy.shared_cpus)):
+            if missing := set(cpus) - there:
+                has = f"it has {format_cpuset(there)}" if there else "nothing is known of its CPUs"
+                yield f"Host {policy.name}: {what} has CPU {format_cpuset(missing)}, which is not there: {has}"
