@@ -8,7 +8,16 @@ from dataclasses import replace
 import pytest
 from devicevm.domain import ObservedDomain
 from devicevm.inventory.host import Host
-from devicevm.manifest.topology import Boot, Client, ClientVM, Device, HostPolicy, ResourceRequest, Store
+from devicevm.manifest.topology import (
+    Boot,
+    Client,
+    ClientVM,
+    Device,
+    HostPolicy,
+    ResourceRequest,
+    Store,
+    Topology,
+)
 from devicevm.planner import layout, trial
 from devicevm.planner.book import Book
 from devicevm.planner.component import Component
@@ -164,3 +173,20 @@ def test_the_reasons_are_those_of_the_plan() -> None:
     )
     again = vmm.plan(topology(asking("a", "nine"), asking("x", "one"), asking("y", "one"), classes=classes))
     assert {item.client for item in again.unplaced} == {"a"}
+
+
+def test_who_has_a_place_once_others_are_left_out_gets_it() -> None:
+    """`c` asks for more than there is and keeps what it has; so `a` cannot have seven, which were in the way of `b`."""
+    sizes = {"one": 1, "two": 2, "seven": 7, "nine": 9}
+    classes = tuple(class_(name, resources=(thread(count, dedicated=True),)) for name, count in sizes.items())
+
+    def asking(**kinds: str) -> Topology:
+        clients = [client(name, replace(disk(), class_=kind)) for name, kind in kinds.items()]
+        return topology(*clients, classes=classes)
+
+    vmm = ModelVmm(host(cores=8, threads=1))
+    vmm.apply(asking(a="one", c="two"))
+    wanted = asking(a="seven", b="two", c="nine")
+    plan = vmm.apply(wanted)
+    assert {item.client for item in plan.unplaced} == {"a", "c"}
+    assert vmm.plan(wanted).steps == ()

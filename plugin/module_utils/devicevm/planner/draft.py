@@ -96,10 +96,10 @@ def settle(
             parties |= dict.fromkeys(party, max(parties.values(), default=0) + 1)
 
 
-def with_reasons_now(topology: Topology, view: View, settled: Settled) -> Settled:
-    """The same with the reasons of whoever is new and left out as they are once all the rest has its place: in the
-    draft that left it out, others may have had something else. Of what is there and cannot be changed, and of somebody
-    who would have a place next time, they stay."""
+def asked_again(topology: Topology, view: View, settled: Settled) -> Settled:
+    """The same once whoever is new and left out has been asked again, now that all the rest has its place: in the draft
+    that left it out, others may have had something else. So it has a place now, or reasons as things are at last; of
+    what is there and cannot be changed, they stay."""
     if not settled.out:
         return settled
     topology, elsewhere = located(topology, view)
@@ -111,16 +111,32 @@ def with_reasons_now(topology: Topology, view: View, settled: Settled) -> Settle
         refused, bars = taken(topology, state, spared)
         if refused:
             # Their names or storage are somebody else's, whatever room there is.
-            left = asking - {item.client for item in refused}
-        else:
-            draft = _draft(topology, state, spared, bars, frozenset(), frozenset(), {}, settled.draft.parties)
-            found = {(item.client, item.device): item for item in draft.unplaced}
-            left = asking & {item.client for item in draft.unplaced}
+            asking, found = asking - {item.client for item in refused}, {}
+            continue
+        draft = _draft(topology, state, spared, bars, frozenset(), frozenset(), {}, settled.draft.parties)
+        found = {(item.client, item.device): item for item in draft.unplaced}
+        left = asking & {item.client for item in draft.unplaced}
         if left == asking:
             break
-        # Not beside somebody who has no place in the plan.
+        more = _with(topology, view, settled, asking - left)
+        if more is not None:
+            settled, state = more, view.after(more.draft)
+        # Else the others are asked not beside somebody who has no place in the plan.
         asking, found = left, {}
     return replace(settled, unplaced=[found.get((item.client, item.device), item) for item in settled.unplaced])
+
+
+def _with(topology: Topology, view: View, settled: Settled, names: frozenset[str]) -> Settled | None:
+    """The same with these clients, which were left out; None if that leaves out anybody, or moves what runs."""
+    if view.intent.rebalance:
+        return None
+    spared = settled.out - names
+    refused, bars = taken(topology, view, spared)
+    known, parties = settled.draft.known, settled.draft.parties
+    draft = None if refused else _draft(topology, view, spared, bars, frozenset(), frozenset(), known, parties)
+    if draft is None or draft.unplaced or draft.parted:
+        return None
+    return Settled(draft, [item for item in settled.unplaced if item.client in spared])
 
 
 def _draft(

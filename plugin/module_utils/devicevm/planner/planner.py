@@ -10,7 +10,7 @@ from ..domain import ObservedDomain
 from ..inventory.host import Host
 from ..manifest.topology import Topology
 from .changes import Changes
-from .draft import Draft, settle, with_reasons_now
+from .draft import Draft, asked_again, settle
 from .felt import with_felt
 from .floating import add_steps
 from .handover import in_turn
@@ -53,7 +53,7 @@ def make_plan(
     view = View(hosts, observed, intent)
     settled = settle(topology, view)
     chosen = rebalanced(topology, view, settled) if intent.rebalance else settled
-    chosen = with_reasons_now(topology, view, chosen)
+    chosen = asked_again(topology, view, chosen)
     draft = chosen.draft
     unplaced = chosen.unplaced if intent.rebalance else with_ways_out(topology, view, chosen)
     changes = _changes(view, draft)
