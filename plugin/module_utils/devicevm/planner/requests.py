@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from ..channel.link import LINK, client_end
 from ..domain import Attachment, Channel, Emulator, Secret
@@ -28,29 +28,29 @@ class Want:
     id: str
     """`client.device`, as in Emulator.id."""
 
-    @property
+    @cached_property
     def memory(self) -> int:
         """Bytes of device VM memory that this device accounts for."""
         own = self.class_.memory.per_device
         return parse_bytes(chosen(own, self.device.parameters) if isinstance(own, dict) else own) + self.device.memory
 
-    @property
+    @cached_property
     def image(self) -> str:
         """The name of the image that its device VM boots."""
         image = self.class_.image
         return chosen(image, self.device.parameters) if isinstance(image, dict) else str(image)
 
-    @property
+    @cached_property
     def frontend(self) -> str:
         """The front end the client gets: what the device says, else the class's best."""
         return self.device.frontend or self.class_.frontends[0]
 
-    @property
+    @cached_property
     def channel(self) -> str:
         """The kind of channel: what the device says, else the class's best."""
         return self.device.channel or self.class_.channels[0]
 
-    @property
+    @cached_property
     def linked(self) -> bool:
         """Whether that is a link: a NIC that its device VM has from the start."""
         return self.channel == LINK
