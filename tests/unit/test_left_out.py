@@ -86,3 +86,16 @@ def test_a_move_of_what_is_left_out_is_finished_when_it_was_interrupted() -> Non
     assert {item.client for item in plan.unplaced} == {"alone"}
     assert "update/client/alone" in [step.id for step in plan.steps]
     assert vmm.domains["alone"].active_spec == moved and vmm.domains["alone"].active
+
+
+def test_a_newcomer_whose_device_is_there_already_is_left_out() -> None:
+    """Its device was added to the device VM of another, then the apply was interrupted; now no host is for it."""
+    shared = (DeviceVM("storage", Serves()),)
+    web, shop = client("web", disk()), client("shop", disk())
+    vmm = ModelVmm(host(cores=2, threads=1))
+    vmm.apply(topology(web, device_vms=shared))
+    carry_out_until(vmm, vmm.plan(topology(web, shop, device_vms=shared)), "update/device-vm/storage")
+    left = topology(web, replace(shop, host="nowhere"), device_vms=shared)
+    plan = vmm.apply(left)
+    assert {item.client for item in plan.unplaced} == {"shop"}
+    assert vmm.plan(left).steps == ()

@@ -111,7 +111,10 @@ def asked_again(topology: Topology, view: View, settled: Settled) -> Settled:
         refused, bars = taken(topology, state, spared)
         if refused:
             # Their names or storage are somebody else's, whatever room there is.
-            asking, found = asking - {item.client for item in refused}, {}
+            theirs = asking & {item.client for item in refused}
+            if not theirs:
+                break
+            asking, found = asking - theirs, {}
             continue
         draft = _draft(topology, state, spared, bars, frozenset(), frozenset(), {}, settled.draft.parties)
         found = {(item.client, item.device): item for item in draft.unplaced}
@@ -201,7 +204,7 @@ def _draft(
 def _leave_out(draft: Draft, arranged: Arranged, wants: dict[str, list[Want]], there: Container[str]) -> None:
     """Tell of those that found no place who is left out, and who is to be tried again apart from others."""
     for component, refused in arranged.refused:
-        out, parties = _parting(component, there)
+        out, parties = _parting(component, there, draft.parties)
         draft.parted += parties
         draft.unplaced += _unplaced(out, wants, refused.refusals, refused.nearest)
 
@@ -212,14 +215,18 @@ def _places(topology: Topology, there: Mapping[str, str], moving: Container[str]
     return {name: host for name, host in places.items() if host}
 
 
-def _parting(component: Component, there: Container[str]) -> tuple[list[Client], list[list[str]]]:
+def _parting(
+    component: Component, there: Container[str], parties: Mapping[str, int]
+) -> tuple[list[Client], list[list[str]]]:
     """Of clients that share device VMs and were refused together: who is left out, and who is parted from the others
     instead. What is there does not suffer from newcomers, and these are parted until each is by itself, or has a place.
     """
     new = [client for client in component.clients if client.name not in there]
     if len(component.clients) == 1 or not new:
         return component.clients, []
-    if any(want.linked for unit in component.units for want in unit.wants):
+    # An apply that was interrupted has left the device of one that is not there yet in a device VM with others.
+    parted_already = len({parties.get(client.name, 0) for client in component.clients}) > 1
+    if parted_already or any(want.linked for unit in component.units for want in unit.wants):
         return new, []  # who is on another device VM is on another network
     if len(new) < len(component.clients):
         return [], [[client.name for client in new]]
