@@ -74,7 +74,7 @@ def canonical_json(value: Any) -> str:
     kind = type(value)
     if kind is str:
         return encode_basestring(value)
-    if kind is list and all(type(item) is str for item in value):
+    if kind is list and {*map(type, value)} == {str}:
         # What names are made from: an encoder is not made for each of a fleet's.
         return f"[{','.join(map(encode_basestring, value))}]"
     return _CANONICAL.encode(to_data(value))
@@ -162,7 +162,7 @@ def _build(kind: Any, data: Any, where: str) -> Any:
         _expect(
             right, where, {int: "an integer", str: "a string", bool: "true or false", float: "a number"}[kind], data
         )
-        if type(data) is str:
+        if data.__class__ is str:
             # A fleet's records say the same words again and again, and names that others say too.
             return sys.intern(data)
     return data

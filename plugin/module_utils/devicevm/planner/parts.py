@@ -27,7 +27,7 @@ def with_parts(
     before its client does.
     """
     wanted = {spec.name: spec for spec in device_vms}
-    names = {spec.name for spec in device_vms if any([emulator.part for emulator in spec.emulators])}
+    names = {spec.name for spec in device_vms if any(emulator.part for emulator in spec.emulators)}
     names.update(name for name, domain in observed.items() if domain.parts)
     parts = _Parts(steps)
     for name in sorted(names):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..domain import CpuPlacement, DomainSpec
 from ..inventory.host import Host
@@ -32,7 +32,7 @@ ATTEMPTS = 256
 
 _UNTOLD = "it does not fit"
 
-Turn = Generator[None, list[str] | None, list[str]]
+Turn = Generator[None, Any, list[str]]
 """A unit being placed: it yields when it is, is sent why the rest cannot be, and returns why it cannot be itself."""
 
 
