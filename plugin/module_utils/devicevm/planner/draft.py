@@ -224,10 +224,11 @@ def _parting(
     new = [client for client in component.clients if client.name not in there]
     if len(component.clients) == 1 or not new:
         return component.clients, []
-    # An apply that was interrupted has left the device of one that is not there yet in a device VM with others.
-    parted_already = len({parties.get(client.name, 0) for client in component.clients}) > 1
-    if parted_already or any(want.linked for unit in component.units for want in unit.wants):
-        return new, []  # who is on another device VM is on another network
+    # To part them is in vain when an interrupted apply has left their devices in one device VM.
+    in_vain = len({parties.get(client.name, 0) for client in component.clients}) > 1
+    # And who is on another device VM is on another network.
+    if in_vain or any(want.linked for unit in component.units for want in unit.wants):
+        return new, []
     if len(new) < len(component.clients):
         return [], [[client.name for client in new]]
     half = len(new) // 2
