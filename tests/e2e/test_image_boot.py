@@ -12,7 +12,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,20 @@ class Guest:
     def control(self) -> Control:
         return Control(self.socket("org.devicevm.control"), timeout=BOOT)
 
+    @contextlib.contextmanager
+    def monitor(self) -> Iterator[Callable[[str], None]]:
+        """QEMU's own control: a function that runs one of its commands."""
+        with connected(str(self.folder / "monitor")) as peer, peer.makefile("rw") as lines:
+
+            def run(command: str) -> None:
+                lines.write(json.dumps({"execute": command}))
+                lines.flush()
+                while "return" not in json.loads(lines.readline()):
+                    pass
+
+            run("qmp_capabilities")
+            yield run
+
     def device(self, control: Control, name: str) -> DeviceStatus:
         return next(device for device in control.status().devices if device.name == name)
 
@@ -85,7 +99,7 @@ def qemu_command(folder: Path) -> list[str]:
         *("-fw_cfg", f"name=opt/org.devicevm/config,file={folder}/config", "-device", "virtio-serial-pci"),
         *("-fw_cfg", f"name=opt/org.devicevm/secret/BOOT,file={folder}/secret"),
         *("-drive", f"if=none,id=back,format=raw,file={folder}/backing", "-device", "virtio-scsi-pci"),
-        *("-device", "scsi-hd,drive=back,serial=BACK1"),
+        *("-device", "scsi-hd,drive=back,serial=BACK1", "-qmp", f"unix:{folder}/monitor,server=on,wait=off"),
     ]
     for number, port in enumerate(["org.devicevm.control", *PORTS]):
         command += ["-chardev", f"socket,id=c{number},path={folder}/{port},server=on,wait=off"]
@@ -201,6 +215,33 @@ def test_peer_that_leaves_in_mid_answer(guest: Guest) -> None:
         restarts = restarts_after(guest, restarts)
         assert probe_nbd(guest.socket("disk"), 20) == SIZE
         restarts = restarts_after(guest, restarts)
+
+
+def test_a_peer_that_comes_unseen_gets_a_program_of_its_own(guest: Guest) -> None:
+    """The guest stands still while one peer leaves and the next, which waited behind it, comes: nothing in the guest
+    can see it. Who knows it asks for a restart."""
+    with guest.control() as control, guest.monitor() as monitor:
+        control.add({"name": "spare", "command": ["/bin/sh", "-c", 'while read -r x; do echo "$x $$"; done']})
+        guest.wait_for(control, "spare", DeviceState.RUNNING, DeviceState.WAITING)
+        with connected(guest.socket("spare")) as first, connected(guest.socket("spare")) as second:
+            first.sendall(b"a\n")
+            program = first.makefile().readline().split()[1]
+            monitor("stop")
+            first.close()
+            time.sleep(0.5)
+            monitor("cont")
+            before = guest.device(control, "spare").restarts
+            control.restart("spare")
+            deadline = time.monotonic() + BOOT
+            while (found := guest.device(control, "spare")).restarts <= before or not found.serving:
+                assert time.monotonic() < deadline, found
+                time.sleep(PAUSE)
+            second.sendall(b"b\n")
+            assert second.makefile().readline().split() == ["b", str(found.pid)]
+            assert str(found.pid) != program
+        with pytest.raises(DevicevmError, match="no such device"):
+            control.restart("nobody")
+        control.remove("spare")
 
 
 def test_processor(guest: Guest) -> None:

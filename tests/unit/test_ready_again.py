@@ -79,3 +79,25 @@ def test_a_device_that_a_guest_does_not_tell_of_any_more_is_not_back(monkeypatch
     monkeypatch.setattr(ready, "Control", Forgetful)
     with pytest.raises(ready.NotReady, match=f"{NAME} did not come back"):
         wait(frozenset({NAME}))
+
+
+def test_a_client_that_came_unseen_gets_an_emulator_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It waited behind the probe: for the guest, the peer has been there all the time."""
+
+    class Blind(Guest):
+        restarted = False
+
+        def status(self) -> GuestStatus:
+            self.asked += 1
+            there = self.asked > 1
+            count = int(Blind.restarted)
+            return GuestStatus((DeviceStatus(NAME, DeviceState.RUNNING, 7, count, there, there),), 1.0, 2**20)
+
+        def restart(self, name: str) -> None:
+            assert name == NAME
+            Blind.restarted = True
+
+    monkeypatch.setattr(ready, "Control", Blind)
+    monkeypatch.setattr(ready, "_UNSEEN", 0.1)
+    wait(frozenset({NAME}))
+    assert Blind.restarted

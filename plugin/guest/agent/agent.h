@@ -66,6 +66,7 @@ void events_run(void) __attribute__((noreturn));
 /* devices.c: `config` is borrowed; on failure `error` (of any size given) says why. */
 bool devices_add(json_t *config, char *error, size_t size);
 bool devices_remove(const char *name, json_t *id);
+bool devices_restart(const char *name);
 void devices_stop_all(void);
 bool devices_all_gone(void);
 json_t *devices_status(void);

@@ -169,6 +169,16 @@ static void answer_remove(json_t *id, json_t *request)
 		control_reply(id, NULL, NULL); /* gone already is what was asked for */
 }
 
+static void answer_restart(json_t *id, json_t *request)
+{
+	const char *name = json_string_value(json_object_get(request, "name"));
+
+	if (!name)
+		control_reply(id, "name: a string expected", NULL);
+	else
+		control_reply(id, devices_restart(name) ? NULL : "no such device", NULL);
+}
+
 static void answer_log(json_t *id, json_t *request)
 {
 	json_int_t lines = json_integer_value(json_object_get(request, "lines"));
@@ -190,7 +200,7 @@ static const struct {
 	void (*answer)(json_t *id, json_t *request);
 } operations[] = {
 	{ "status", answer_status }, { "add", answer_add }, { "remove", answer_remove },
-	{ "log", answer_log }, { "poweroff", answer_poweroff }, { "cpu", answer_cpu },
+	{ "restart", answer_restart }, { "log", answer_log }, { "poweroff", answer_poweroff }, { "cpu", answer_cpu },
 };
 
 static void handle_request(json_t *request)
@@ -207,7 +217,7 @@ static void handle_request(json_t *request)
 			operations[i].answer(id, request);
 			return;
 		}
-	control_reply(id, "unknown op; known: status, add, remove, log, poweroff, cpu", NULL);
+	control_reply(id, "unknown op; known: status, add, remove, restart, log, poweroff, cpu", NULL);
 }
 
 static void handle_line(const char *line, size_t size)

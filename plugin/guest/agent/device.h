@@ -66,6 +66,7 @@ void device_free(struct device *device);
 int64_t device_step(struct device *device, unsigned slot, int64_t now);
 void device_port_changed(struct device *device, unsigned slot, int64_t now);
 void device_stop(struct device *device, int64_t now);
+void device_restart(struct device *device, int64_t now);
 void device_exited(struct device *device, int status, int64_t now);
 void device_read_errors(struct device *device);
 const char *device_state(const struct device *device);

@@ -88,6 +88,15 @@ bool devices_remove(const char *name, json_t *id)
 	return true;
 }
 
+bool devices_restart(const char *name)
+{
+	struct device *device = find(name);
+
+	if (device)
+		device_restart(device, now_ms());
+	return device;
+}
+
 void devices_stop_all(void)
 {
 	for (unsigned i = 0; i < MAX_DEVICES; i++)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 
 from ..channel.registry import channel_kind
 from ..domain import DomainSpec, Emulator
@@ -21,6 +23,8 @@ _PAUSE = 0.05
 _ATTEMPT = 2.0
 # Longer than QEMU takes to notice that a peer has left, on a host that is overloaded.
 _LINGER = 1.0
+# The guest sees a peer leave in less, unless the next one came at once.
+_UNSEEN = 2.0
 _GOOD = {DeviceState.RUNNING, DeviceState.WAITING}
 
 
@@ -170,6 +174,7 @@ class _Guest:
         """Wait until the emulators that were probed, with how often each had been started, have noticed that the probe
         has left, and wait for their next peer: a client that came before would not be heard. Those in `returning` may
         have it already: their clients do not wait for us."""
+        unseen = time.monotonic() + _UNSEEN
         while True:
             devices = self._ask()
             late = [
@@ -182,7 +187,18 @@ class _Guest:
             ]
             if not late:
                 return
+            if time.monotonic() >= unseen:
+                unseen = math.inf
+                self._restart(name for name in late if name in devices and devices[name].restarts <= restarts[name])
             _pause(self.driver, self.spec, self.deadline, f"{', '.join(late)} did not come back after its probe")
+
+    def _restart(self, names: Iterable[str]) -> None:
+        """Have these started anew: their next peer waited behind the probe, and came at once when it left. An older
+        agent cannot be asked for it: what is not back is told in the end."""
+        for name in names:
+            with suppress(DevicevmError):
+                if self._control:
+                    self._control.restart(name)
 
     def wait_connected(self, returning: frozenset[str]) -> None:
         """Wait until these have a peer: what a client says before its VMM has connected again is lost."""

@@ -136,6 +136,10 @@ class Control:
         """Returns when its program has ended; a device that is not there is no error."""
         self._request({"op": "remove", "name": name})
 
+    def restart(self, name: str) -> None:
+        """Its program is ended, and comes anew, whoever is connected to it."""
+        self._request({"op": "restart", "name": name})
+
     def log(self, lines: int = 100) -> tuple[str, ...]:
         """The last lines of the agent's and its programs' log, oldest first."""
         found = self._request({"op": "log", "lines": lines}).get("lines")
