@@ -10,13 +10,14 @@ from ..domain import DomainSpec, ObservedDomain, Role
 from ..manifest.topology import Client, HostPolicy, Topology
 from .affinity import Bars, Neighbours
 from .arrange import Arranged, Known, arrange
-from .component import Component, components_of
+from .component import components_of
 from .consumers import located
 from .difference import repinned
 from .floating import Move, confined, moves
 from .freedom import Freedom, freedom
 from .grouping import Company, Unit, group
 from .measure import Measure, measure
+from .parting import part
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Unplaced
 from .requests import Want, wants_of
@@ -165,7 +166,7 @@ def _draft(
     served = frozenset(spec.name for spec in kept) | (view.undeclared_outside(topology) - leaving)
     wants = wants_of(topology)
     there = {one.name: one.host for one in view.specs.values() if one.role is Role.CLIENT} | view.outside
-    units = _units(topology, wants, view, served, Company(_places(topology, there, moving), parties))
+    units = _units(topology, wants, view, served, _company(topology, there, moving, parties))
     policies = {policy.name: policy for policy in topology.hosts}
     components = components_of(topology.clients, units)
     free = freedom(components, moving, view.running, avoid)
@@ -187,7 +188,7 @@ def _draft(
     _leave_out(draft, arranged, by_client, there)
     for client, reason in () if draft.unplaced or draft.parted else near.lonely():
         if client.name not in spared:
-            draft.unplaced += _unplaced([client], by_client, {}, (reason,))
+            draft.unplaced += _unplaced(client, by_client, {}, (reason,))
     draft.desired += kept_device_vms(units, placement.stands)
     books = placement.books
     draft.desired = [confined(spec, books[spec.host]) if spec.host in books else spec for spec in draft.desired]
@@ -204,35 +205,20 @@ def _draft(
 def _leave_out(draft: Draft, arranged: Arranged, wants: dict[str, list[Want]], there: Container[str]) -> None:
     """Tell of those that found no place who is left out, and who is to be tried again apart from others."""
     for component, refused in arranged.refused:
-        out, parties = _parting(component, there, draft.parties)
-        draft.parted += parties
-        draft.unplaced += _unplaced(out, wants, refused.refusals, refused.nearest)
+        parting = part(component, refused, draft.placement, wants, there, draft.parties)
+        draft.parted += parting.parties
+        for client, why in parting.out:
+            draft.unplaced += _unplaced(client, wants, why.refusals, why.nearest)
 
 
-def _places(topology: Topology, there: Mapping[str, str], moving: Container[str]) -> dict[str, str]:
-    """The host of each client of which it is known."""
+def _company(
+    topology: Topology, there: Mapping[str, str], moving: frozenset[str], parties: Mapping[str, int]
+) -> Company:
+    """Who may share, with the host of each client of which it is known."""
     places = {one.name: (one.name not in moving and there.get(one.name)) or one.host for one in topology.clients}
-    return {name: host for name, host in places.items() if host}
-
-
-def _parting(
-    component: Component, there: Container[str], parties: Mapping[str, int]
-) -> tuple[list[Client], list[list[str]]]:
-    """Of clients that share device VMs and were refused together: who is left out, and who is parted from the others
-    instead. What is there does not suffer from newcomers, and these are parted until each is by itself, or has a place.
-    """
-    new = [client for client in component.clients if client.name not in there]
-    if len(component.clients) == 1 or not new:
-        return component.clients, []
-    # To part them is in vain when an interrupted apply has left their devices in one device VM.
-    in_vain = len({parties.get(client.name, 0) for client in component.clients}) > 1
-    # And who is on another device VM is on another network.
-    if in_vain or any(want.linked for unit in component.units for want in unit.wants):
-        return new, []
-    if len(new) < len(component.clients):
-        return [], [[client.name for client in new]]
-    half = len(new) // 2
-    return [], [[client.name for client in some] for some in (new[:half], new[half:])]
+    # What may move leaves a host in maintenance, and takes along whoever has joined it.
+    resting = frozenset(policy.name for policy in topology.hosts if policy.maintenance and not moving)
+    return Company({name: host for name, host in places.items() if host}, parties, resting)
 
 
 def _neighbours(
@@ -289,18 +275,12 @@ def _units(
 
 
 def _unplaced(
-    clients: list[Client],
-    wants: dict[str, list[Want]],
-    refusals: dict[str, tuple[str, ...]],
-    nearest: tuple[str, ...],
+    client: Client, wants: dict[str, list[Want]], refusals: dict[str, tuple[str, ...]], nearest: tuple[str, ...]
 ) -> list[Unplaced]:
     reasons = tuple(f"{host}: {reason}" for host, why in sorted(refusals.items()) for reason in why)
     reasons = (*reasons, *nearest) or ("no host is there that it may go to",)
-    result = []
-    for client in clients:
-        devices = [want.device.name for want in wants.get(client.name, [])] or [""]
-        result += [Unplaced(client.name, device, reasons) for device in devices]
-    return result
+    devices = [want.device.name for want in wants.get(client.name, [])] or [""]
+    return [Unplaced(client.name, device, reasons) for device in devices]
 
 
 def _by_client(wants: tuple[Want, ...]) -> dict[str, list[Want]]:

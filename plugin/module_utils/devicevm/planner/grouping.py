@@ -147,11 +147,13 @@ class Company:
     """Which clients can share a device VM, as far as that depends on hosts.
 
     `places` are the hosts on which clients are, or are declared to be. Who found no place together is of several
-    `parties` (numbers; what is there is of party 0), which share nothing (draft.py).
+    `parties` (numbers; what is there is of party 0), which share nothing (draft.py). To hosts that are `resting` nobody
+    new comes.
     """
 
     places: Mapping[str, str] = field(default_factory=dict)
     parties: Mapping[str, int] = field(default_factory=dict)
+    resting: frozenset[str] = frozenset()
 
     def allows(self, unit: Unit, want: Want) -> bool:
         """Whether a device may join a unit, for all that is known of where its client is to be."""
@@ -162,10 +164,11 @@ class Company:
         if (unit.kept and party) or any(self.parties.get(other.client.name, 0) != party for other in unit.wants):
             return False
         here = self.places.get(name, "")
+        if not here and not self.resting:
+            return True
         there = unit.observed.host if unit.observed else ""
-        return not here or all(
-            place in ("", here) for place in (there, *(self.places.get(other.client.name, "") for other in unit.wants))
-        )
+        hosts = (there, *(self.places.get(other.client.name, "") for other in unit.wants))
+        return all(host in ("", here) for host in hosts) if here else self.resting.isdisjoint(hosts)
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,11 @@ class Seating:
 
     def _joinable(self, unit: Unit, want: Want, group: Group) -> bool:
         """Whether a device that is not there yet can be added without disturbing those that are."""
-        if unit.observed is None or want.linked:
-            # A network is not parted: where no link is left it is restarted, and its links go on when it is back.
+        if unit.observed is None:
             return True
+        if want.linked:
+            # A network is not parted: where no link is left it is restarted, and its links go on when it is back.
+            return bool(unit.observed.links)
         if not unit.observed.has_agent:
             return False  # there is nobody to tell
         served = {emulator.client for emulator in unit.observed.emulators}
@@ -274,22 +279,35 @@ def _fits(unit: Unit, want: Want, group: Group) -> bool:
         return False
     if any(kept_apart(group.declared, want.client, other.client) for other in unit.wants):
         return False
+    if unit.kept and unit.observed and not _may_boot(unit.observed, want, group):
+        return False
     if not unit.wants:
         return True
     chosen = bool(group.declared and group.declared.resources)
     return unit.image == want.image and (chosen or unit.resources == want.class_.resources)
 
 
+def _may_boot(observed: DomainSpec, want: Want, group: Group) -> bool:
+    """Whether the image that a device VM goes on with, for others, is one that a device may have: its class's own, or
+    one that an alternative brings along. Where images are not told, that is not known."""
+    name = observed.image.rpartition("-")[0]
+    brought = (request.options.get("image") for some in _alternatives(group.declared, want) for request in some)
+    return name in ("", want.image) or name in brought
+
+
 def _most_devices(group: Group, want: Want) -> int:
     """How many devices a device VM can have, whichever alternative it gets: firmware has a machine's serial ports."""
-    alternatives = (group.declared.resources if group.declared else ()) or want.class_.resources
+    alternatives = _alternatives(group.declared, want)
     return max((most_devices(alternative, group.capacity) for alternative in alternatives), default=group.capacity)
 
 
 def asks_nearness(declared: DeviceVM | None, want: Want) -> bool:
     """Whether the device VM of a device may be one that is to be near its clients."""
-    alternatives = (declared.resources if declared else ()) or want.class_.resources
-    return any("near" in request.options for alternative in alternatives for request in alternative)
+    return any("near" in request.options for some in _alternatives(declared, want) for request in some)
+
+
+def _alternatives(declared: DeviceVM | None, want: Want) -> Alternatives:
+    return (declared.resources if declared else ()) or want.class_.resources
 
 
 def _serves(device_vm: DeviceVM, want: Want) -> bool:

@@ -145,13 +145,30 @@ class Placement:
         """Place one component on the best host that takes all of it; book it there. What comes of it when none does
         has the reasons of every host that was to be asked."""
         found = self.settle(component, wants)
-        if found is not None:
-            return found
+        return found if found is not None else self.refusal(component, wants)
+
+    def refusal(self, component: Component, wants: dict[str, list[Want]]) -> Placed:
+        """Why no host takes a component that none takes."""
         # Once more, for the reasons.
         placed = self._first_that_fits(component, wants, self._fixed(component) or sorted(self.hosts))
         if not placed.refusals:
             return placed
         return replace(placed, nearest=(*self._nearest(component, wants), *self._ways_out(component)))
+
+    def takes(self, component: Component, wants: dict[str, list[Want]]) -> bool:
+        """Whether a host takes a component as things are; it is booked on none."""
+        demands = component.demands
+        for name in self._fixed(component) or self.order.hosts(demands):
+            if name not in self.hosts or self._objections(component, name):
+                continue
+            book = self.books[name]
+            mark = book.mark()
+            failed = Trial(self, self.hosts[name], book, telling=False).place(component, wants)
+            book.back_to(mark)
+            if not failed:
+                return True
+            self.order.refused(demands[0], name)
+        return False
 
     def settle(self, component: Component, wants: dict[str, list[Want]]) -> Placed | None:
         """Place one component on the best host that takes all of it, and book it there; None when none does."""
@@ -225,11 +242,7 @@ class Placement:
 
     def _nearest(self, component: Component, wants: dict[str, list[Want]]) -> tuple[str, ...]:
         """For each unit, with which wish less of it a host takes the whole component, if there is one."""
-        hosts = [
-            name
-            for name in sorted(self.books)
-            if not self._unsuitable(component, name) and not self.neighbours.objections(component.clients, name)
-        ]
+        hosts = [name for name in sorted(self.books) if not self._objections(component, name)]
         known = component.signature, self.homes(component), tuple(hosts)
         if known not in self._hints:
             self._hints[known] = [self._hint(component, wants, unit, hosts) for unit in component.units]
@@ -266,7 +279,7 @@ class Placement:
     def _try(self, component: Component, wants: dict[str, list[Want]], name: str, *, telling: bool = True) -> Placed:
         if name not in self.hosts:
             return Placed(refusals={name: ("there is no such host",)})
-        if reasons := (*self._unsuitable(component, name), *self.neighbours.objections(component.clients, name)):
+        if reasons := self._objections(component, name):
             return Placed(refusals={name: reasons})
         book = self.books[name]
         mark = book.mark()
@@ -278,6 +291,10 @@ class Placement:
         self._hints.clear()
         self.neighbours.settle(component.clients, name)
         return trial.done()
+
+    def _objections(self, component: Component, name: str) -> tuple[str, ...]:
+        """Why a component may not be on a host, whatever room that has."""
+        return *self._unsuitable(component, name), *self.neighbours.objections(component.clients, name)
 
     def _unsuitable(self, component: Component, name: str) -> tuple[str, ...]:
         """Why a host is not for the component, whatever room it has and whoever is there."""
@@ -293,7 +310,7 @@ class Placement:
         if policy.trust_domains:
             strangers = component.trust_domains - set(policy.trust_domains)
             reasons += [f"it is not for trust domain {trust}" for trust in sorted(strangers)]
-        if policy.maintenance and not there:
+        if policy.maintenance and not (there and self._all_there(component)):
             reasons.append("it is in maintenance")
         if component.on_request and ON_REQUEST not in self.hosts[name].vmm.supports:
             reasons.append(
@@ -317,6 +334,11 @@ class Placement:
             if told:
                 ways.append(f"{stays} host says {name}, not {told[0]}")
         return tuple(ways)
+
+    def _all_there(self, component: Component) -> bool:
+        """Whether none of its clients is new: each is there itself, or has devices."""
+        served = {emulator.client for unit in component.units if unit.observed for emulator in unit.observed.emulators}
+        return all(client.name in self.observed or client.name in served for client in component.clients)
 
     def _there(self, component: Component) -> list[DomainSpec]:
         if not self.observed:

@@ -61,7 +61,7 @@ def _why_not_emulate(code: Code, unit: Unit) -> str:
         if (code.firmware or code.design) and (want.device.store or want.device.memory):
             what = "firmware has no storage" if code.firmware else "its one backing disk is the design"
             return f"{want.client.name}/{want.device.name} has content, and {what}"
-    if unit.kept and unit.observed and not _goes_on(unit.observed, code):
+    if unit.kept and unit.observed and not _goes_on(unit.observed, code, unit.image):
         kept = unit.kept[0]
         return f"{kept.client}/{kept.name} is not declared here, and goes on as it is"
     return ""
@@ -79,6 +79,7 @@ def _lacks_value(code: Code, want: Want) -> str:
     return ""
 
 
-def _goes_on(spec: DomainSpec, code: Code) -> bool:
-    """Whether emulators of which nothing is declared could go on under that code, whose program is not theirs."""
-    return spec.firmware == code.firmware and (not code.image or spec.image.rpartition("-")[0] in ("", code.image))
+def _goes_on(spec: DomainSpec, code: Code, image: str) -> bool:
+    """Whether emulators of which nothing is declared could go on under that code, whose program is not theirs; without
+    one of its own, it is that of the classes, in their `image`."""
+    return spec.firmware == code.firmware and spec.image.rpartition("-")[0] in ("", code.image or image)
