@@ -74,12 +74,20 @@ class Settled:
 
 
 def settle(
-    topology: Topology, view: View, moving: frozenset[str] = frozenset(), avoid: frozenset[str] = frozenset()
+    topology: Topology,
+    view: View,
+    moving: frozenset[str] = frozenset(),
+    avoid: frozenset[str] = frozenset(),
+    before: Settled | None = None,
 ) -> Settled:
-    """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`."""
+    """Place what can be placed; what serves the clients `moving` may go elsewhere, but not to the hosts `avoid`. With
+    what was settled `before`, who is there and was left out is not asked again, and who was parted stays so."""
     topology, unplaced = located(topology, view)
     known: Known = {}
     parties: dict[str, int] = {}
+    if before is not None:
+        unplaced += [item for item in before.unplaced if item.client in view.mine]
+        parties |= before.draft.parties
     while True:
         spared = frozenset(item.client for item in unplaced)
         refused, bars = taken(topology, view, spared)
@@ -98,45 +106,28 @@ def settle(
 
 
 def asked_again(topology: Topology, view: View, settled: Settled) -> Settled:
-    """The same once whoever is new and left out has been asked again, now that all the rest has its place: in the draft
-    that left it out, others may have had something else. So it has a place now, or reasons as things are at last; of
-    what is there and cannot be changed, they stay."""
-    if not settled.out:
-        return settled
-    topology, elsewhere = located(topology, view)
-    asking = settled.out - view.mine.keys() - {item.client for item in elsewhere}
-    state = view.after(settled.draft)
+    """The same once whoever is new and left out has been asked again, now that all the rest has its place: in the
+    drafts that left it out, others may have had something else. So it has a place now, or reasons as things are at
+    last; of what is there and cannot be changed, they stay."""
     found: dict[tuple[str, str], Unplaced] = {}
-    while asking:
-        spared = settled.out - asking
-        refused, bars = taken(topology, state, spared)
-        if refused:
-            # Their names or storage are somebody else's, whatever room there is.
-            theirs = asking & {item.client for item in refused}
-            if not theirs:
-                break
-            asking, found = asking - theirs, {}
-            continue
-        draft = _draft(topology, state, spared, bars, frozenset(), frozenset(), {}, settled.draft.parties)
-        found = {(item.client, item.device): item for item in draft.unplaced}
-        left = asking & {item.client for item in draft.unplaced}
-        if left == asking:
+    while settled.out:
+        again = settle(topology, view.after(settled.draft), before=settled)
+        found = {(item.client, item.device): item for item in again.unplaced}
+        more = _with(topology, view, settled, again) if again.out < settled.out else None
+        if more is None:
             break
-        more = _with(topology, view, settled, asking - left)
-        if more is not None:
-            settled, state = more, view.after(more.draft)
-        # Else the others are asked not beside somebody who has no place in the plan.
-        asking, found = left, {}
+        settled = more
     return replace(settled, unplaced=[found.get((item.client, item.device), item) for item in settled.unplaced])
 
 
-def _with(topology: Topology, view: View, settled: Settled, names: frozenset[str]) -> Settled | None:
-    """The same with these clients, which were left out; None if that leaves out anybody, or moves what runs."""
+def _with(topology: Topology, view: View, settled: Settled, again: Settled) -> Settled | None:
+    """The same with those who have a place when they are asked again; None if that leaves out anybody, or moves what
+    runs."""
     if view.intent.rebalance:
         return None
-    spared = settled.out - names
+    spared = again.out
     refused, bars = taken(topology, view, spared)
-    known, parties = settled.draft.known, settled.draft.parties
+    known, parties = settled.draft.known, again.draft.parties
     draft = None if refused else _draft(topology, view, spared, bars, frozenset(), frozenset(), known, parties)
     if draft is None or draft.unplaced or draft.parted:
         return None

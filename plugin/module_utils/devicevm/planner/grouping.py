@@ -72,6 +72,11 @@ class Unit:
         return max(needed, self.declared.max_devices if self.declared and joined else 0)
 
     @property
+    def networked(self) -> bool:
+        """Whether it is a network."""
+        return bool(self._there) or any(want.linked for want in self.wants)
+
+    @property
     def _linked(self) -> int:
         return sum([want.linked for want in self.wants]) + sum([one.channel in self._there for one in self.kept])
 
@@ -157,7 +162,7 @@ class Company:
 
     def allows(self, unit: Unit, want: Want) -> bool:
         """Whether a device may join a unit, for all that is known of where its client is to be."""
-        if want.linked:
+        if want.linked and unit.networked:
             return True  # who is on two device VMs is on two networks
         name = want.client.name
         party = self.parties.get(name, 0)
@@ -191,16 +196,19 @@ class Seating:
         else:
             rooms = (
                 unit
-                for unit in self._units_of(group)
+                for unit in self._units_of(group, want)
                 if _fits(unit, want, group) and self._joinable(unit, want, group) and self.company.allows(unit, want)
             )
             unit = next(rooms, None) or self._new_unit(group)
         unit.declared = group.declared
         unit.wants.append(want)
 
-    def _units_of(self, group: Group) -> list[Unit]:
-        # By length first: storage-10 comes after storage-9.
-        return sorted(self._by_group.get(group.key, ()), key=lambda unit: (len(unit.name), unit.name))
+    def _units_of(self, group: Group, want: Want) -> list[Unit]:
+        # A NIC's network before all others. By length first: storage-10 comes after storage-9.
+        return sorted(
+            self._by_group.get(group.key, ()),
+            key=lambda unit: (want.linked and not unit.networked, len(unit.name), unit.name),
+        )
 
     @cached_property
     def _by_group(self) -> dict[str, list[Unit]]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..manifest.topology import Client
-from .component import Component
+from .component import Component, components_of
 from .placed import Placed
 from .placement import Placement
 from .requests import Want
@@ -35,24 +35,26 @@ def part(
 ) -> Parting:
     """What is there does not suffer from newcomers, nor from what one of them cannot have, which is what that one asks
     for now; newcomers are parted until each is by itself, or has a place. `parties` tells who was parted before."""
-    old = [client for client in component.clients if client.name in there]
+    old = tuple(client for client in component.clients if client.name in there)
     new = [client for client in component.clients if client.name not in there]
-    choice = _Choice(component, placement, wants)
-    if old and (out := choice.misfits(old)):
+    # Newcomers may have joined what is on several hosts.
+    alone = components_of(old, narrowed(component, old).units)
+    if out := [one for some in alone for one in _Choice(some, placement, wants).misfits(some.clients)]:
         return Parting(out)
     if not new:
         return Parting([(client, refused) for client in old])
     numbers = {parties.get(client.name, 0) for client in component.clients}
     kept = any(unit.kept for unit in component.units)
-    # To part them is in vain when an interrupted apply has left their devices in one device VM.
+    # To part them is in vain when an interrupted apply has left their devices in one device VM, or a network has them.
     in_vain = len(numbers) > 1 or (kept and numbers != {0})
     networked = _networked(component)
-    if tied := [client for client in new if in_vain or client.name in networked]:
-        others = [client for client in new if client not in tied]
-        out = choice.misfits([*tied, *others], beside=old)
-        alone = [client.name for client, _why in out if client in others]
-        out = [(client, why) for client, why in out if client in tied]
-        return Parting(out or [(client, refused) for client in tied if not alone], [alone] if alone else [])
+    if in_vain or networked.intersection(client.name for client in new):
+        new.sort(key=lambda client: (client.name not in networked, client.name))
+        out = _Choice(component, placement, wants).misfits(new, beside=old) or [(client, refused) for client in new]
+        found = [[one.name for one, _why in out if (one.name in networked) is linked] for linked in (True, False)]
+        found = [names for names in found if names]
+        everybody = not kept and len(found) == 1 and len(out) == len(component.clients)
+        return Parting(out) if in_vain or everybody else Parting(parties=found)
     if old or kept:
         return Parting(parties=[[client.name for client in new]])
     if len(new) == 1:
@@ -63,8 +65,8 @@ def part(
 
 def _networked(component: Component) -> set[str]:
     """The clients that are on a network with others: who is on another device VM would be on another network."""
-    shared = [unit for unit in component.units if len(unit.clients) > 1]
-    return {want.client.name for unit in shared for want in unit.wants if any(one.linked for one in unit.wants)}
+    shared = [unit for unit in component.units if unit.networked and len(unit.clients) > 1]
+    return {want.client.name for unit in shared for want in unit.wants if want.linked}
 
 
 @dataclass
