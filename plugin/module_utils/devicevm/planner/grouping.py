@@ -73,8 +73,8 @@ class Unit:
 
     @property
     def networked(self) -> bool:
-        """Whether it is a network."""
-        return bool(self._there) or any(want.linked for want in self.wants)
+        """Whether somebody is on a network of it."""
+        return self._linked > 0
 
     @property
     def _linked(self) -> int:
