@@ -114,7 +114,9 @@ def test_what_cannot_be_is_not_told(pair: Pair, says: Serve, changed: float | No
     assert (told.state, told.since) == ("connected", "")
 
 
-@pytest.mark.parametrize("uptime", [-1e300, -1.0, float("inf"), float("nan"), 10**400])
+@pytest.mark.parametrize(
+    "uptime", [-1e300, -1.0, float("inf"), float("nan"), 10**400], ids=["far", "past", "inf", "nan", "big"]
+)
 def test_what_one_device_vm_says_is_its_own_failure(
     pair: Pair, says: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uptime: float
 ) -> None:
