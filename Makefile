@@ -44,8 +44,9 @@ e2e: deps venv ## run the tests that boot virtual machines
 test: deps venv ## run everything: linters, types, unit tests, virtual machines, the collection
 	@$(PYTEST) -n 2 $(ARGS)
 
-test-long: deps venv ## run the sweeps that take long: tens of kills, tens of clients
+test-long: deps venv ## run the sweeps that take long: tens of kills, tens of clients, new examples
 	@$(PYTEST) -m long --timeout 1800 $(ARGS)
+	@$(BIN)/pytest tests/property --hypothesis-profile new $(ARGS)
 
 demo: deps venv ## run the quickstart: a client VM that reads its disk from a device VM
 	@$(BIN)/devicevm demo

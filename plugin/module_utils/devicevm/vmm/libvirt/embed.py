@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...cache import cache_folder
 from ...errors import DevicevmError
 from ...whole import write_whole
 from ..accelerator import BOOT_ID
@@ -101,6 +102,7 @@ def _alone(root: Path, wait: float) -> Iterator[None]:
     try:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
         write_settings(root)
+        _share_knowledge(root)
         opening = os.open(root / "opening", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise DevicevmError(f"the embedded VMM's directory {root} cannot be used: {error.strerror}") from error
@@ -123,6 +125,21 @@ def _names_of_last_seen(root: Path) -> tuple[str, ...]:
     status = root / "run" / "qemu"
     _forget_last_boot(root / "boot", status)
     return tuple(sorted(path.stem for path in status.glob("*.xml")))
+
+
+def _share_knowledge(root: Path) -> None:
+    """Have what libvirt finds out about every QEMU there is, which takes it ten seconds, kept for all directories.
+
+    It checks itself whether that still holds.
+    """
+    known = root / "cache" / "qemu" / "capabilities"
+    # It may be done by two at once; and where it cannot be, libvirt keeps it for this directory alone.
+    with contextlib.suppress(OSError):
+        if not known.exists():
+            shared = cache_folder() / "libvirt"
+            shared.mkdir(parents=True, exist_ok=True)
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.symlink_to(shared)
 
 
 def _forget_last_boot(note: Path, status: Path) -> None:
