@@ -13,7 +13,7 @@ from .placement import Placement
 from .requests import Want
 
 
-@dataclass
+@dataclass(frozen=True)
 class Parting:
     """What becomes of a component that was refused.
 
@@ -69,7 +69,7 @@ def _networked(component: Component) -> set[str]:
     return {want.client.name for unit in shared for want in unit.wants if want.linked}
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Choice:
     """Which clients of a component have a place as things are."""
 
