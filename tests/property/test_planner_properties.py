@@ -232,7 +232,25 @@ def test_a_plan_gives_what_was_declared_and_a_second_one_nothing(fleet: tuple[Ho
     served = {emulator.id for domain in vmm.observe() if domain.spec for emulator in domain.spec.emulators}
     wants = {f"{c.name}.{d.name}" for c in wanted.clients if c.name not in out for d in c.devices}
     assert served == wants
-    assert plan.unplaced or vmm.plan(wanted).steps == ()
+    again = vmm.plan(wanted)
+    assert (again.steps, {item.client for item in again.unplaced}) == ((), out)
+
+
+@given(fleets(), topologies(), st.integers(0, 4))
+@settings(max_examples=60, deadline=None)
+def test_what_one_client_cannot_have_is_nothing_to_the_others(
+    fleet: tuple[Host, ...], wanted: Topology, number: int
+) -> None:
+    vmm = ModelVmm(*fleet)
+    wanted = replace(wanted, classes=(*CLASSES, class_("greedy", resources=(core(99),))))
+    out = {item.client for item in vmm.apply(wanted).unplaced}
+    there = [one for one in wanted.clients if one.name not in out]
+    if not there:
+        return
+    wishing = there[number % len(there)]
+    more = replace(wishing, devices=(*wishing.devices, replace(disk("more"), class_="greedy")))
+    plan = vmm.plan(replace(wanted, clients=tuple(more if one is wishing else one for one in there)))
+    assert (plan.steps, {item.client for item in plan.unplaced}) == ((), {wishing.name})
 
 
 @given(fleets(), topologies(), topologies())
