@@ -127,6 +127,11 @@ class LibvirtDriver(Driver):
             self.connect_disks(domain, addresses)
             rejoin.go_on(domain)
 
+    def resume(self, name: str) -> bool:
+        domain = self._ours(name)
+        with vmm_words(f"cannot let {name} go on"):
+            return domain is not None and rejoin.try_again(domain)
+
     def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
         """Have the VMM connect again to the disks at these addresses; the base driver's guests have none."""
 

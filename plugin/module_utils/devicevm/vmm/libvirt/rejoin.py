@@ -56,6 +56,17 @@ def connect_disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None
                 _begin_read(domain, disk)
 
 
+def try_again(domain: libvirt.virDomain) -> bool:
+    """Let a domain run that was paused because of a disk; whether it was. VmmError when it stops at once again."""
+    if not is_stalled(domain):
+        return False
+    domain.resume()
+    time.sleep(_SETTLED)
+    if is_stalled(domain):
+        raise VmmError(f"{domain.name()} stays paused: {_why(domain)}", hint="see to that, and apply again")
+    return True
+
+
 def go_on(domain: libvirt.virDomain) -> None:
     """Let a domain run that was paused because of its disks; VmmError when it stops again and again.
 
@@ -65,11 +76,17 @@ def go_on(domain: libvirt.virDomain) -> None:
     while is_stalled(domain) and all(map(has_peer, _waited_for(domain))):
         if time.monotonic() > end:
             raise VmmError(
-                f"{domain.name()} stays paused: one of its disks does not answer",
-                hint="see 'devicevm status', and apply again",
+                f"{domain.name()} stays paused: {_why(domain)}", hint="see 'devicevm status', and apply again"
             )
         domain.resume()
         time.sleep(_SETTLED)
+
+
+def _why(domain: libvirt.virDomain) -> str:
+    """Which disks have failed, and how, as far as the VMM says."""
+    libvirt = binding()
+    full = sorted(disk for disk, code in domain.diskErrors().items() if code == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE)
+    return f"no room is left for {', '.join(full)}" if full else "one of its disks does not answer"
 
 
 def _waited_for(domain: libvirt.virDomain) -> list[str]:
