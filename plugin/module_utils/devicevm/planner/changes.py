@@ -274,7 +274,7 @@ class Changes:
             reason = describe_pins(running, spec) or difference(running, spec)
             self._step(Action.UPDATE, spec, Phase.CONNECT, reason, effect=Effect.LIVE, affects=(spec.name,))
         elif domain is not None and domain.stalled and not stopped:
-            reason = "a disk of its did not answer"
+            reason = "a disk of its did not answer, or had no room"
             self._step(
                 Action.RESUME,
                 spec,
@@ -327,7 +327,7 @@ class Changes:
             self.warnings.append(f"domain {spec.domain} stays paused until it is stopped and started again: {LOST}")
             return
         if domain and domain.stalled and not out:
-            reason = "a disk of its did not answer"
+            reason = "a disk of its did not answer, or had no room"
             after = self._made(spec)
             affects = (spec.name,)
             self._step(Action.RESUME, spec, Phase.CONNECT, reason, after=after, effect=Effect.LIVE, affects=affects)

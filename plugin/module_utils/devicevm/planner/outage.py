@@ -25,7 +25,7 @@ class Outages:
 
     @cached_property
     def stalled(self) -> bool:
-        """Whether any domain is paused, since a disk of its did not answer."""
+        """Whether any domain is paused, since a disk of its failed."""
         return any(domain.stalled for domain in self.observed.values())
 
     def running(self, name: str) -> DomainSpec | None:

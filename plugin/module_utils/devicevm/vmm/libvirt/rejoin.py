@@ -31,7 +31,7 @@ _SETTLED = 0.2
 
 
 def is_stalled(domain: libvirt.virDomain) -> bool:
-    """Whether its VMM has paused a domain because a disk of its did not answer."""
+    """Whether its VMM has paused a domain because a disk of its failed."""
     libvirt = binding()
     return bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR])
 
@@ -85,8 +85,11 @@ def go_on(domain: libvirt.virDomain) -> None:
 def _why(domain: libvirt.virDomain) -> str:
     """Which disks have failed, and how, as far as the VMM says."""
     libvirt = binding()
-    full = sorted(disk for disk, code in domain.diskErrors().items() if code == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE)
-    return f"no room is left for {', '.join(full)}" if full else "one of its disks does not answer"
+    errors = domain.diskErrors()
+    if full := sorted(disk for disk, code in errors.items() if code == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE):
+        return f"no room is left for {', '.join(full)}"
+    # What is emulated has its room elsewhere, and QEMU is told of an error only.
+    return f"{', '.join(sorted(errors)) or 'one of its disks'} does not answer, or has no room"
 
 
 def _waited_for(domain: libvirt.virDomain) -> list[str]:
