@@ -128,9 +128,12 @@ class LibvirtDriver(Driver):
             rejoin.go_on(domain)
 
     def resume(self, name: str) -> bool:
-        domain = self._ours(name)
+        domain = self._lookup(name)
         with vmm_words(f"cannot let {name} go on"):
-            return domain is not None and rejoin.try_again(domain)
+            if domain is None or not rejoin.is_stalled(domain):
+                return False
+            self._refuse_foreign(name, domain, None)
+            return rejoin.try_again(domain)
 
     def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
         """Have the VMM connect again to the disks at these addresses; the base driver's guests have none."""
