@@ -21,6 +21,7 @@ from .manifest.topology import Consumer
 from .vmm.driver import Driver
 
 _SECONDS = 3.0
+_MAX_WORDS = 500
 
 
 @dataclass(frozen=True)
@@ -206,10 +207,16 @@ def _ask(domain: ObservedDomain) -> _Words:
         return _look_at(spec, ready=domain.ready)
     try:
         with Control(spec.control, timeout=_SECONDS) as control:
-            status = control.status()
+            return _words(control.status(), time.time())
     except DevicevmError as error:
-        return _Words(silent=error.message)
-    now = time.time()
+        silent = error.message
+    except Exception as error:
+        # Whatever one of them says, it is not the others' failure.
+        silent = f"what it says is not understood: {type(error).__name__}: {error}"
+    return _Words(silent=silent[:_MAX_WORDS])
+
+
+def _words(status: GuestStatus, now: float) -> _Words:
     devices = {device.name: _word(device, status, now) for device in status.devices}
     return _Words(devices, booted=now - status.uptime if status.uptime <= now else None)
 
