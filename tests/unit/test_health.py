@@ -155,6 +155,14 @@ def test_a_device_vm_that_died_tells_when_and_of_what(pair: Pair, returning: boo
     assert failure or ("its kernel panicked" in domain.detail and "2 times" in domain.detail)
 
 
+def test_what_its_vmm_has_paused_is_told_and_not_asked(pair: Pair) -> None:
+    web, device_vm = pair
+    health = seen(web, replace(device_vm, stalled=True))
+    assert {one.name: one.state for one in health.domains} == {"web": "running", "web-dvm": "stalled"}
+    (device,) = health.devices
+    assert device.state == "unknown" and "has paused" in device.detail
+
+
 def test_without_a_manager_nobody_knows_when_it_stopped(pair: Pair) -> None:
     web, device_vm = pair
     (told,) = seen(web, replace(device_vm, active=False, active_spec=None)).devices

@@ -53,7 +53,7 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer), or
+    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused by its VMM, since a disk of its failed), or
     `failed` (the manager has given it up, and `detail` says why). One that runs and has died before says so in
     `detail`. `since`: of a device VM, when it was started, as its guest tells, or when it died, as the manager does.
 
@@ -199,6 +199,10 @@ def _ask(domain: ObservedDomain) -> _Words:
     spec = domain.active_spec or domain.spec
     if spec is None or not domain.active:
         return _Words()
+    if domain.stalled:
+        return _Words(
+            silent="its VMM has paused the device VM, since a disk of its failed; 'devicevm apply' resumes it"
+        )
     if not spec.has_agent:
         return _look_at(spec, ready=domain.ready)
     try:
