@@ -242,7 +242,8 @@ def test_what_one_client_cannot_have_is_nothing_to_the_others(
     fleet: tuple[Host, ...], wanted: Topology, number: int
 ) -> None:
     vmm = ModelVmm(*fleet)
-    wanted = replace(wanted, classes=(*CLASSES, class_("greedy", resources=(core(99),))))
+    shared = (DeviceVM("shared", Serves(), ShareScope.HOST),)
+    wanted = replace(wanted, classes=(*CLASSES, class_("greedy", resources=(core(99),))), device_vms=shared)
     out = {item.client for item in vmm.apply(wanted).unplaced}
     there = [one for one in wanted.clients if one.name not in out]
     if not there:
