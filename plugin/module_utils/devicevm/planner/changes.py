@@ -47,6 +47,7 @@ class Changes:
     owner: str
     uses: dict[Identity, list[Use]] = field(default_factory=dict)
     delete_data: bool = False
+    retain: frozenset[Identity] = frozenset()
     kept: frozenset[str] = frozenset()
     awake: frozenset[tuple[str, str]] = frozenset()
     """The domains that run, anybody's: their hosts and UUIDs."""
@@ -415,7 +416,7 @@ class Changes:
         ]
         for emulator, host in sorted(there, key=lambda one: one[0].id):
             store = emulator.store
-            if store is None or not may_delete(store):
+            if store is None or not may_delete(store) or identity(store) in self.retain:
                 continue
             others = [use for use in self.uses.get(identity(store), ()) if use.owner != self.owner]
             users = [use for use in (*wanted.get(identity(store), ()), *others) if use.at(host)]

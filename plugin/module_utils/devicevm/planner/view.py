@@ -29,7 +29,8 @@ class Intent:
     manifests; `prune` removes every client of the owner's that is not declared. `delete_data`
     deletes the backing storage of what is removed, too. `rebalance` moves what runs where that is better
     (rebalance.py); without it what runs stays. `upgrade` has device VMs boot the newest build of their image
-    (rolling.py); without it they keep the one that they have.
+    (rolling.py); without it they keep the one that they have. `retain` is storage that is kept whatever is deleted, and
+    whatever was said of it when it was made.
     """
 
     owner: str
@@ -38,6 +39,7 @@ class Intent:
     delete_data: bool = False
     rebalance: bool = False
     upgrade: bool = False
+    retain: frozenset[Identity] = frozenset()
 
 
 class View:
@@ -102,6 +104,12 @@ class View:
         return found
 
     @cached_property
+    def _served_alone(self) -> frozenset[str]:
+        """The clients of whom only device VMs tell: they are no domain of the owner's, or theirs is not there, since
+        somebody has undefined it or an apply ended before it was made."""
+        return frozenset(self.serving.keys() - {name for name, one in self.specs.items() if one.role is Role.CLIENT})
+
+    @cached_property
     def there(self) -> list[tuple[str, DomainSpec]]:
         """The domains that are there, any owner's, with their hosts. What is on a host that is alone is there, whatever
         that was called when it was made."""
@@ -160,7 +168,7 @@ class View:
 
     def undeclared_outside(self, topology: Topology) -> frozenset[str]:
         """The clients of whom only device VMs tell, and that the manifests do not speak of."""
-        return frozenset(self.outside.keys() - {client.name for client in topology.clients})
+        return self._served_alone - {client.name for client in topology.clients}
 
     def leaving(self, topology: Topology) -> frozenset[str]:
         """The clients that are not declared and are to go."""
