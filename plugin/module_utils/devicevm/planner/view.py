@@ -15,7 +15,7 @@ from ..manifest.topology import Client, Consumer, HostPolicy, Topology
 from ..manifest.wording import nearest
 from . import naming
 from .floating import unconfined
-from .storage import Identity, Use, specs_of, uses
+from .storage import Identity, Users, specs_of, uses
 
 if TYPE_CHECKING:
     from .draft import Draft
@@ -55,6 +55,9 @@ class View:
         intent: Intent,
         origin: View | None = None,
     ) -> None:
+        if len(hosts) == 1:
+            # What is on a host that is alone is there, whatever that was called when it was made.
+            observed = tuple(_at(one, hosts[0].name) for one in observed)
         self.hosts, self.observed, self.intent = hosts, observed, intent
         self._origin = origin
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
@@ -111,15 +114,23 @@ class View:
 
     @cached_property
     def there(self) -> list[tuple[str, DomainSpec]]:
-        """The domains that are there, any owner's, with their hosts. What is on a host that is alone is there, whatever
-        that was called when it was made."""
-        only = self.hosts[0].name if len(self.hosts) == 1 else ""
-        return [(only or one.spec.host, one.spec) for one in self.observed if one.spec]
+        """The domains that are there, any owner's, with their hosts."""
+        return [(one.spec.host, one.spec) for one in self.observed if one.spec]
 
     @cached_property
-    def uses(self) -> dict[Identity, list[Use]]:
+    def uses(self) -> dict[Identity, Users]:
         """Who has which store, anybody's."""
-        return uses(specs_of(self.observed), one_host=len(self.hosts) == 1)
+        return uses(specs_of(self.observed))
+
+    @cached_property
+    def held(self) -> dict[str, list[tuple[Identity, bool]]]:
+        """What each client of the owner's has, and whether it only reads that."""
+        found: dict[str, list[tuple[Identity, bool]]] = {}
+        for key, users in self.uses.items():
+            for use in users.beside(reads=False):
+                if use.owner == self.intent.owner:
+                    found.setdefault(use.client, []).append((key, use.reads))
+        return found
 
     @cached_property
     def _taken_names(self) -> dict[str, dict[str, str]]:
@@ -135,8 +146,7 @@ class View:
         """The owner's domains on a host, of which one whose specification cannot be read may be on any."""
         names = [one.domain for one in host.holdings if one.domain in self.mine]
         made = [self.mine[name] for name in names if self.mine[name].consumer is Consumer.VM]
-        alone = len(self.hosts) == 1
-        return frozenset(one.name for one in made if alone or one.spec is None or one.spec.host == host.name)
+        return frozenset(one.name for one in made if one.spec is None or one.spec.host == host.name)
 
     def after(self, draft: Draft) -> View:
         """What there is once a draft is carried out."""
@@ -230,3 +240,14 @@ class View:
             if missing := set(cpus) - there:
                 has = f"it has {format_cpuset(there)}" if there else "nothing is known of its CPUs"
                 yield f"Host {policy.name}: {what} has CPU {format_cpuset(missing)}, which is not there: {has}"
+
+
+def _at(domain: ObservedDomain, host: str) -> ObservedDomain:
+    """The domain as one of that host."""
+    spec, active = domain.spec, domain.active_spec
+    if all(one is None or one.host == host for one in (spec, active)):
+        return domain
+    there = replace(spec, host=host) if spec else None
+    # What is one object stays one.
+    running = there if active is spec else replace(active, host=host) if active else None
+    return replace(domain, spec=there, active_spec=running)
