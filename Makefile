@@ -6,6 +6,8 @@ VENV = .venv
 BIN = $(VENV)/bin
 # Debian's own Python: libvirt's binding belongs to it.
 SYSTEM_PYTHON = /usr/bin/python3
+# What tests leave to the machine's first process is reaped at once: in a container that may take seconds for each guest.
+PYTEST = $(BIN)/python tests/reaper.py $(BIN)/pytest
 # More arguments for pytest: make unit ARGS='-x -k planner'
 ARGS =
 
@@ -36,14 +38,15 @@ unit: venv ## run the tests that take seconds and boot nothing
 	@$(BIN)/pytest -m 'not e2e and not slow and not long' $(ARGS)
 
 e2e: deps venv ## run the tests that boot virtual machines
-	@$(BIN)/pytest -m 'e2e and not long' $(ARGS)
+	@$(PYTEST) -m 'e2e and not long' $(ARGS)
 
 # Guests on one worker, all else on the other: tests/conftest.py. ARGS='-n 0' is one after the other.
 test: deps venv ## run everything: linters, types, unit tests, virtual machines, the collection
-	@$(BIN)/pytest -n 2 $(ARGS)
+	@$(PYTEST) -n 2 $(ARGS)
 
-test-long: deps venv ## run the sweeps that take long: tens of kills, tens of clients
-	@$(BIN)/pytest -m long --timeout 1800 $(ARGS)
+test-long: deps venv ## run the sweeps that take long: tens of kills, tens of clients, new examples
+	@$(PYTEST) -m long --timeout 1800 $(ARGS)
+	@$(BIN)/pytest tests/property --hypothesis-profile new $(ARGS)
 
 demo: deps venv ## run the quickstart: a client VM that reads its disk from a device VM
 	@$(BIN)/devicevm demo

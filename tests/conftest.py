@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 from stage_collection import REPO, tracked
 
 # Whoever starts the tests in the background, from a script, has them ignore SIGINT, and so would all that they start.
 # So do pytest-xdist's workers, and would leave their guests behind.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# The same examples each time, so that what a change breaks is what it is told; `make test-long` looks for new ones.
+settings.register_profile("known", derandomize=True)
+settings.register_profile("new", derandomize=False)
+settings.load_profile("known")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
-import functools
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from devicevm.cache import cache_folder
 
 # libvirt's directories are the daemon's own, but for what it finds out about every QEMU there is, which takes it ten
 # seconds and more: that is kept for the next one. A /dev/kvm that QEMU's user cannot open would make libvirt probe QEMU
@@ -64,13 +63,12 @@ def system_libvirtd(work: Path) -> Iterator[str]:
         yield f"qemu:///system?socket={work}/libvirt-sock"
 
 
-@functools.cache
 def _cache() -> Path:
-    """Where the daemons of this process keep what they know of QEMU; it goes with the process."""
-    folder = Path(tempfile.mkdtemp(prefix="dvm-libvirt-cache-"))
+    """Where the tests' daemons keep what they know of QEMU."""
+    folder = cache_folder() / "tests" / "libvirt"
+    folder.mkdir(parents=True, exist_ok=True)
     # QEMU runs as a user of its own while it is looked at.
     folder.chmod(0o755)
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ..cache import cache_folder
 from ..errors import DevicevmError
 from ..guest.apt import AptPackages
 from ..guest.architecture import architecture, build_architecture
@@ -73,11 +74,3 @@ def build_agent(target: Path, *, arch: str) -> None:
             wanted, tools=tools, libraries=libraries, cache=cache / "trees", progress=_teller(f"agent for {arch}")
         )
     compile_program("agent", data("guest"), target, toolchain)
-
-
-def cache_folder() -> Path:
-    """Where downloaded packages are kept; it may be deleted at any time."""
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(home):
-        return Path(home) / "devicevm"
-    return Path("/var/cache/devicevm") if os.geteuid() == 0 else Path.home() / ".cache/devicevm"

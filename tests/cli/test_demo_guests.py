@@ -37,7 +37,7 @@ def test_demo(cli_process: Any) -> None:
     assert left == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_demo_that_is_interrupted(number: signal.Signals) -> None:
     command = [sys.executable, "-m", "devicevm.cli", "demo", "--accelerator", "tcg"]
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}

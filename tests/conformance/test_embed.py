@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from devicevm.errors import DevicevmError
-from devicevm.vmm.libvirt.embed import MAX_OPENINGS
+from devicevm.vmm.libvirt.embed import MAX_OPENINGS, _share_knowledge
 from devicevm.vmm.registry import open_driver
 from guests import tiny_kernel
 
@@ -58,6 +58,22 @@ log.write_bytes(b"noise\\n" * MAX_LOG)
 with open_driver({uri!r}) as driver:
     print(secret.exists(), log.stat().st_blocks * 512 > MAX_LOG)
 """
+
+
+def test_what_is_known_of_qemu_is_known_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name in ("a", "b"):
+        _share_knowledge(tmp_path / name)
+    known = tmp_path / "a/cache/qemu/capabilities"
+    (known / "qemu.xml").write_text("all")
+    assert (tmp_path / "b/cache/qemu/capabilities/qemu.xml").read_text() == "all"
+    # Whoever deletes the cache, or has a directory of his own there already, is not in the way.
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "c/cache/qemu/capabilities").mkdir(parents=True)
+    for name in ("a", "c"):
+        _share_knowledge(tmp_path / name)
+    assert known.is_dir() and not list(known.iterdir())
+    assert not (tmp_path / "c/cache/qemu/capabilities").is_symlink()
 
 
 @pytest.fixture

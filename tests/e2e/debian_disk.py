@@ -15,8 +15,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from devicevm.cache import cache_folder
 from devicevm.cli.data import data
-from devicevm.cli.imagebuild import build_agent, cache_folder
+from devicevm.cli.imagebuild import build_agent
 from devicevm.guest.compile import sources_of
 
 PACKAGES = ("sysvinit-core", "udev", "linux-image-cloud-amd64", "initramfs-tools", "grub-pc-bin", "grub-common")

@@ -33,7 +33,10 @@ def apply_and_kill(stage: Stage, path: Path, lines: int, number: signal.Signals 
     return process.returncode
 
 
-@pytest.mark.parametrize("lines", [(0, 2, 1, 2), (4,)], ids=["again-and-again", "late"])
+LATE = pytest.param((4,), marks=pytest.mark.long, id="late")
+
+
+@pytest.mark.parametrize("lines", [pytest.param((0, 2, 1, 2), id="again-and-again"), LATE])
 def test_a_killed_apply_is_finished_by_the_next(stage: Stage, lines: tuple[int, ...]) -> None:
     """Each starts from what the one before it has left."""
     path = two(stage)

@@ -23,7 +23,7 @@ NAMES = ("a", "b")
 FIO = (
     "while [ ! -e /tmp/stop ]; do fio --name=v --filename=/dev/vda --size=1M --rw=randwrite --bs=4k --ioengine=psync "
     "--verify=crc32c --do_verify=1 --verify_fatal=1 >/tmp/fio 2>&1 || cp /tmp/fio /tmp/failed; echo >>/tmp/rounds; "
-    "done; touch /tmp/done"
+    "sleep 1; done; touch /tmp/done"
 )
 
 

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 REPO = Path(__file__).resolve().parents[2]
 OWN: dict[str, Any] = {"schemas": REPO / "schemas", "classes": REPO / "classes"}
-RUN = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+RUN = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 SEEDS = [
     document.data

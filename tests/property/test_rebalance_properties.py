@@ -46,7 +46,7 @@ def content(domains: tuple[ObservedDomain, ...]) -> dict[str, str]:
 
 
 @given(fleets(), topologies(), topologies(), st.booleans())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_what_is_gained_is_kept(fleet: tuple[Host, ...], first: Topology, second: Topology, stored: bool) -> None:
     if stored:
         first, second = with_stores(first), with_stores(second)
@@ -67,7 +67,7 @@ def test_what_is_gained_is_kept(fleet: tuple[Host, ...], first: Topology, second
 
 
 @given(fleets(), topologies(), topologies())
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_content_is_lost_for_it(fleet: tuple[Host, ...], first: Topology, second: Topology) -> None:
     """What would go anyhow, because it is asked for otherwise and there is room, goes with it as well as without."""
     moved, still = ModelVmm(*fleet), ModelVmm(*fleet)

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from devicevm.cli.imagebuild import cache_folder
+from devicevm.cache import cache_folder
 from devicevm.errors import DevicevmError
 from devicevm.guest.apt import AptPackages
 from devicevm.guest.architecture import ARCHITECTURES, architecture, build_architecture

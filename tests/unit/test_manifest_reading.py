@@ -269,6 +269,13 @@ def test_missing_library(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
         read_topology([REPO / "examples" / "own-class.yaml"], **OWN)
 
 
+def test_the_classes_that_come_with_devicevm_are_right(tmp_path: Path) -> None:
+    """They are not checked each time: here they are, as if they were a user's."""
+    # Without any that come with devicevm it would be taken for broken.
+    (tmp_path / "mine.yaml").write_text((REPO / "examples" / "own-class.yaml").read_text().split("---")[0])
+    assert check([OWN["classes"]], schemas=OWN["schemas"], classes=tmp_path) == []
+
+
 def test_folders_that_are_not_there(tmp_path: Path) -> None:
     path = REPO / "examples" / "quickstart.yaml"
     with pytest.raises(DevicevmError, match="install devicevm again"):

@@ -26,7 +26,8 @@ def rule_problems(declared: Declared) -> list[Problem]:
     problems = []
     for check, kind in ((class_problems, "DeviceClass"), (client_problems, "Client")):
         for document in declared.of(kind):
-            found = list(check(document, declared))
+            # A class that comes with devicevm is right: tests see to that.
+            found = [] if document.built_in else list(check(document, declared))
             problems += found
             if found:
                 declared.discard(document)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...cache import cache_folder
 from ...errors import DevicevmError
 from ..accelerator import BOOT_ID
 from ..driver import VmmError
@@ -98,10 +99,26 @@ def _prepare(root: Path, wait: float) -> tuple[str, ...]:
     except OSError as error:
         raise DevicevmError(f"the embedded VMM's directory {root} cannot be made: {error.strerror}") from error
     write_settings(root)
+    _share_knowledge(root)
     _wait_for_lock(root, wait)
     status = root / "run" / "qemu"
     _forget_last_boot(root / "boot", status)
     return tuple(sorted(path.stem for path in status.glob("*.xml"))) if status.is_dir() else ()
+
+
+def _share_knowledge(root: Path) -> None:
+    """Have what libvirt finds out about every QEMU there is, which takes it ten seconds, kept for all directories.
+
+    It checks itself whether that still holds.
+    """
+    known = root / "cache" / "qemu" / "capabilities"
+    # It may be done by two at once; and where it cannot be, libvirt keeps it for this directory alone.
+    with contextlib.suppress(OSError):
+        if not known.exists():
+            shared = cache_folder() / "libvirt"
+            shared.mkdir(parents=True, exist_ok=True)
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.symlink_to(shared)
 
 
 def _forget_last_boot(note: Path, status: Path) -> None:
