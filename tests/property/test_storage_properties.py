@@ -24,6 +24,7 @@ def topologies(draw: st.DrawFn) -> Topology:
     free = list(PATHS)
     clients: list[Client] = []
     for name in draw(st.lists(st.sampled_from(["k", "l", "m", "n"]), unique=True, max_size=3)):
+        boot = Boot(image=free.pop()) if free and draw(st.integers(0, 2)) == 0 else None
         devices: list[Device] = []
         for device in draw(st.lists(st.sampled_from(["d", "e"]), unique=True, max_size=2)):
             if free:
@@ -36,9 +37,7 @@ def topologies(draw: st.DrawFn) -> Topology:
         if draw(st.integers(0, 4)) == 0:
             devices.append(replace(disk("more"), class_="greedy"))
         made = client(name, *devices, host=draw(st.sampled_from(["", "h1", "h2"])))
-        if free and made.vm and draw(st.integers(0, 3)) == 0:
-            made = replace(made, vm=replace(made.vm, boot=Boot(image=free.pop())))
-        clients.append(made)
+        clients.append(replace(made, vm=replace(made.vm, boot=boot)) if made.vm and boot else made)
     shared = draw(st.sampled_from([(), (DeviceVM("s", Serves(), ShareScope.HOST),)]))
     return topology(*clients, classes=(class_(), GREEDY), device_vms=shared)
 
