@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from devicevm.domain import DomainSpec, ObservedDomain
@@ -19,9 +22,35 @@ GRACE = 0.2
 A, B, C = (domain_uuid("default", name) for name in "abc")
 
 
+class Agent:
+    """The control port of a device VM: answers as long as it is told to, of devices in these states. Each has been
+    started once more by each question."""
+
+    def __init__(self, path: str, states: dict[str, str] | None = None) -> None:
+        self.answers, self.states, self.asked = True, states or {}, 0
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(path)
+        self.socket.listen()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            threading.Thread(target=self._serve, args=(self.socket.accept()[0],), daemon=True).start()
+
+    def _serve(self, peer: socket.socket) -> None:
+        with suppress(OSError), peer, peer.makefile("rb") as lines:
+            for line in lines:
+                if self.answers and line.strip():
+                    self.asked += 1
+                    reply = {"id": json.loads(line)["id"], "ok": True, "uptime": 1.0, "memoryAvailable": 1}
+                    count = {"pid": 1, "restarts": self.asked, "connected": False, "serving": False}
+                    reply["devices"] = [{"name": name, "state": state} | count for name, state in self.states.items()]
+                    peer.sendall(json.dumps(reply).encode() + b"\n")
+
+
 class Remembering(Driver):
     """What the keeper asks of a VMM; `broken` are device VMs that do not start, `slow` seconds of a start; what an
-    operation `raises`."""
+    operation `raises`. Of those that are `paused`, it says why they are so again; nothing: they go on."""
 
     def __init__(self, *specs: DomainSpec) -> None:
         self.specs = {spec.name: spec for spec in specs}
@@ -29,6 +58,7 @@ class Remembering(Driver):
         self.marked: set[str] = set()
         self.starts: list[str] = []
         self.broken: set[str] = set()
+        self.paused: dict[str, str] = {}
         self.raises: dict[str, Exception] = {}
         self.consoles: dict[str, tuple[str, ...]] = {}
         self.slow = 0.0
@@ -62,6 +92,14 @@ class Remembering(Driver):
         self._fail("stop")
         self.active.discard(name)
         self.marked.discard(name)
+
+    def resume(self, name: str) -> bool:
+        if name not in self.paused:
+            return False
+        if why := self.paused[name]:
+            raise VmmError(why)
+        del self.paused[name]
+        return True
 
     def is_active(self, name: str) -> bool:
         self._fail("is_active")

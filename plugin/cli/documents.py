@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from ..inventory.host import Host
 from ..inventory.sound import check_host
 from ..planner.plan import Plan
 from ..record import from_data, to_data
+from ..whole import write_whole
 
 MAX_BYTES = 64 * 2**20
 
@@ -75,18 +75,10 @@ def read_text(path: Path) -> str:
 
 
 def write_document(path: Path, value: Any) -> None:
-    """Write JSON so that a reader finds the old file or the new one, never half of it."""
-    text = json.dumps(to_data(value), indent=2, ensure_ascii=False) + "\n"
-    name = ""
+    """Write JSON, in place of a file that is there."""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        write_whole(path, json.dumps(to_data(value), indent=2, ensure_ascii=False) + "\n")
     except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(name)
         raise DevicevmError(f"{path}: cannot be written: {error.strerror}") from error
 
 

@@ -13,6 +13,7 @@ from ..guest.store import default_store
 from ..manifest.topology import Consumer
 from ..vmm.driver import Driver
 from ..vmm.lock import lock
+from ..vmm.places import overlays_of_all, places_of
 from ..vmm.registry import default_uri, open_driver
 from .options import Vmm
 
@@ -33,6 +34,11 @@ def locked_vmm(vmm: Vmm, wait: float) -> Iterator[Driver]:
 def store_of(vmm: Vmm) -> Path:
     """The folder of the images that device VMs on this VMM boot."""
     return vmm.images or default_store()
+
+
+def overlays_of(vmm: Vmm) -> tuple[Path, ...]:
+    """The folders of copy-on-write disks that may rest on such images."""
+    return overlays_of_all(places_of(vmm.uri or default_uri()))
 
 
 def find_domain(driver: Driver, name: str) -> ObservedDomain:

@@ -14,6 +14,7 @@ from devicevm.guest.elf import read_needs
 from devicevm.guest.image import INITRAMFS, KERNEL, DiskContent, Image, write_description
 from devicevm.guest.store import ImageStore
 from devicevm.vmm.images import images_in
+from devicevm.vmm.overlay import make_overlay
 
 RECIPE = """
 apiVersion: devicevm/v1
@@ -33,6 +34,19 @@ def put(root: Path, name: str, digest: str) -> Image:
         built.mkdir()
         (built / KERNEL).write_text("k")
         (built / INITRAMFS).write_text("i")
+        write_description(image, built)
+        store.publish(built, image)
+    return image
+
+
+def put_disk(root: Path, digest: str) -> Image:
+    """The same with a whole disk in it."""
+    image = Image("distro", digest * 64, "x86_64", disk=DiskContent("raw", 512, digest * 64))
+    store = ImageStore(root)
+    with store.workspace() as workspace:
+        built = workspace / "image"
+        built.mkdir()
+        (built / "disk").write_bytes(bytes(512))
         write_description(image, built)
         store.publish(built, image)
     return image
@@ -131,6 +145,32 @@ def test_what_a_domain_boots_is_kept(cli: Any, vmm: Any, web: Path, tmp_path: Pa
     said = cli("destroy", web, "--images", images)
     assert "base-aaaaaaaaaaaa removed" in said.err
     assert [image.digest[0] for image in ImageStore(images).list()] == ["b"]
+
+
+@pytest.mark.skipif(not shutil.which("qemu-img"), reason="qemu-img is not installed")
+def test_what_a_disk_rests_on_is_kept(cli: Any, vmm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's disk of a VMM that is not asked, whose domain is stopped or not defined any more."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    images = tmp_path / "images"
+    store, overlays = ImageStore(images), tmp_path / "state/devicevm/vmm/other/clients"
+    first, _second = (put_disk(images, digest) for digest in "ab")
+    make_overlay(overlays / "web.qcow2", str(store.folder(first) / "disk"))
+    assert cli("image", "remove", "--unused", "--images", images).out == ""
+    said = cli("image", "remove", first.folder, "--images", images)
+    assert (said.status, f"is booted by disk {overlays}/web.qcow2" in said.err.replace("\n", "")) == (1, True)
+    (overlays / "web.qcow2").unlink()
+    assert cli("image", "remove", "--unused", "--images", images).out == f"{first.folder} removed\n"
+
+
+def test_a_disk_image_that_a_client_boots_is_kept(cli: Any, vmm: Any, web: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    put(images, "base", "c")
+    first, _second = (put_disk(images, digest) for digest in "ab")
+    disk = ImageStore(images).folder(first) / "disk"
+    web.write_text(web.read_text().replace("guestImage: client", f"image: {disk}"))
+    assert cli("apply", web, "--images", images).status == 0
+    assert cli("image", "remove", "--unused", "--images", images).out == ""
+    assert "is booted by domain web" in cli("image", "remove", first.folder, "--images", images).err
 
 
 def test_force(cli: Any, vmm: Any, web: Path, tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def test_a_client_runs_with_its_device_vm(driver: LibvirtDriver, domains: Domain
         ("web", True, ()),
         ("web-dvm", True, ()),
     ]
+    assert not driver.resume("web") and not driver.resume("web-dvm"), "nobody has paused them"
 
 
 def test_a_running_domain_goes_on_as_it_is_until_it_is_marked(driver: LibvirtDriver, domains: Domains) -> None:
@@ -108,7 +109,7 @@ def test_a_running_domain_is_not_undefined(driver: LibvirtDriver, domains: Domai
 def test_unknown_domains(driver: LibvirtDriver, domains: Domains) -> None:
     driver.stop("nobody")
     driver.undefine("nobody")
-    assert not driver.is_active("nobody")
+    assert not driver.is_active("nobody") and not driver.resume("nobody")
     fail: list[Callable[[], None]] = [lambda: driver.start("nobody"), lambda: driver.mark(domains.device_vm)]
     for fails in fail:
         with pytest.raises(VmmError, match=r"no such domain|does not run"):

@@ -47,6 +47,7 @@ DEVICES: list[dict[str, Any]] = [
         "command": ["/bin/sh", "-c", "while read -r x; do cat /run/secrets/BOOT; done"],
         "secrets": {"BOOT": None},
     },
+    {"name": "stuck", "command": ["/bin/sh", "-c", 'while read line; do echo "got $line"; kill -STOP $$; done']},
 ]
 SECRET = b"of the host's fw_cfg\n"
 PORTS = [*(str(device["name"]) for device in DEVICES), "spare"]
@@ -145,7 +146,18 @@ def connected(path: str) -> socket.socket:
     return peer
 
 
-def test_status(guest: Guest) -> None:
+@pytest.fixture(scope="module")
+def stuck(guest: Guest) -> Iterator[socket.socket]:
+    """The peer of a program that has been stopped. It takes half a minute until that is noticed: others use it."""
+    with connected(guest.socket("stuck")) as peer, guest.control() as control:
+        peer.sendall(b"one\n")
+        assert peer.recv(100) == b"got one\n"
+        guest.wait_for(control, "stuck", DeviceState.RUNNING)
+        control.close()
+        yield peer
+
+
+def test_status(guest: Guest, stuck: socket.socket) -> None:
     with guest.control() as control:
         status = control.status()
         assert {device.name: device.state.value for device in status.devices} == {
@@ -157,6 +169,7 @@ def test_status(guest: Guest) -> None:
             "broken": "failed",
             "backed": "running",
             "sealed": "waiting",
+            "stuck": "running",
         }
         assert 0 < status.memory_available < 128 << 20
         assert any("/no/such/program" in line for line in control.log(200))
@@ -392,3 +405,17 @@ def test_wrong_configuration(images: None, config: str) -> None:
         finally:
             guest.process.kill()
             guest.process.wait(10)
+
+
+def test_a_program_that_hangs_is_ended_and_its_peer_has_the_next_one(guest: Guest, stuck: socket.socket) -> None:
+    # Last, since others have taken their time by now.
+    with guest.control() as control:
+        deadline = time.monotonic() + BOOT
+        while not any("stuck: it hangs" in line for line in control.log(100)):
+            assert time.monotonic() < deadline, control.status()
+            time.sleep(0.2)
+        stuck.sendall(b"two\n")
+        assert stuck.recv(100) == b"got two\n"
+        assert any("stuck: killed by signal 9 while its peer was connected" in line for line in control.log(100))
+        hung = {line for line in control.log(500) if "it hangs" in line}
+        assert all("stuck" in line for line in hung), "nobody else is taken for one that hangs"

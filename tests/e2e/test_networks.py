@@ -144,8 +144,16 @@ def test_clients_and_the_host_come_to_a_switch_and_leave_it_while_it_runs(stage:
     stage.devicevm("apply", both, host)
     assert not reaches(web, "192.168.7.20") and reaches(web, "192.168.7.1")
     assert eventually(lambda: counted(stage, "lab", "isolate") >= 2)
+    # Another client comes in the place of one that leaves without a word: its name is new, and the address is the same.
+    heir = stage.folder / "heir.yaml"
+    heir.write_text(everything.replace("name: db}", "name: heir}").replace("db.shell", "heir.shell"))
     with no_ping_is_lost(web, "192.168.7.1"):
-        live(stage, alone)
+        live(stage, heir)
+        successor = Shell(stage.folder / "heir.shell")
+        assert lease(successor) == "192.168.7.20"
+        # Its question who has web's address tells web whose this one is now.
+        assert reaches(successor, "web") and reaches(web, "heir.lab.internal")
+        assert "192.168.7.20" not in web.run("nslookup db.lab.internal 192.168.7.1 || true")
     assert not Path("/sys/class/net", name).exists() and stage.parts() == []
     assert stage.process("lab") == network
     stage.devicevm("destroy", "--yes", "--owner", "default")

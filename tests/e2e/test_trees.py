@@ -104,7 +104,7 @@ def test_what_was_written_is_there_after_the_device_vm_was_killed(stage: Stage, 
         shell.close()
         steps = {step["id"]: step["effect"] for step in stage.json("plan", path)["steps"]}
         assert steps["stop/client/forge"] == "restart"
-        stage.devicevm("apply", path)
+        stage.devicevm("apply", "--timeout", "200", path)
         shell = mounted(stage)
         assert sums(shell.run(f"sha256sum {folder}/*")).items() >= last.items()
     assert sums(shell.run("sha256sum /srv/[0-9]*/*")).items() >= told.items()

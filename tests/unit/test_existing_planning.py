@@ -246,7 +246,9 @@ def test_a_domain_that_its_vmm_has_paused_goes_on_once_its_disks_answer() -> Non
 def test_a_domain_that_is_paused_for_a_disk_whose_content_is_gone_is_left_to_its_user() -> None:
     vmm = world()
     vmm.apply(declared(ledger()))
-    seen_without(vmm, stalled=True)
+    spec = vmm.domains["ledger"].spec
+    assert spec is not None
+    seen_without(vmm, stalled=True, away=tuple(one.channel.address for one in spec.attachments))
     plan = vmm.plan(declared(ledger()))
     assert felt(plan) == {}
     (warning,) = plan.warnings

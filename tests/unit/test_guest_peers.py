@@ -112,6 +112,12 @@ def test_late_replies_to_others_are_skipped(serve: Serve) -> None:
         assert control.log() == ("a", "b?[2J")
 
 
+def test_what_a_guest_calls_things_is_printable(serve: Serve) -> None:
+    status = {**STATUS, "configProblem": "line 1\x1b]0;owned\x07"}
+    with Control(serve(answering(good(**status)))) as control, pytest.raises(DevicevmError, match=r"1\?\]0;owned\?\n"):
+        control.wait_ready(0)
+
+
 def test_cpu(serve: Serve) -> None:
     with Control(serve(answering(good(arch="aarch64", flags=["fp", "asimd"])))) as control:
         found = control.cpu()
@@ -159,6 +165,12 @@ def test_not_ready_in_time(serve: Serve) -> None:
         (answering(good(devices=5, uptime=1, memoryAvailable=1)), "a list expected"),
         (answering(good(devices=[], uptime="1", memoryAvailable=1)), "a number expected"),
         (answering(good(**{**STATUS, "surprise": 1})), "unknown key"),
+        (answering(good(**{**STATUS, "\x1b[2J\ud800": 1})), r"unknown key \?\[2J\?\n"),
+        (answering(good(**{**STATUS, "uptime": float("nan")})), "a number expected"),
+        (answering(good(**{**STATUS, "uptime": float("inf")})), "a number expected"),
+        (answering(good(**{**STATUS, "uptime": 10**400})), "a number expected"),
+        (answering(good(**{**STATUS, "uptime": -1e300})), "a number in it that cannot be"),
+        (answering(good(**{**STATUS, "memoryAvailable": 2**63})), "a number in it that cannot be"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

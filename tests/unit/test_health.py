@@ -115,6 +115,32 @@ def test_what_cannot_be_is_not_told(pair: Pair, says: Serve, changed: float | No
 
 
 @pytest.mark.parametrize(
+    "uptime", [-1e300, -1.0, float("inf"), float("nan"), 10**400], ids=["far", "past", "inf", "nan", "big"]
+)
+def test_what_one_device_vm_says_is_its_own_failure(
+    pair: Pair, says: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uptime: float
+) -> None:
+    monkeypatch.setattr("test_health.UPTIME", uptime)
+    says({})
+    web, device_vm = pair
+    assert device_vm.spec is not None
+    spec = replace(device_vm.spec, name="other-dvm", control=str(tmp_path / "nobody"))
+    other = replace(device_vm, name="other-dvm", uuid="other", spec=spec, active_spec=spec, active=False)
+    health = seen(web, device_vm, other)
+    told = {device.device_vm: device for device in health.devices}
+    assert (told["web-dvm"].state, told["other-dvm"].state) == ("unknown", "stopped")
+    assert "number" in told["web-dvm"].detail
+    assert [domain.since for domain in health.domains] == ["", "", ""]
+
+
+def test_a_fault_of_ours_in_asking_one_is_its_own(pair: Pair, says: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    says({})
+    monkeypatch.setattr("devicevm.health._words", lambda _status, _now: 1 / 0)
+    (told,) = seen(*pair).devices
+    assert told.state == "unknown" and "ZeroDivisionError" in told.detail
+
+
+@pytest.mark.parametrize(
     ("returning", "failure", "state"),
     [(True, "", "reconnecting"), (False, "", "stopped"), (False, "it died", "failed")],
 )
@@ -127,6 +153,14 @@ def test_a_device_vm_that_died_tells_when_and_of_what(pair: Pair, returning: boo
     (domain,) = [one for one in health.domains if one.name == "web-dvm"]
     assert domain.since == told.since
     assert failure or ("its kernel panicked" in domain.detail and "2 times" in domain.detail)
+
+
+def test_what_its_vmm_has_paused_is_told_and_not_asked(pair: Pair) -> None:
+    web, device_vm = pair
+    health = seen(web, replace(device_vm, stalled=True))
+    assert {one.name: one.state for one in health.domains} == {"web": "running", "web-dvm": "stalled"}
+    (device,) = health.devices
+    assert device.state == "unknown" and "has paused" in device.detail
 
 
 def test_without_a_manager_nobody_knows_when_it_stopped(pair: Pair) -> None:

@@ -127,6 +127,26 @@ def test_one_that_was_killed_leaves_no_tap(parts: Parts, part: Part) -> None:
     assert INTERFACE.exists()
 
 
+def test_one_that_somebody_deletes_ends_its_part_and_is_made_anew(parts: Parts, part: Part) -> None:
+    parts.start(part)
+    subprocess.run(["ip", "link", "delete", NAME], check=True)
+    deadline = time.monotonic() + 10
+    while parts.is_running(part) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not parts.is_running(part)
+    assert "somebody has removed the tap" in parts.tail(part, 1)[0]
+    parts.start(part)
+    assert INTERFACE.exists()
+
+
+def test_one_that_is_down_for_a_while_stays(parts: Parts, part: Part, peer: socket.socket) -> None:
+    parts.start(part)
+    subprocess.run(["ip", "link", "set", NAME, "down"], check=True)
+    assert parts.is_running(part)
+    subprocess.run(["ip", "link", "set", NAME, "up"], check=True)
+    assert asked_for(peer, "10.93.7.1")
+
+
 def test_somebody_elses_tap_stays(parts: Parts, part: Part) -> None:
     subprocess.run(["ip", "tuntap", "add", "mode", "tap", "name", NAME], check=True)
     try:

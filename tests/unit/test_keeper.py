@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -14,12 +12,13 @@ import pytest
 from devicevm.domain import DomainSpec
 from devicevm.errors import DevicevmError
 from devicevm.health import check_health
-from devicevm.manager.keeper import MAX_DEATHS, Keeper, Times
+from devicevm.manager.keeper import Keeper, Times
+from devicevm.manager.kept import MAX_DEATHS, MAX_TRIES
 from devicevm.manifest.topology import Start
 from devicevm.planner.naming import domain_uuid
 from devicevm.vmm.lock import is_locked, lock
 from devicevm.vmm.places import places_of
-from remembering import GRACE, SHARED, TWO, A, B, C, Remembering, device_vms, keeper, kill, until
+from remembering import GRACE, SHARED, TWO, A, Agent, B, C, Remembering, device_vms, keeper, kill, until
 from world import client, disk, topology
 
 
@@ -147,35 +146,14 @@ def test_why_it_died_is_its_console_s_word_and_kept_until_somebody_starts_it() -
     assert kept.deaths() == {}
 
 
-class Agent:
-    """The control port of a device VM: answers as long as it is told to."""
-
-    def __init__(self, path: str) -> None:
-        self.answers = True
-        self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.bind(path)
-        self.socket.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            peer, _address = self.socket.accept()
-            with peer, peer.makefile("rb") as lines:
-                for line in lines:
-                    if self.answers and line.strip():
-                        reply = {"id": json.loads(line)["id"], "ok": True}
-                        reply |= {"devices": [], "uptime": 1.0, "memoryAvailable": 1}
-                        peer.sendall(json.dumps(reply).encode() + b"\n")
-
-
 @pytest.fixture
 def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Keeper, Remembering, Agent, list[str]]]:
     """A keeper that watches over one device VM, which runs, its agent, and what the keeper tells."""
-    monkeypatch.setattr("devicevm.manager.keeper.wait_up", lambda *_args: None)
+    monkeypatch.setattr("devicevm.manager.keeper.wait_up", lambda *_args: {})
     control = str(tmp_path / "control")
     driver, told = Remembering(replace(TWO[0], control=control)), list[str]()
     driver.active = driver.marked = {"a-dvm"}
-    times = Times(silence=0.6, pause=0.01)
+    times = Times(ready=0.5, silence=0.6, pause=0.01)
     made = Keeper(driver, boots=1, times=times, tell=told.append, changing=lambda: "busy" in driver.consoles)
     made.take_over(lambda _name: False)
     agent = Agent(control)
@@ -202,13 +180,41 @@ def test_what_answers_is_left_alone_and_what_hangs_is_restarted(watched: Watched
 
 
 def test_what_is_being_changed_is_not_taken_for_hanging(watched: Watched) -> None:
-    _kept, driver, agent, _told = watched
+    kept, driver, agent, _told = watched
+    kept.times = replace(kept.times, ready=60)
     driver.consoles["busy"] = ()
+    kept.define(driver.specs["a-dvm"])
     agent.answers = False
     time.sleep(2)
     assert driver.starts == []
     del driver.consoles["busy"]
     until(lambda: driver.starts == ["a-dvm"])
+
+
+@pytest.mark.parametrize("touched", [False, True])
+def test_an_apply_that_changes_something_else_or_does_not_end_spares_nobody(watched: Watched, touched: bool) -> None:
+    kept, driver, agent, _told = watched
+    driver.consoles["busy"] = ()
+    if touched:
+        kept.define(driver.specs["a-dvm"])
+    agent.answers = False
+    until(lambda: driver.starts == ["a-dvm"])
+
+
+def test_one_that_its_vmm_has_paused_for_a_disk_does_not_hang(watched: Watched) -> None:
+    kept, driver, agent, told = watched
+    agent.answers = False
+    driver.paused = {"a-dvm": "no room is left for sda"}
+    until(lambda: bool(told))
+    time.sleep(1.2)
+    assert driver.starts == [] and kept.deaths() == {}
+    assert told == ["a-dvm: no room is left for sda; it is tried again"]
+    driver.paused = {"a-dvm": ""}
+    agent.answers = True
+    until(lambda: not driver.paused)
+    until(lambda: told[1:] == ["a-dvm: its VMM had paused it, for a disk that failed; it goes on"])
+    time.sleep(0.3)
+    assert driver.starts == [] and len(told) == 2
 
 
 def test_what_was_stopped_stays_so() -> None:
@@ -242,7 +248,7 @@ def test_what_cannot_be_restarted_is_given_up() -> None:
     driver.broken = {"a-dvm"}
     kill(driver, kept, "a-dvm")
     until(lambda: "no such kernel" in kept.observe()[0].failure)
-    assert len(driver.starts) == 1 + MAX_DEATHS
+    assert len(driver.starts) == 1 + MAX_TRIES
 
 
 def test_the_next_manager_takes_over_restarts_what_died_meanwhile_and_stops_what_nobody_uses() -> None:

@@ -27,9 +27,13 @@ from stage_collection import REPO
 from world import ME, client, disk, host, topology
 
 pytest.importorskip("libvirt", reason="libvirt's Python binding is not installed")
+from devicevm.vmm.libvirt import rejoin
 from devicevm.vmm.libvirt.test import TestDriver
 
 pytestmark = pytest.mark.libvirt
+
+PAUSED = 3
+"""libvirt's VIR_DOMAIN_PAUSED."""
 
 
 def until(true: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -108,13 +112,19 @@ def test_both_are_seen_as_one(driver: ManagedDriver, manager: Manager) -> None:
     assert ON_REQUEST in found.vmm.supports
 
 
-def test_each_step_goes_to_whom_has_the_domain(driver: ManagedDriver, manager: Manager) -> None:
+def test_each_step_goes_to_whom_has_the_domain(
+    driver: ManagedDriver, manager: Manager, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for spec, home in zip(specs(), (driver.clients, manager.vmm), strict=True):
         driver.define(spec)
         driver.start(spec.name)
         assert home.is_active(spec.name) and driver.is_active(spec.name)
         driver.mark(spec)
         driver.pin(spec)
+        home.connection.lookupByName(spec.name).suspend()
+        with monkeypatch.context() as paused:
+            paused.setattr(rejoin, "is_stalled", lambda domain: domain.state()[0] == PAUSED)
+            assert driver.resume(spec.name) and not driver.resume(spec.name)
         (seen,) = [one for one in driver.observe() if one.name == spec.name]
         assert seen.active and seen.ready and seen.active_spec is seen.spec
         driver.stop(spec.name)

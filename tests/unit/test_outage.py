@@ -84,11 +84,37 @@ def test_a_client_that_its_vmm_has_paused_is_let_go_on() -> None:
     assert vmm.plan(wanted).steps == ()
 
 
-def test_a_paused_client_whose_disk_s_content_is_gone_is_restarted_though_the_device_vm_is_back() -> None:
+def test_a_device_vm_that_its_vmm_has_paused_is_let_go_on_before_anybody_asks_it() -> None:
+    vmm = ModelVmm()
+    wanted = topology(client("m", KEPT))
+    vmm.apply(wanted)
+    for name in ("m", "m-dvm"):
+        vmm.domains[name] = replace(vmm.domains[name], stalled=True)
+    plan = vmm.plan(wanted)
+    assert effects(plan) == {"resume/device-vm/m-dvm": Effect.LIVE, "resume/client/m": Effect.LIVE}
+    assert plan.steps[1].after == ("resume/device-vm/m-dvm",) and plan.steps[0].affects == ("m",)
+    plan = vmm.apply(topology(client("m", KEPT, disk(name="more"))))
+    (update,) = [step for step in plan.steps if step.id == "update/device-vm/m-dvm"]
+    assert "resume/device-vm/m-dvm" in update.after
+
+
+def test_a_client_that_is_paused_for_a_disk_of_its_own_goes_on_though_another_lives_in_memory() -> None:
+    """The host's disk is full under its image: its device VM has not died since."""
     vmm = ModelVmm()
     wanted = topology(client("m", KEPT, disk()))
     vmm.apply(wanted)
     vmm.domains["m"] = replace(vmm.domains["m"], stalled=True)
+    assert effects(vmm.plan(wanted)) == {"resume/client/m": Effect.LIVE}
+
+
+def test_a_paused_client_whose_disk_s_content_is_gone_is_restarted_though_the_device_vm_is_back() -> None:
+    vmm = ModelVmm()
+    wanted = topology(client("m", KEPT, disk()))
+    vmm.apply(wanted)
+    spec = vmm.domains["m"].spec
+    assert spec is not None
+    away = tuple(one.channel.address for one in spec.attachments)
+    vmm.domains["m"] = replace(vmm.domains["m"], stalled=True, away=away)
     plan = vmm.plan(wanted)
     assert effects(plan) == {"stop/client/m": Effect.RESTART, "start/client/m": Effect.NONE}
     assert "its content is gone" in plan.steps[0].reason

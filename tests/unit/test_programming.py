@@ -200,12 +200,11 @@ def test_a_note_is_whole_or_not_there(card: Card, monkeypatch: pytest.MonkeyPatc
     device = HostDevice("pci", CARD, "lab/meter.rbf", "lab/blank.rbf")
     card.programmer.load(spec(device))
 
-    def half(path: Path, text: str, **options: str) -> int:
-        path.write_bytes(text.encode()[:9])
+    def full(_file: int) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_text", half)
+        patch.setattr("os.fsync", full)
         with pytest.raises(DevicevmError, match="No space left"):
             card.programmer.load(spec(device, uuid="u2"))
     card.programmer.unload("u1", spec(device))

@@ -15,7 +15,7 @@ from ..carrying import Manner, carry, confirm, nothing_to_do, report
 from ..changes import summary
 from ..imageuse import forget_versions
 from ..manifests import read
-from ..opening import locked_vmm, store_of
+from ..opening import locked_vmm, overlays_of, store_of
 from ..options import (
     Vmm,
     carry_out_options,
@@ -106,5 +106,5 @@ def _tell(plan: Plan) -> None:
 def _forget_images(plan: Plan, driver: Driver, vmm: Vmm) -> None:
     """Only versions that what was destroyed has booted: other VMMs on this host may need the rest."""
     folders = {spec.image for spec in plan.previous if spec.image}
-    for image in forget_versions(ImageStore(store_of(vmm)), driver.observe(), folders):
+    for image in forget_versions(ImageStore(store_of(vmm)), driver.observe(), overlays_of(vmm), folders):
         output.note(f"image {image.folder} removed: it is superseded, and nobody boots it any more")

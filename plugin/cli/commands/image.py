@@ -15,7 +15,7 @@ from .. import output
 from ..data import image_recipes
 from ..imagebuild import build_agent, build_one, recipes_of
 from ..imageuse import forget_versions, is_current, users_of
-from ..opening import open_vmm, store_of
+from ..opening import open_vmm, overlays_of, store_of
 from ..options import CONTEXT, Vmm, command, compose, format_option, images_option, vmm_options
 
 arch_option = click.option(
@@ -122,10 +122,11 @@ def remove(*, names: tuple[str, ...], unused: bool, force: bool, vmm: Vmm) -> in
     else:
         with open_vmm(vmm) as driver:
             observed = driver.observe()
-    for item in forget_versions(store, observed) if unused else ():
+    overlays = overlays_of(vmm)
+    for item in forget_versions(store, observed, overlays) if unused else ():
         output.line(f"{item.folder} removed")
     for item in chosen:
-        users = [] if force else users_of(item, store, observed)
+        users = [] if force else users_of(item, store, observed, overlays)
         if users:
             raise DevicevmError(
                 f"{item.folder} is booted by {', '.join(users)}", hint="destroy what uses it first, or use --force"

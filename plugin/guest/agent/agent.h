@@ -54,8 +54,10 @@ bool secrets_keep(json_t *secrets, char *error, size_t size);
 void secrets_forget(json_t *secrets);
 
 /* waiting.c: does a process of this session wait for the port open here as `port`? */
-enum waits { WAITS_AT_ALL, WAITS_TO_WRITE };
+enum waits { WAITS_AT_ALL, WAITS_TO_WRITE, GOES_ON };
 bool session_waits(pid_t session, int port, enum waits how);
+/* Can none of its threads go on by itself, since each is stopped or waits for another one? */
+bool session_hangs(pid_t session);
 
 /* events.c: one epoll set; `kind` and `index` come back with the event. */
 enum event_kind { EVENT_SIGNAL = 1, EVENT_CONTROL, EVENT_PORT, EVENT_STDERR };

@@ -36,6 +36,9 @@ struct device {
 	long long traffic;    /* of the port when the program was started */
 	int64_t patience;     /* ms: a program whose peer left must have ended by then */
 	int64_t step;	      /* ms between two looks at a program that starts */
+	int64_t hang_look;    /* ms: when to look next whether the program hangs */
+	int64_t hangs_since;  /* ms */
+	long long hang_traffic; /* of the port then */
 	unsigned restarts;
 	unsigned fast_exits;  /* in a row, without ever having waited for its port */
 	int64_t first_fast;

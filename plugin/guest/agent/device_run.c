@@ -28,6 +28,8 @@ enum {
 	PEER_LOOK = 200,     /* between two looks whether the peer is there, while a program runs */
 	SPOKEN = 500,	     /* ms alive with a connected peer: it has said something */
 	TALKING = 1000,	     /* ms alive with a connected peer that count as readiness */
+	HANG_LOOK = 5000,    /* between two looks whether a program hangs */
+	HANG_PATIENCE = 30000,
 };
 
 /* Edge-triggered, because an unconnected port reports its hang-up all the time. Only a port that no
@@ -68,7 +70,7 @@ static int64_t start(struct device *device, unsigned slot, int64_t now)
 		events_remove(device->fd);
 	device->needs_peer = false;
 	device->ready = device->peer_seen = device->hung_up = false;
-	device->started = now;
+	device->started = device->hangs_since = now;
 	if (device->portless)
 		forget_ready(device);
 	device->traffic = port_traffic(device->fd);
@@ -140,6 +142,25 @@ static void look_for_peer(struct device *device, int64_t now)
 	}
 }
 
+/* A program that can never go on would keep its peer waiting for ever. One that waits for something from outside, be it
+ * for ever, is left alone: nobody can tell what will come. */
+static void look_for_hang(struct device *device, int64_t now)
+{
+	long long traffic;
+
+	if (now < device->hang_look)
+		return;
+	device->hang_look = now + HANG_LOOK;
+	traffic = port_traffic(device->fd);
+	if (!port_connected(device->fd) || traffic != device->hang_traffic || !session_hangs(device->pid)) {
+		device->hangs_since = now;
+		device->hang_traffic = traffic;
+	} else if (now - device->hangs_since >= HANG_PATIENCE) {
+		log_message("%s: it hangs: all of it is stopped, or waits for itself", device->name);
+		kill(-device->pid, SIGKILL);
+	}
+}
+
 /* While a program starts, look often at first, then ever less. */
 static int64_t look_at_program(struct device *device, int64_t now)
 {
@@ -151,8 +172,10 @@ static int64_t look_at_program(struct device *device, int64_t now)
 		look_for_peer(device, now);
 	if (device->hung_up)
 		return look_at_orphan(device, now);
-	if (device->ready)
+	if (device->ready) {
+		look_for_hang(device, now);
 		return device->due = now + PEER_LOOK;
+	}
 	talks = device->peer_seen && now - device->started >= TALKING;
 	if (device->portless ? says_ready(device) : session_waits(device->pid, device->fd, WAITS_AT_ALL) || talks) {
 		device->ready = true;

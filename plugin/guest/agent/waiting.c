@@ -66,12 +66,42 @@ static bool same_link(const char *a, const char *b)
 	return size > 0 && readlink(b, bt, sizeof bt) == size && !memcmp(at, bt, (size_t)size);
 }
 
+static char thread_state(const char *task, const char *thread)
+{
+	char path[600], text[512], state;
+	const char *after;
+
+	snprintf(path, sizeof path, "%s/%s/stat", task, thread);
+	if (slurp(path, text, sizeof text) <= 0 || !(after = strrchr(text, ')')) || sscanf(after, ") %c", &state) != 1)
+		return '?';
+	return state;
+}
+
+/* Whether a thread runs, or something else than a thread of its session will wake it, as far as can be told. One that
+ * was stopped still shows the system call in which that came. */
+static bool thread_goes_on(const char *task, const char *thread)
+{
+	char path[600], text[256], state = thread_state(task, thread);
+	unsigned long limit; /* the fourth argument: of a futex, for how long */
+	long number;
+
+	if (strchr("TtZX", state))
+		return false;
+	snprintf(path, sizeof path, "%s/%s/syscall", task, thread);
+	if (state != 'S' || slurp(path, text, sizeof text) <= 0 ||
+	    sscanf(text, "%ld %*x %*x %*x %lx", &number, &limit) != 2)
+		return true;
+	return number == SYS_futex ? limit != 0 : number != SYS_wait4 && number != SYS_waitid;
+}
+
 static bool thread_waits(const char *task, const char *thread, int port, enum waits how)
 {
 	char path[600], text[256], own[64];
 	long number;
 	unsigned long fd;
 
+	if (how == GOES_ON)
+		return thread_goes_on(task, thread);
 	snprintf(path, sizeof path, "%s/%s/syscall", task, thread);
 	/* "running" and "-1 SP PC" (in no system call) do not match or are no number. */
 	if (slurp(path, text, sizeof text) <= 0 || sscanf(text, "%ld 0x%lx", &number, &fd) != 2)
@@ -125,4 +155,9 @@ bool session_waits(pid_t session, int port, enum waits how)
 	if (dir)
 		closedir(dir);
 	return waits;
+}
+
+bool session_hangs(pid_t session)
+{
+	return !session_waits(session, -1, GOES_ON);
 }

@@ -285,7 +285,10 @@ class ObservedDomain:
     """What differs from `active_spec` in the running domain: only a restart would put it right."""
     broken: str = ""
     stalled: bool = False
-    """Whether a running domain was paused by its VMM, because a disk of its did not answer."""
+    """Whether a running domain was paused by its VMM, because a disk of its failed."""
+    away: tuple[str, ...] = ()
+    """Of a client that is stalled: the addresses of its channels to which its VMM is not connected. What was behind
+    them has died since."""
     failure: str = ""
     """Why a device VM that died is not restarted any more (manager/keeper.py)."""
     ready: bool = True

@@ -21,6 +21,7 @@ from .manifest.topology import Consumer
 from .vmm.driver import Driver
 
 _SECONDS = 3.0
+_MAX_WORDS = 500
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class DeviceHealth:
 
 @dataclass(frozen=True)
 class DomainHealth:
-    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused, since a disk of its does not answer), or
+    """One domain of devicevm's: `running`, `stopped`, `stalled` (paused by its VMM, since a disk of its failed), or
     `failed` (the manager has given it up, and `detail` says why). One that runs and has died before says so in
     `detail`. `since`: of a device VM, when it was started, as its guest tells, or when it died, as the manager does.
 
@@ -198,14 +199,24 @@ def _ask(domain: ObservedDomain) -> _Words:
     spec = domain.active_spec or domain.spec
     if spec is None or not domain.active:
         return _Words()
+    if domain.stalled:
+        return _Words(
+            silent="its VMM has paused the device VM, since a disk of its failed; 'devicevm apply' resumes it"
+        )
     if not spec.has_agent:
         return _look_at(spec, ready=domain.ready)
     try:
         with Control(spec.control, timeout=_SECONDS) as control:
-            status = control.status()
+            return _words(control.status(), time.time())
     except DevicevmError as error:
-        return _Words(silent=error.message)
-    now = time.time()
+        silent = error.message
+    except Exception as error:
+        # Whatever one of them says, it is not the others' failure.
+        silent = f"what it says is not understood: {type(error).__name__}: {error}"
+    return _Words(silent=silent[:_MAX_WORDS])
+
+
+def _words(status: GuestStatus, now: float) -> _Words:
     devices = {device.name: _word(device, status, now) for device in status.devices}
     return _Words(devices, booted=now - status.uptime if status.uptime <= now else None)
 

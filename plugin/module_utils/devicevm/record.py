@@ -159,6 +159,8 @@ def _build(kind: Any, data: Any, where: str) -> Any:
     if kind in (int, float, str, bool):
         wanted = (int, float) if kind is float else kind
         right = isinstance(data, wanted) and (kind is bool or not isinstance(data, bool))
+        # JSON's readers take NaN and Infinity; no document needs them, and arithmetic fails on them.
+        right = right and (kind is not float or abs(data) <= sys.float_info.max)
         _expect(
             right, where, {int: "an integer", str: "a string", bool: "true or false", float: "a number"}[kind], data
         )

@@ -140,6 +140,10 @@ def _resume(context: Context, step: Step) -> None:
     context.driver.rejoin(wanted.uuid, wanted.owner, addresses)
 
 
+def _resume_device_vm(context: Context, step: Step) -> None:
+    context.driver.resume(step.name)
+
+
 def _stop(context: Context, step: Step) -> None:
     context.driver.stop(step.name)
 
@@ -294,6 +298,7 @@ _DO: dict[tuple[Action, Subject], Function] = {
     (Action.START, Subject.CLIENT): _start_client,
     (Action.UPDATE, Subject.DEVICE_VM): _update,
     (Action.UPDATE, Subject.CLIENT): _update,
+    (Action.RESUME, Subject.DEVICE_VM): _resume_device_vm,
     (Action.RESUME, Subject.CLIENT): _resume,
     (Action.STOP, Subject.DEVICE_VM): _stop,
     (Action.STOP, Subject.CLIENT): _stop,

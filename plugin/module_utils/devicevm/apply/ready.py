@@ -62,21 +62,22 @@ def wait_ready(driver: Driver, spec: DomainSpec, deadline: float, returning: fro
         ) from error
 
 
-def wait_up(driver: Driver, spec: DomainSpec, deadline: float) -> None:
-    """Return once the agent of the running device VM `spec` has seen every emulator wait for its peer, or have it.
+def wait_up(driver: Driver, spec: DomainSpec, deadline: float) -> dict[str, str]:
+    """Return once the agent of the running device VM `spec` has seen every emulator wait for its peer, or have it, or
+    fail; what is wrong with those that are not up by then, or by the deadline, by name.
 
-    For one that comes back to clients that run on: a question through a channel would come between them. Where there
-    is no agent to ask, its programs have to have their ports open; firmware has to run, and that is all. NotReady as
-    in `wait_ready`.
+    For one that comes back to clients that run on: a question through a channel would come between them, and one's
+    broken emulator is no reason to take theirs from the others. Where there is no agent to ask, its programs have to
+    have their ports open; firmware has to run, and that is all. NotReady when the device VM itself does not come up.
     """
     try:
         if not spec.has_agent:
             if not driver.is_active(spec.name):
                 raise DevicevmError("it has stopped by itself", hint=_why_stopped(spec))
             _wait_open(driver, spec, deadline)
-            return
+            return {}
         with _Guest(driver, spec, deadline) as guest:
-            guest.wait_running()
+            return guest.wait_settled()
     except DevicevmError as error:
         raise NotReady(f"device VM {spec.name}: {error.message}", hint=error.hint) from error
 
@@ -155,10 +156,22 @@ class _Guest:
         """Wait until every emulator waits for its peer, or has one; what is said of each then, by id."""
         while True:
             devices = self._ask()
-            missing = _missing(self.spec, devices.values())
+            failed, missing = _not_up(self.spec, devices.values())
+            if failed:
+                raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up")
             if not missing:
                 return devices
             _pause(self.driver, self.spec, self.deadline, f"{', '.join(missing)} did not come up")
+
+    def wait_settled(self) -> dict[str, str]:
+        """Wait until every emulator waits for its peer, has one, or has failed; what is wrong with those that are not
+        up, at the deadline at last, by name."""
+        while True:
+            failed, missing = _not_up(self.spec, self._ask().values())
+            if not missing or time.monotonic() >= self.deadline:
+                wrong = dict.fromkeys(failed, "its emulation code does not stay up")
+                return wrong | dict.fromkeys(missing, "its emulation code did not come up in time")
+            _pause(self.driver, self.spec, math.inf, f"{', '.join(missing)} did not come up")
 
     def check_features(self) -> None:
         """See that the guest's processor has the extensions that were asked for: a VMM may drop one silently."""
@@ -221,14 +234,12 @@ class _Guest:
                 _pause(self.driver, self.spec, self.deadline, error.message)
 
 
-def _missing(spec: DomainSpec, devices: Iterable[DeviceStatus]) -> list[str]:
-    """The emulators that do not wait for a peer yet; DevicevmError when one never will."""
+def _not_up(spec: DomainSpec, devices: Iterable[DeviceStatus]) -> tuple[list[str], list[str]]:
+    """The emulators and services that have failed, and those that do not wait for a peer yet."""
     states = {device.name: device.state for device in devices}
     wanted = sorted([*(emulator.id for emulator in spec.emulators), *(service.name for service in spec.services)])
     failed = [name for name in wanted if states.get(name) is DeviceState.FAILED]
-    if failed:
-        raise DevicevmError(f"the emulation code of {', '.join(failed)} does not stay up")
-    return [name for name in wanted if states.get(name) not in _GOOD]
+    return failed, [name for name in wanted if states.get(name) not in _GOOD and name not in failed]
 
 
 def _asks(emulator: Emulator) -> bool:

@@ -4,7 +4,6 @@ host's package state neither read nor changed. Only its list of repositories and
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 import time
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from urllib.parse import unquote
 
 from ..errors import DevicevmError
 from ..record import canonical_json, digest, from_data
+from ..whole import write_whole
 from .architecture import Architecture
 from .packages import Package, Progress
 from .run import run_tool
@@ -52,7 +52,7 @@ class AptPackages:
             sorted((_parse_uri(line) for line in output.decode().splitlines()), key=lambda item: item.name)
         )
         answer.parent.mkdir(exist_ok=True)
-        _write_atomically(answer, canonical_json(list(packages)))
+        write_whole(answer, canonical_json(list(packages)))
         return packages
 
     def fetch(self, packages: Sequence[Package], progress: Progress) -> tuple[Path, ...]:
@@ -149,12 +149,6 @@ def _read_answer(path: Path) -> tuple[Package, ...]:
     import json
 
     return tuple(from_data(Package, item) for item in json.loads(path.read_text(encoding="utf-8")))
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    fresh = path.with_suffix(f".{os.getpid()}")
-    fresh.write_text(text, encoding="utf-8")
-    fresh.rename(path)
 
 
 def _is_good(path: Path, package: Package) -> bool:

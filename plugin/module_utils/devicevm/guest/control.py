@@ -23,6 +23,7 @@ from .channel_socket import connect, remaining
 _MAX_LINE = 1024 * 1024  # bytes; the agent's own bound for a reply is half of it
 _MAX_FOREIGN = 64  # replies to somebody else's requests, left over in the port
 _MAX_TEXT = 4096
+_MAX_NUMBER = 2**63
 _FLAG = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
@@ -104,8 +105,11 @@ class Control:
         self._socket.close()
 
     def status(self) -> GuestStatus:
-        reply = self._request({"op": "status"})
-        return from_data(GuestStatus, reply, f"status from {self._path}")
+        status = from_data(GuestStatus, self._request({"op": "status"}), f"status from {self._path}")
+        counts = (number for device in status.devices for number in (device.pid, device.restarts))
+        if not all(0 <= number < _MAX_NUMBER for number in (status.uptime, status.memory_available, *counts)):
+            raise DevicevmError(f"{self._path}: the guest's status has a number in it that cannot be")
+        return status
 
     def cpu(self) -> GuestCpu:
         """The guest's processor; DevicevmError for any other answer, such as an older image's that it knows no cpu."""
@@ -145,7 +149,7 @@ class Control:
         found = self._request({"op": "log", "lines": lines}).get("lines")
         if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
             raise DevicevmError(f"{self._path}: the guest's log is no list of lines")
-        return tuple(_printable(line) for line in found[-lines:])
+        return tuple(found[-lines:])
 
     def poweroff(self) -> None:
         """Returns when the guest has agreed; it is gone within some 2 seconds."""
@@ -161,8 +165,7 @@ class Control:
         reply = self._own_reply(deadline)
         if reply.pop("ok", None) is True:
             return reply
-        reason = _printable(str(reply.get("error", "no reason given")))
-        raise DevicevmError(f"the guest refused {request['op']}: {reason}")
+        raise DevicevmError(f"the guest refused {request['op']}: {reply.get('error', 'no reason given')}")
 
     def _own_reply(self, deadline: float) -> dict[str, Any]:
         for reply in map(self._reply, repeat(deadline, _MAX_FOREIGN)):
@@ -182,7 +185,7 @@ class Control:
     def _reply(self, deadline: float) -> dict[str, Any]:
         text = self._line(deadline)
         try:
-            reply = json.loads(text)
+            reply = _clean(json.loads(text))
         except (ValueError, RecursionError) as error:
             raise DevicevmError(f"{self._path}: the guest's reply is not JSON") from error
         if not isinstance(reply, dict):
@@ -212,6 +215,13 @@ class Control:
         return line
 
 
-def _printable(text: str) -> str:
-    """Nothing that a terminal would obey."""
-    return "".join(char if char.isprintable() else "?" for char in text[:_MAX_TEXT])
+def _clean(said: Any) -> Any:
+    """The same with texts that end somewhere, without anything that a terminal would obey or that cannot be printed:
+    errors have a guest's words in them, too."""
+    if isinstance(said, str):
+        return "".join(char if char.isprintable() else "?" for char in said[:_MAX_TEXT])
+    if isinstance(said, list):
+        return [_clean(item) for item in said]
+    if isinstance(said, dict):
+        return {_clean(key): _clean(item) for key, item in said.items()}
+    return said

@@ -19,6 +19,7 @@ from ..errors import DevicevmError
 from ..vmm.libvirt import embed
 from ..vmm.libvirt.qemu import QemuDriver
 from ..vmm.places import Places, managers_places
+from ..whole import write_whole
 from . import hook, wire
 
 HOOK = Path("/etc/libvirt/hooks/qemu.d/devicevm")
@@ -50,11 +51,8 @@ def install_hook(places: Places) -> list[str]:
         if HOOK.read_bytes() == text and HOOK.stat().st_mode & 0o111:
             return []
     HOOK.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    # Never half of it: libvirt may run it at any time.
-    new = HOOK.with_name(f".{HOOK.name}.new")
-    new.write_bytes(text)
-    new.chmod(0o755)
-    new.replace(HOOK)
+    # libvirt may run it at any time.
+    write_whole(HOOK, text, mode=0o755)
     pid = _daemon(places)
     if pid:
         os.kill(pid, signal.SIGHUP)

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from ..apply.ready import wait_ready, wait_up
-from ..domain import Deaths, DomainSpec, Emulator, ObservedDomain, Role
+from ..domain import Deaths, DomainSpec, ObservedDomain, Role
 from ..errors import DevicevmError, in_our_words
-from ..guest.control import Control
+from ..guest.control import Control, DeviceState
 from ..guest.lastwords import last_words
 from ..manifest.topology import Start
+from ..planner.difference import content_stays
 from ..vmm.driver import Driver
-from .identity import clients_of, name_of
+from .identity import client_id, clients_of, for_client, name_of
+from .kept import Kept
 
-MAX_DEATHS = 5
-WINDOW = 120.0
-"""A device VM that dies more than MAX_DEATHS times within so many seconds is left as it is."""
 _QUESTIONS = 8
 """Device VMs that are asked at once whether they answer."""
 _TRIES = 3
@@ -52,25 +50,6 @@ class Times:
     pause: float = 1.0
 
 
-@dataclass
-class _Kept:
-    """A device VM. `lock` is held by whoever starts, stops or changes it; `wanted`: it is to run."""
-
-    spec: DomainSpec
-    wanted: bool = False
-    ready: bool = False
-    failure: str = ""
-    recent: deque[float] = field(default_factory=deque)
-    """When it died, by the monotonic clock, as far as that counts for whether it is restarted."""
-    deaths: Deaths | None = None
-    returning: bool = False
-    """Somebody is at work to have it run again."""
-    stopped: bool = False
-    """The command line has stopped it, maybe to change it: until it starts it again, or lets go of the VMM, nobody else
-    does."""
-    lock: threading.RLock = field(default_factory=threading.RLock)
-
-
 class Keeper:
     """The device VMs of one VMM. `boots` is how many guests may boot at once; without `guests` there is nobody to be
     asked whether he answers. `changing` says whether somebody is at work on the VMM, as an apply is; `tell` hears
@@ -93,7 +72,7 @@ class Keeper:
         self.times = times or Times()
         self.guests = guests
         self._boots = threading.BoundedSemaphore(max(1, boots))
-        self._kept: dict[str, _Kept] = {}
+        self._kept: dict[str, Kept] = {}
         self._users: set[str] = set()
         self._ended: set[str] = set()
         """Who has ended since this manager began, as long as it does not know who ran then."""
@@ -111,7 +90,9 @@ class Keeper:
             if seen.spec is None or seen.role is not Role.DEVICE_VM:
                 continue
             wanted = seen.active or died(seen.name)
-            self._kept[seen.name] = _Kept(seen.spec, wanted=wanted, ready=seen.active and seen.ready)
+            kept = self._kept[seen.name] = Kept(seen.spec, wanted=wanted)
+            if seen.active and seen.ready:
+                kept.seen_to_answer()
         # Looked at once more: one that ends while all this is read is not known yet to whoever hears of it.
         for name, kept in list(self._kept.items()):
             if kept.wanted and not self.driver.is_active(name):
@@ -207,44 +188,79 @@ class Keeper:
         kept = self._kept[name]
         self._wait_for_change(name, kept)
         with kept.lock:
-            if kept.wanted and kept.ready and self.driver.is_active(name):
-                return
-            _begin_anew(kept)
-            # Others that run connect again as soon as it is there: they must not be asked over.
             others = (clients_of(kept.spec) & self._users) - {client}
+            up = kept.wanted and kept.ready and self.driver.is_active(name)
             try:
-                self._boot(name, kept, wait_up if others else wait_ready)
+                if not up:
+                    kept.begin_anew()
+                    self._boot(name, kept, asked=client)
+                    up = True
+                    if others:
+                        self._returned(kept.spec)
+                if client not in kept.served:
+                    self._serve(kept, client)
+                return
             except Exception as error:
                 failure = in_our_words(error)
                 self._tell(f"{name}: {name_of(client, kept.spec)} cannot start: {failure.message}")
-                with suppress(Exception):
-                    self._stop(name, kept)
-                # That one client cannot start is no reason to leave the others without it.
-                kept.wanted = bool(others) or not self._counted
-            else:
-                if others:
-                    self._returned(kept.spec)
-                return
+            if up:
+                # An emulator of that client's alone: the others go on.
+                raise failure
+            with suppress(Exception):
+                self._stop(name, kept)
+            # That one client cannot start is no reason to leave the others without it.
+            kept.wanted = bool(others) or not self._counted
         self._lost(name, failure.message, hangs=False)
         raise failure
 
-    def _wait_for_change(self, name: str, kept: _Kept) -> None:
+    def _wait_for_change(self, name: str, kept: Kept) -> None:
         end = time.monotonic() + self.times.ready
         while kept.stopped and self._changing():
             if time.monotonic() >= end:
                 raise DevicevmError(f"device VM {name} is being changed", hint="try again when the apply has ended")
             time.sleep(0.05)
 
-    def _boot(self, name: str, kept: _Kept, wait: Callable[[Driver, DomainSpec, float], None]) -> None:
+    def _boot(self, name: str, kept: Kept, asked: str = "") -> None:
+        """Start a device VM, and have it answer. An emulator or host part of its that fails is told, and takes it from
+        nobody else. `asked` is the client whose emulators are asked next: nobody is to come before."""
+        if not self.driver.is_active(name):
+            self._take_blank_away(name, kept)
+        wrong: dict[str, str] = {}
         with self._boots:
             self.driver.start(name)
             if self.guests:
-                wait(self.driver, kept.spec, time.monotonic() + self.times.ready)
+                # Clients that run connect again as soon as it is there: they must not be asked over.
+                wrong = wait_up(self.driver, kept.spec, time.monotonic() + self.times.ready)
             self.driver.mark(kept.spec)
+        kept.ready, kept.served = True, set()
         for emulator in kept.spec.emulators:
+            if emulator.part and client_id(kept.spec, emulator) != asked:
+                try:
+                    self.driver.parts.start(emulator.part)
+                except Exception as error:
+                    wrong.setdefault(emulator.id, in_our_words(error).message)
+        for device, reason in wrong.items():
+            self._tell(f"{name}: {device}: {reason}; its other devices go on")
+
+    def _take_blank_away(self, name: str, kept: Kept) -> None:
+        """Before a device VM starts whose memory is gone: what the host has mounted of that must not go on upon an
+        empty disk, which would take all that is written and have none of what it belongs to."""
+        for emulator in kept.spec.emulators:
+            if emulator.part and not content_stays(emulator, emulator):
+                if self.driver.parts.is_running(emulator.part):
+                    self._tell(f"{name}: {emulator.id}: its content was in the device VM's memory, and is gone")
+                self.driver.parts.stop(emulator.part)
+
+    def _serve(self, kept: Kept, client: str) -> None:
+        """See that all that a client has of a device VM answers. DevicevmError tells what does not: that is one
+        client's affair."""
+        mine = for_client(kept.spec, client)
+        if self.guests:
+            wait_ready(self.driver, mine, time.monotonic() + self.times.ready)
+        for emulator in mine.emulators:
             if emulator.part:
                 self.driver.parts.start(emulator.part)
-        kept.ready = True
+        kept.served.add(client)
 
     # What the command line asks: the driver's operations
 
@@ -253,9 +269,10 @@ class Keeper:
         kept = self._kept.get(spec.name)
         if kept is None:
             self.driver.define(spec)
-            self._kept[spec.name] = _Kept(spec)
+            self._kept[spec.name] = Kept(spec)
             return
         with kept.lock:
+            kept.touched = time.monotonic()
             self.driver.define(spec)
             kept.spec = spec
 
@@ -263,7 +280,8 @@ class Keeper:
         """As the driver's; whoever asks sees to it that it answers, and marks it then."""
         kept = self._known(name)
         with kept.lock:
-            _begin_anew(kept)
+            kept.begin_anew()
+            kept.touched = time.monotonic()
             try:
                 self.driver.start(name)
             except Exception:
@@ -289,23 +307,7 @@ class Keeper:
     def mark(self, spec: DomainSpec) -> None:
         """As the driver's: it has been seen to answer."""
         self.driver.mark(spec)
-        self._known(spec.name).ready = True
-
-    def is_active(self, name: str) -> bool:
-        """As the driver's."""
-        return self.driver.is_active(name)
-
-    def pin(self, spec: DomainSpec) -> None:
-        """As the driver's."""
-        self.driver.pin(spec)
-
-    def attach_emulator(self, name: str, emulator: Emulator) -> None:
-        """As the driver's."""
-        self.driver.attach_emulator(name, emulator)
-
-    def detach_emulator(self, name: str, emulator: Emulator) -> None:
-        """As the driver's."""
-        self.driver.detach_emulator(name, emulator)
+        self._known(spec.name).seen_to_answer()
 
     # What the VMM tells, and what it does not
 
@@ -335,30 +337,57 @@ class Keeper:
     def _ask_all(self, pool: ThreadPoolExecutor) -> None:
         asked = [name for name, kept in list(self._kept.items()) if kept.ready and kept.spec.control]
         for name, answers in zip(asked, list(pool.map(self._answers, asked)), strict=True):
-            if not answers:
+            if not answers and not self._is_stuck(name, self._kept[name]):
                 self._lost(name, f"it has not answered for {self.times.silence:g} s", hangs=True)
 
-    def _look_after(self, kept: _Kept) -> None:
-        """Restart a device VM that is to run and does not."""
+    def _look_after(self, kept: Kept) -> None:
+        """Restart a device VM that is to run and does not; let one go on that its VMM has paused."""
+        name, reason = kept.spec.name, "it does not run, though it is to"
         # Who has the lock is at work on it, and sees to it.
         if kept.lock.acquire(blocking=False):
             try:
-                missing = kept.wanted and not self.driver.is_active(kept.spec.name)
+                if self._is_deserted(kept):
+                    kept.wanted, kept.stopped = True, False
+                    reason = "it was stopped to be changed, and whoever did that has ended"
+                missing = kept.wanted and not self.driver.is_active(name)
+                if kept.ready and not missing:
+                    self._is_stuck(name, kept)
             finally:
                 kept.lock.release()
             if missing:
-                self._lost(kept.spec.name, "it does not run, though it is to", hangs=False)
+                self._lost(name, reason, hangs=False)
+
+    def _is_deserted(self, kept: Kept) -> bool:
+        """Whether an apply that was killed has left a device VM stopped that somebody needs: what an apply means to
+        leave so is undefined by it, or has no clients that run."""
+        if not kept.stopped or self._changing():
+            return False
+        return kept.spec.start is not Start.REQUEST or bool(clients_of(kept.spec) & self._users)
+
+    def _is_stuck(self, name: str, kept: Kept) -> bool:
+        """Whether a device VM was paused by its VMM, for a disk that failed. It does not hang, then, and what is in its
+        memory stays: it is let go on, now or as soon as that helps."""
+        try:
+            stuck = "its VMM had paused it, for a disk that failed; it goes on" if self.driver.resume(name) else ""
+        except Exception as error:
+            stuck = f"{in_our_words(error).message}; it is tried again"
+        if stuck and stuck != kept.stuck:
+            self._tell(f"{name}: {stuck}")
+        kept.stuck = stuck
+        return bool(stuck)
 
     def _answers(self, name: str) -> bool:
         """Whether a device VM answers, within the time that it may be silent. One that is being started, stopped or
         changed is not asked any more: it is in somebody's hands, who sees to it."""
         kept = self._kept.get(name)
         end = time.monotonic() + self.times.silence
-        while kept and kept.ready and not (self._changing() or self._closing.is_set()):
+        while kept and kept.ready and not (self._in_hand(kept) or self._closing.is_set()):
             try:
                 # Anew each time: a question may be lost when the port is opened.
                 with Control(kept.spec.control, timeout=self.times.silence / _TRIES) as control:
-                    control.status()
+                    failed = {one.name for one in control.status().devices if one.state is DeviceState.FAILED}
+                # Who has one of these is asked for when he starts the next time.
+                kept.served -= {client_id(kept.spec, one) for one in kept.spec.emulators if one.id in failed}
                 return True
             except Exception:
                 # Whatever it says instead, it is no answer.
@@ -366,6 +395,10 @@ class Keeper:
                     return False
                 self._closing.wait(_PAUSE)
         return True
+
+    def _in_hand(self, kept: Kept) -> bool:
+        """Whether an apply changes a device VM, and has its control port. Not for ever: the apply itself may hang."""
+        return time.monotonic() < kept.touched + 2 * self.times.ready and self._changing()
 
     def _lost(self, name: str, reason: str, *, hangs: bool) -> None:
         kept = self._kept.get(name)
@@ -382,7 +415,7 @@ class Keeper:
             kept.returning = False
             self._tell(f"{name}: {reason}; {error}")
 
-    def _bring_back(self, name: str, kept: _Kept, reason: str, hangs: bool) -> None:
+    def _bring_back(self, name: str, kept: Kept, reason: str, hangs: bool) -> None:
         """Restart a device VM until it stays up, is not wanted any more, or has died too often."""
         try:
             reason = reason if hangs else self._last_words(kept) or reason
@@ -390,39 +423,41 @@ class Keeper:
             self._tell(f"{name}: {reason}; it is restarted")
             if hangs:
                 self._end(name, kept)
-            while self._may_return(kept, reason):
+            kept.count_death()
+            tries = 0
+            while self._may_return(kept, tries, reason):
                 try:
                     self._restart(name, kept)
                     break
                 except Exception as error:
-                    # Whatever it is, it counts as a death: there is nobody else who tries.
-                    reason = in_our_words(error).message
+                    # Whatever it is, it is tried again: there is nobody else who does.
+                    reason, tries = in_our_words(error).message, tries + 1
         finally:
             with self._state:
                 kept.returning = False
         # It may have died once more just before that, and nobody has looked.
         self._look_after(kept)
 
-    def _last_words(self, kept: _Kept) -> str:
+    def _last_words(self, kept: Kept) -> str:
         # They are a reason better told, and no more.
         with suppress(Exception):
             return last_words(self.driver.console_tail(kept.spec, _CONSOLE))
         return ""
 
-    def _restart(self, name: str, kept: _Kept) -> None:
+    def _restart(self, name: str, kept: Kept) -> None:
         with kept.lock:
             if not kept.wanted or self.driver.is_active(name):
                 return
             kept.ready = False
             try:
-                self._boot(name, kept, wait_up)
+                self._boot(name, kept)
             except Exception:
                 with suppress(Exception):
                     self.driver.stop(name)
                 raise
         self._returned(kept.spec)
 
-    def _end(self, name: str, kept: _Kept) -> None:
+    def _end(self, name: str, kept: Kept) -> None:
         """End a device VM that hangs, unless somebody else has taken it in hand meanwhile."""
         with kept.lock:
             if kept.wanted and kept.ready:
@@ -433,22 +468,14 @@ class Keeper:
                     return
                 kept.ready = True
 
-    def _may_return(self, kept: _Kept, reason: str) -> bool:
-        """Wait as long as is due after this many deaths; whether it may be tried again."""
-        now = time.monotonic()
-        with kept.lock:
-            kept.recent.append(now)
-            while kept.recent[0] < now - WINDOW:
-                kept.recent.popleft()
-            count = len(kept.recent)
-        if count > MAX_DEATHS:
-            kept.failure = f"it died {count} times within {WINDOW:g} s, and is left so; at last: {reason}"
+    def _may_return(self, kept: Kept, tries: int, reason: str) -> bool:
+        """Wait as long as is due after these deaths, and tries in a row that failed; whether it may be tried again."""
+        if why := kept.why_left(tries):
+            kept.failure = f"{why}, and is left so; at last: {reason}"
             kept.wanted = False
             self._tell(f"{kept.spec.name}: {kept.failure}")
             return False
-        if count > 1 and self._closing.wait(self.times.pause * 2 ** (count - 2)):
-            return False
-        return kept.wanted
+        return not self._closing.wait(kept.pause(tries, self.times.pause)) and kept.wanted
 
     def close(self) -> None:
         """Begin nothing more; what runs goes on."""
@@ -459,21 +486,15 @@ class Keeper:
         with suppress(OSError):
             self._hear(text)
 
-    def _stop(self, name: str, kept: _Kept) -> None:
+    def _stop(self, name: str, kept: Kept) -> None:
         kept.wanted = kept.ready = False
         for emulator in kept.spec.emulators:
             if emulator.part:
                 self.driver.parts.stop(emulator.part)
         self.driver.stop(name)
 
-    def _known(self, name: str) -> _Kept:
+    def _known(self, name: str) -> Kept:
         kept = self._kept.get(name)
         if kept is None:
             raise DevicevmError(f"there is no device VM {name}", hint="devicevm apply makes it")
         return kept
-
-
-def _begin_anew(kept: _Kept) -> None:
-    """Somebody asks for it: whatever was before, it is tried again."""
-    kept.wanted, kept.stopped, kept.failure, kept.deaths = True, False, "", None
-    kept.recent.clear()

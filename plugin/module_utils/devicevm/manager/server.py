@@ -217,7 +217,7 @@ class Manager:
             return domain_documents(self.vmm)
 
     def _operations(self) -> dict[str, Answer]:
-        keeper = self.keeper
+        keeper, vmm = self.keeper, self.vmm
 
         def spec_of(request: dict[str, Any]) -> DomainSpec:
             return from_data(DomainSpec, request["spec"])
@@ -226,21 +226,22 @@ class Manager:
             return from_data(Emulator, request["emulator"])
 
         return {
-            "hello": lambda _request: list(self.vmm.supports),
+            "hello": lambda _request: list(vmm.supports),
             "observe": lambda _request: to_data(keeper.observe()),
             "deaths": lambda _request: to_data(keeper.deaths()),
-            "names": lambda _request: sorted(self.vmm.domain_names()),
+            "names": lambda _request: sorted(vmm.domain_names()),
             "documents": lambda _request: self._documents(),
             "define": lambda request: keeper.define(spec_of(request)),
             "start": lambda request: keeper.start(str(request["name"])),
             "stop": lambda request: keeper.stop(str(request["name"])),
             "undefine": lambda request: keeper.undefine(str(request["name"])),
-            "active": lambda request: keeper.is_active(str(request["name"])),
-            "attach": lambda request: keeper.attach_emulator(str(request["name"]), emulator_of(request)),
-            "detach": lambda request: keeper.detach_emulator(str(request["name"]), emulator_of(request)),
-            "ports": lambda request: sorted(self.vmm.open_ports(str(request["name"]))),
+            "active": lambda request: vmm.is_active(str(request["name"])),
+            "attach": lambda request: vmm.attach_emulator(str(request["name"]), emulator_of(request)),
+            "detach": lambda request: vmm.detach_emulator(str(request["name"]), emulator_of(request)),
+            "ports": lambda request: sorted(vmm.open_ports(str(request["name"]))),
+            "resume": lambda request: vmm.resume(str(request["name"])),
             "mark": lambda request: keeper.mark(spec_of(request)),
-            "pin": lambda request: keeper.pin(spec_of(request)),
+            "pin": lambda request: vmm.pin(spec_of(request)),
             "prepare": lambda request: keeper.prepare(
                 str(request["client"]), str(request["owner"]), [str(name) for name in request["deviceVMs"]]
             ),

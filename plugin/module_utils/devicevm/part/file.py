@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
-import subprocess
 from functools import partial
 
 from ..errors import DevicevmError
+from .command import run
 from .mounts import mounts
 from .part import Kind, Part, Stage
 from .program import Work, keep_running
@@ -65,9 +65,11 @@ def unmount(path: str) -> None:
     """Also what a daemon has left that was killed, and what is in use."""
     command = ["umount", "-l"] if os.getuid() == 0 else ["fusermount3", "-u", "-z"]
     while is_there(path):
-        done = subprocess.run([*command, path], capture_output=True, text=True, check=False, timeout=10)
-        if done.returncode and is_there(path):
-            raise DevicevmError(f"{path} cannot be unmounted: {done.stderr.strip()}")
+        try:
+            run(*command, path)
+        except DevicevmError as error:
+            if is_there(path):
+                raise DevicevmError(f"{path} cannot be unmounted: {error.message}", hint=error.hint) from error
 
 
 def clean(part: Part) -> None:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ..errors import DevicevmError
+from ..whole import write_whole
 from . import lock, log
 from .pack import packed
 from .part import Part
@@ -151,9 +152,7 @@ class Parts:
         data = packed()
         path = self.folder / f"devicevm-{hashlib.sha256(data).hexdigest()[:16]}.pyz"
         if not path.is_file() or path.read_bytes() != data:
-            new = path.with_suffix(".new")
-            new.write_bytes(data)
-            new.replace(path)
+            write_whole(path, data, mode=0o600)
         return path
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from ..errors import DevicevmError
-from .command import run
+from .command import Unfinished, run
 from .file import AWAY, clean, daemon, is_there, make, unmount
 from .mounts import Mount, mount_at
 from .part import Kind, Part, Stage
@@ -28,6 +28,8 @@ _MAKE = {
     "btrfs": ("mkfs.btrfs", "-q"),
     "vfat": ("mkfs.vfat",),
 }
+_OPTIONS = {"xfs": ("nouuid",)}
+"""XFS refuses to be mounted twice, and a failed one is still there when the next takes its place."""
 _HEAD, _TAIL = 4 * 2**20, 2**20
 """A disk with nothing but zeros in so many bytes at its begin and at its end is empty, as in guest/layers."""
 _FAILED = frozenset(("emergency_ro", "shutdown"))
@@ -80,7 +82,8 @@ def _mount(part: Part, stage: Stage) -> None:
         stage.log(f"the disk is empty: {kind} is made on it")
         _run(*_MAKE[kind], part.address)
     # What a device VM serves is not believed to be harmless: who wants programs with rights on it says so.
-    options = ["loop", "nosuid", "nodev", *(["ro"] if read_only else []), *part.options.get("options", "").split(",")]
+    options = ["loop", "nosuid", "nodev", *(["ro"] if read_only else []), *_OPTIONS.get(kind, ())]
+    options += part.options.get("options", "").split(",")
     os.makedirs(_beside(part), mode=0o700, exist_ok=True)
     try:
         _run("mount", "-t", kind, "-o", ",".join(filter(None, options)), part.address, _beside(part))
@@ -138,10 +141,23 @@ def _ours(part: Part) -> Mount | None:
 
 def _is_sound(part: Part) -> bool:
     """Whether the file system works, or cannot be helped yet."""
+    return not listens(part.channel) or not _has_failed(part)
+
+
+def _has_failed(part: Part) -> bool:
+    """Whether the file system that is mounted has met an error, after which it writes nothing any more."""
     mount = _ours(part)
+    if mount is None:
+        return False
     meant = part.options.get("readOnly") or "ro" in part.options.get("options", "").split(",")
-    failed = mount is not None and (mount.state & _FAILED or ("ro" in mount.state and not meant))
-    return not failed or not listens(part.channel)
+    if mount.state & _FAILED or ("ro" in mount.state and not meant):
+        return True
+    try:
+        # XFS does not tell by its options. This much of it is always in memory, so nobody waits for the device VM.
+        os.stat(mount.place)
+    except OSError:
+        return True
+    return False
 
 
 def _leave(part: Part) -> None:
@@ -154,8 +170,12 @@ def _leave(part: Part) -> None:
         # Of its own: another mount name space may keep what is unmounted here.
         _run("sync", "-f", place)
         _run("umount", place)
+    except Unfinished as error:
+        hint = "its device VM does not answer, and who waits for it goes on when it does or ends: end it, and try again"
+        raise DevicevmError(f"{place} stays mounted: {error.message}", hint=hint) from error
     except DevicevmError as error:
-        if _ours(part):
+        # What a failed one has not written is lost already.
+        if _ours(part) and not _has_failed(part):
             users = ", ".join(_users(place)) or "nobody that could be found"
             hint = f"it is used by {users}; have them let go of it, and try again"
             raise DevicevmError(f"{place} stays mounted: {error.message}", hint=hint) from error

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-from .. import errors
+from .. import errors, whole
 from .. import part as package
 from ..errors import DevicevmError
 from . import run
@@ -27,7 +27,9 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 def packed() -> bytes:
     """The archive."""
     files = {"__main__.py": _MAIN, "devicevm/__init__.py": "", "devicevm/part/__init__.py": ""}
-    files["devicevm/errors.py"] = _source(errors.__loader__, errors.__name__)
+    for module in (errors, whole):
+        name = module.__name__
+        files[f"devicevm/{name.rpartition('.')[2]}.py"] = _source(module.__loader__, name)
     files.update((f"devicevm/part/{name}.py", text) for name, text in _modules(package))
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:

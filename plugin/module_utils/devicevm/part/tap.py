@@ -68,10 +68,14 @@ def _pump(tap: int, link: socket.socket, peer: str, stage: Stage) -> None:
         if stage.stop in ready:
             return
         # Until there is nothing more. What does not go out is lost, as on any wire.
-        with contextlib.suppress(OSError):
+        try:
             for frame in map(os.read, repeat(tap, _AT_ONCE), repeat(_FRAME)):
                 with contextlib.suppress(OSError):
                     link.sendto(frame, peer)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise DevicevmError(f"somebody has removed the tap: {error.strerror}") from error
         with contextlib.suppress(BlockingIOError):
             for frame in map(sockets.receive, repeat(link, _AT_ONCE), repeat(_FRAME), repeat(stage.users)):
                 with contextlib.suppress(OSError):

@@ -200,14 +200,15 @@ class Changes:
         return spec.start is Start.REQUEST and not any(self.outages.running(one.client) for one in spec.emulators)
 
     def _change_live(self, spec: DomainSpec, running: DomainSpec, domain: ObservedDomain) -> None:
+        resumed = self._resumption(spec, running) if domain.stalled else ()
         if running is spec or running == spec:
-            after = self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
+            after = resumed + self._definition(spec, Phase.REQUEST, "its definition is an older one", ())
             if not domain.ready:
                 reason = "it runs, but its emulation code has not been seen to answer"
                 self._step(Action.START, spec, Phase.CONFIGURE, reason, after=after)
             return
         changes = compare_emulators(running, spec)
-        after = self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
+        after = resumed + self._stores((*changes.added, *changes.changed)) + self._released_for(spec)
         self._warn_of_loss(changes.changed, running)
         reasons = (str(changes), describe_services(running, spec), describe_pins(running, spec))
         reason = "; ".join(filter(None, reasons)) or difference(running, spec)
@@ -216,6 +217,12 @@ class Changes:
         felt = tuple(sorted(clients - self.restarts.keys() - self.replugs.keys()))
         effect = Effect.RECONNECT if felt else Effect.LIVE
         self._step(Action.UPDATE, spec, Phase.CONFIGURE, reason, after=after, effect=effect, affects=felt)
+
+    def _resumption(self, spec: DomainSpec, running: DomainSpec) -> tuple[str, ...]:
+        """The step that lets a device VM go on which its VMM has paused: nobody in it answers before."""
+        felt = tuple(sorted({emulator.client for emulator in running.emulators if self._feels(emulator)}))
+        reason = "its VMM has paused it, since a disk of its failed"
+        return (self._step(Action.RESUME, spec, Phase.CONFIGURE, reason, effect=Effect.LIVE, affects=felt),)
 
     def _warn_of_loss(self, emulators: tuple[Emulator, ...], running: DomainSpec | None) -> None:
         """Tell whose content is lost: what has no store lives in the memory of the device VM that goes."""
@@ -277,7 +284,7 @@ class Changes:
             reason = describe_pins(running, spec) or difference(running, spec)
             self._step(Action.UPDATE, spec, Phase.CONNECT, reason, effect=Effect.LIVE, affects=(spec.name,))
         elif domain is not None and domain.stalled and not stopped:
-            reason = "a disk of its did not answer"
+            reason = "a disk of its did not answer, or had no room"
             self._step(
                 Action.RESUME,
                 spec,
@@ -330,7 +337,7 @@ class Changes:
             self.warnings.append(f"domain {spec.domain} stays paused until it is stopped and started again: {LOST}")
             return
         if domain and domain.stalled and not out:
-            reason = "a disk of its did not answer"
+            reason = "a disk of its did not answer, or had no room"
             after = self._made(spec)
             affects = (spec.name,)
             self._step(Action.RESUME, spec, Phase.CONNECT, reason, after=after, effect=Effect.LIVE, affects=affects)
@@ -375,7 +382,8 @@ class Changes:
     def _made(self, client: DomainSpec) -> tuple[str, ...]:
         """The steps after which all device VMs of a client run as they are to."""
         uses = sorted({attachment.device_vm for attachment in client.attachments})
-        made = [step_id(action, Subject.DEVICE_VM, name) for name in uses for action in (Action.START, Action.UPDATE)]
+        actions = (Action.RESUME, Action.START, Action.UPDATE)
+        made = [step_id(action, Subject.DEVICE_VM, name) for name in uses for action in actions]
         return tuple(key for key in made if key in self.steps)
 
     def _definition(self, spec: DomainSpec, phase: Phase, reason: str, after: tuple[str, ...]) -> tuple[str, ...]:

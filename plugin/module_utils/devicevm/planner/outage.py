@@ -25,7 +25,7 @@ class Outages:
 
     @cached_property
     def stalled(self) -> bool:
-        """Whether any domain is paused, since a disk of its did not answer."""
+        """Whether any domain is paused, since a disk of its failed."""
         return any(domain.stalled for domain in self.observed.values())
 
     def running(self, name: str) -> DomainSpec | None:
@@ -76,10 +76,11 @@ class Outages:
                 stays = not frontend or survives(frontend, before.get(emulator.id, emulator), emulator)
                 if not stays and self.running(emulator.client) is not None:
                     reasons.setdefault(emulator.client, reason)
-            # Its device VM may be back by somebody else's hand, but not what was in its memory.
+            # Its device VM may be back by somebody else's hand, but not what was in its memory. Who is still connected
+            # to it was paused for something else.
             for emulator in spec.emulators:
                 domain = self.observed.get(emulator.client)
-                if domain is None or not domain.stalled or content_stays(emulator, emulator):
+                if domain is None or emulator.channel.address not in domain.away or content_stays(emulator, emulator):
                     continue
                 if domain.consumer is Consumer.VM:
                     reasons.setdefault(emulator.client, LOST)

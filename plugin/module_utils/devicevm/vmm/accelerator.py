@@ -13,13 +13,13 @@ import os
 import resource
 import select
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DevicevmError
+from ..whole import write_whole
 
 # Where the kernel tells one boot of the host from the next.
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -154,7 +154,8 @@ def _verdict(boots: Callable[[str], bool], cache: Path, key: str) -> bool:
     works = boots("kvm")
     # A cache that cannot be written costs the next run a probe, no more.
     with contextlib.suppress(OSError):
-        _write(cache, {"key": key, "kvm": works})
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(cache, json.dumps({"key": key, "kvm": works}), mode=0o600)
     return works
 
 
@@ -164,16 +165,3 @@ def _read(cache: Path) -> dict[str, object]:
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
-
-
-def _write(cache: Path, data: dict[str, object]) -> None:
-    """Whole or not at all, whoever else writes or dies: a new file takes the old one's place."""
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=cache.parent, prefix=f".{cache.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(data, file)
-        os.replace(name, cache)
-    except OSError:
-        os.unlink(name)
-        raise

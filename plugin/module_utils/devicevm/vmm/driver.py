@@ -63,6 +63,12 @@ class Driver(ABC):
         neither `owner`'s client nor has devices of one is left alone: VmmError."""
 
     @abstractmethod
+    def resume(self, name: str) -> bool:
+        """Let a domain go on that its VMM has paused because a disk of its failed, whatever disk: what it had asked for
+        is asked again, once. Whether it was paused so. VmmError tells why it is at once again; what anybody else has
+        paused stays so, and a domain that does not run, or is not there, is no error."""
+
+    @abstractmethod
     def undefine(self, name: str) -> None:
         """Forget a domain that does not run, with its console log and sockets. Idempotent."""
 

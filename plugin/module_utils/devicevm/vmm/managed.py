@@ -80,6 +80,9 @@ class ManagedDriver(Driver):
     def rejoin(self, uuid: str, owner: str, addresses: tuple[str, ...]) -> None:
         self.clients.rejoin(uuid, owner, addresses)
 
+    def resume(self, name: str) -> bool:
+        return bool(self._ask("resume", name=name)) if self._is_device_vm(name) else self.clients.resume(name)
+
     def undefine(self, name: str) -> None:
         if self._is_device_vm(name):
             self._ask("undefine", name=name)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import struct
 import subprocess
 from pathlib import Path
 
@@ -10,6 +12,9 @@ from ..errors import DevicevmError
 
 FORMATS = ("qcow2", "raw")
 TIMEOUT = 60
+_HEADER = struct.Struct(">4sIQI")
+"""Magic, version, and where the base's name is, with its length (QEMU's docs/interop/qcow2.txt)."""
+_MAX_NAME = 1023
 
 
 def ensure_overlay(path: Path, image: str) -> None:
@@ -23,6 +28,8 @@ def make_overlay(path: Path, image: str) -> None:
     try:
         if not Path(image).is_file():
             raise DevicevmError(f"image {image} does not exist")
+        # Of a name in the store: what it stands for is another image once a newer one is built.
+        image = os.path.realpath(image)
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         half = path.with_suffix(".new")
         half.unlink(missing_ok=True)
@@ -33,6 +40,21 @@ def make_overlay(path: Path, image: str) -> None:
             f"the overlay {path} cannot be made: {error.strerror}",
             hint="run it as root, or be given access" if isinstance(error, PermissionError) else "",
         ) from error
+
+
+def base_of(path: Path) -> str:
+    """The image that an overlay rests on; empty for what is none. OSError when it cannot be read.
+
+    Read from its header, which is there also while a domain has the overlay locked."""
+    with path.open("rb") as file:
+        header = file.read(_HEADER.size)
+        if len(header) < _HEADER.size:
+            return ""
+        magic, _version, place, length = _HEADER.unpack(header)
+        if magic != b"QFI\xfb" or not place or length > _MAX_NAME:
+            return ""
+        file.seek(place)
+        return os.fsdecode(file.read(length))
 
 
 def image_format(image: str) -> str:

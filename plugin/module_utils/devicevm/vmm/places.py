@@ -83,6 +83,13 @@ def is_managed(places: Places) -> bool:
     return places.uri.startswith("qemu:///system") and (places.state / "manager").is_dir()
 
 
+def overlays_of_all(places: Places) -> tuple[Path, ...]:
+    """Where overlays can be on this host: a VMM's, and those of the others that can be known without being asked."""
+    known = [state for root in {SYSTEM_STATE, _user_state()} for state in root.glob("vmm/*")]
+    states = {places.state, default_embed_root() / "devicevm", *known}
+    return tuple(sorted(replace(places, state=state).overlays for state in states))
+
+
 def verdicts() -> Path:
     """Where it is kept which accelerators work: the host's affair, whatever VMMs there are on it."""
     return (SYSTEM_STATE if os.getuid() == 0 else _user_state()) / "accelerator.json"

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..domain import DomainSpec, HostDevice
 from ..errors import DevicevmError
+from ..whole import write_whole
 from . import fpga
 
 _MAX_NOTE = 4096
@@ -65,10 +66,8 @@ class Programmer:
     def _note(self, device: HostDevice, uuid: str) -> None:
         self.notes.mkdir(mode=0o700, parents=True, exist_ok=True)
         text = json.dumps({"domain": uuid, "clear": device.clear})
-        new = self.notes / f".{device.address}.new"
-        # Never half of it: what it does not say, nobody would clear.
-        new.write_text(text, encoding="utf-8")
-        new.replace(self.notes / device.address)
+        # What it does not say, nobody would clear.
+        write_whole(self.notes / device.address, text, mode=0o600)
 
     def _notes_of(self, uuid: str, own: Set[str]) -> Iterator[tuple[Path, str]]:
         """(note, blank bitstream) of each block that was programmed for the domain last; `own` are those it has."""

@@ -180,7 +180,9 @@ def channel_elements(emulator: Emulator) -> list[Element]:
 def backing_disk(emulator: str, serial: str, store: Store, number: int) -> Element:
     """A SCSI disk with data of the device of that id, as declared in `store`; `number` is its target.
 
-    Caching is writeback: the guest sees a volatile cache and flushes it, and its flushes reach the host's disk.
+    Caching is writeback: the guest sees a volatile cache and flushes it, and its flushes reach the host's disk. What
+    fails there is told to the emulator, and so to one client: by default QEMU pauses the guest when there is no room,
+    and that is everybody's device VM.
     """
     if number >= DISKS:
         raise DevicevmError(
@@ -188,7 +190,7 @@ def backing_disk(emulator: str, serial: str, store: Store, number: int) -> Eleme
             hint="spread the devices over several device VMs: share.maxDevices",
         )
     disk = element("disk", type=store.kind, device="disk")
-    add(disk, "driver", name="qemu", type="raw", cache="writeback", discard="unmap")
+    add(disk, "driver", name="qemu", type="raw", cache="writeback", error_policy="report", discard="unmap")
     if store.kind == "volume":
         add(disk, "source", pool=store.pool, volume=store.volume)
     elif store.kind in ("file", "block"):

@@ -127,6 +127,14 @@ class LibvirtDriver(Driver):
             self.connect_disks(domain, addresses)
             rejoin.go_on(domain)
 
+    def resume(self, name: str) -> bool:
+        domain = self._lookup(name)
+        with vmm_words(f"cannot let {name} go on"):
+            if domain is None or not rejoin.is_stalled(domain):
+                return False
+            self._refuse_foreign(name, domain, None)
+            return rejoin.try_again(domain)
+
     def connect_disks(self, domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None:
         """Have the VMM connect again to the disks at these addresses; the base driver's guests have none."""
 

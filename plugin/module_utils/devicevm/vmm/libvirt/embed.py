@@ -15,13 +15,14 @@ import pwd
 import re
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...cache import cache_folder
 from ...errors import DevicevmError
+from ...whole import write_whole
 from ..accelerator import BOOT_ID
 from ..driver import VmmError
 
@@ -65,8 +66,9 @@ def connect(uri: str, root: Path, wait: float) -> libvirt.virConnect:
         return _opened[root].connection
     import libvirt
 
-    names = _prepare(root, wait)
-    connection = libvirt.open(uri)
+    with _alone(root, wait):
+        names = _names_of_last_seen(root)
+        connection = libvirt.open(uri)
     _openings += 1
     _opened[root] = _Opened(connection, 1)
     _wait_for_domains(connection, names)
@@ -89,21 +91,40 @@ def _close_kept() -> None:
         _opened.popitem()[1].connection.close()
 
 
-def _prepare(root: Path, wait: float) -> tuple[str, ...]:
-    """Make the state directory ready to be opened; the names of the domains that ran in it when last seen.
+@contextlib.contextmanager
+def _alone(root: Path, wait: float) -> Iterator[None]:
+    """The state directory, made where it is not there, with nobody else who has it open or is about to open it.
 
-    DevicevmError when another process still has it after `wait` seconds.
+    libvirt locks it once it is open, and what is done before would be done to another's domains. DevicevmError when
+    another process still has it after `wait` seconds.
     """
+    end = time.monotonic() + wait
     try:
         root.mkdir(mode=0o711, parents=True, exist_ok=True)
+        write_settings(root)
+        _share_knowledge(root)
+        opening = os.open(root / "opening", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise DevicevmError(f"the embedded VMM's directory {root} cannot be made: {error.strerror}") from error
-    write_settings(root)
-    _share_knowledge(root)
-    _wait_for_lock(root, wait)
+        raise DevicevmError(f"the embedded VMM's directory {root} cannot be used: {error.strerror}") from error
+    try:
+        while not _locked(opening) or holder(root):
+            pid = holder(root) or _who_locks(opening)
+            if pid and time.monotonic() >= end:
+                raise DevicevmError(
+                    f"the embedded VMM at {root} is in use by {describe_process(pid)}",
+                    hint="only one process at a time can have it open: wait for that one to end",
+                )
+            time.sleep(0.1)
+        yield
+    finally:
+        os.close(opening)
+
+
+def _names_of_last_seen(root: Path) -> tuple[str, ...]:
+    """The names of the domains that ran in the directory when last seen, and may run still."""
     status = root / "run" / "qemu"
     _forget_last_boot(root / "boot", status)
-    return tuple(sorted(path.stem for path in status.glob("*.xml"))) if status.is_dir() else ()
+    return tuple(sorted(path.stem for path in status.glob("*.xml")))
 
 
 def _share_knowledge(root: Path) -> None:
@@ -128,10 +149,17 @@ def _forget_last_boot(note: Path, status: Path) -> None:
     word: one whose domain does not answer it kills, whoever has the number by now.
     """
     boot = BOOT_ID.read_text(encoding="ascii")
-    if note.exists() and note.read_text(encoding="utf-8") != boot:
+    last = note.read_text(encoding="utf-8") if note.exists() else ""
+    if last == boot:
+        return
+    # A note without a word was never written whole: it tells of no other boot, and what is kept may run.
+    if last:
         for path in (*status.glob("*.xml"), *status.glob("*.pid")):
             path.unlink()
-    note.write_text(boot, encoding="utf-8")
+    try:
+        write_whole(note, boot)
+    except OSError as error:
+        raise DevicevmError(f"{note} cannot be written: {error.strerror}", hint="is its disk full?") from error
 
 
 def _wait_for_domains(connection: libvirt.virConnect, names: tuple[str, ...]) -> None:
@@ -162,14 +190,28 @@ def holder(root: Path) -> int:
     """
     try:
         with open(root / "run" / "qemu" / "driver.pid", "rb") as file:
-            # struct flock on Linux: short type, short whence, off_t start, off_t len, pid_t pid.
-            asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            answer = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
+            return _who_locks(file.fileno())
     except FileNotFoundError:
         return 0
     except OSError as error:
         raise VmmError(f"the embedded VMM's directory {root} cannot be used: {error.strerror}") from error
+
+
+def _who_locks(file: int) -> int:
+    """The other process that has locked a file, as libvirt does (fcntl(2)); 0 for none."""
+    # struct flock on Linux: short type, short whence, off_t start, off_t len, pid_t pid.
+    asked = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+    answer = struct.unpack("hhqqi4x", fcntl.fcntl(file, fcntl.F_GETLK, asked))
     return 0 if answer[0] == fcntl.F_UNLCK else int(answer[-1])
+
+
+def _locked(file: int) -> bool:
+    """Whether a file is this process's now, until it closes it or ends."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def describe_process(pid: int) -> str:
@@ -179,17 +221,6 @@ def describe_process(pid: int) -> str:
     except OSError:
         return f"process {pid}"
     return f"process {pid} ({command.strip()})"
-
-
-def _wait_for_lock(root: Path, wait: float) -> None:
-    end = time.monotonic() + wait
-    while pid := holder(root):
-        if time.monotonic() >= end:
-            raise DevicevmError(
-                f"the embedded VMM at {root} is in use by {describe_process(pid)}",
-                hint="only one process at a time can have it open: wait for that one to end",
-            )
-        time.sleep(0.1)
 
 
 def write_settings(root: Path, user: tuple[int, int] | None = None) -> None:
@@ -210,7 +241,7 @@ def write_settings(root: Path, user: tuple[int, int] | None = None) -> None:
         # is there and then is not, would probe QEMU anew at each call: 40 s for the first domain.
         lines += ['user = "root"', 'group = "root"']
     path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def _qemu_user_has_kvm() -> bool:

@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 
 from ...domain import DomainSpec, ObservedDomain, Role
 from ...errors import DevicevmError
+from ...guest.channel_socket import has_peer
 from . import attached, fragment
 from .connection import binding
 from .domain_xml import base_xml
@@ -35,12 +36,21 @@ def observe(connection: libvirt.virConnect, state: str) -> tuple[ObservedDomain,
             seen = observed(domain.name(), domain.UUIDString(), texts[0], texts[1], state)
             if seen:
                 drift = (*seen.drift, *_autostart_drift(seen.spec, seen.uuid in autostart))
-                found.append(replace(seen, stalled=seen.uuid in stalled, drift=drift))
+                found.append(replace(_stalled(seen, stalled), drift=drift))
         elif texts and attached.NAMESPACE in texts[0]:
             clients = _clients_in(domain.name(), domain.UUIDString(), texts[0], texts[1])
-            found += [replace(seen, stalled=seen.uuid in stalled) for seen in clients]
+            found += [_stalled(seen, stalled) for seen in clients]
     # Clients of two owners that are existing domains may be called alike.
     return tuple(sorted(found, key=lambda seen: (seen.name, seen.owner)))
+
+
+def _stalled(seen: ObservedDomain, stalled: set[str]) -> ObservedDomain:
+    """A domain, and if it is one of the stalled ones (UUIDs), who is away from it."""
+    spec = seen.active_spec or seen.spec
+    if seen.uuid not in stalled or spec is None:
+        return replace(seen, stalled=seen.uuid in stalled)
+    addresses = [attachment.channel.address for attachment in spec.attachments]
+    return replace(seen, stalled=True, away=tuple(address for address in addresses if not has_peer(address)))
 
 
 def observed(name: str, uuid: str, inactive: str, live: str, state: str) -> ObservedDomain | None:

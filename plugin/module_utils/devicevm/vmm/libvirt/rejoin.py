@@ -31,7 +31,7 @@ _SETTLED = 0.2
 
 
 def is_stalled(domain: libvirt.virDomain) -> bool:
-    """Whether its VMM has paused a domain because a disk of its did not answer."""
+    """Whether its VMM has paused a domain because a disk of its failed."""
     libvirt = binding()
     return bool(domain.state() == [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR])
 
@@ -56,6 +56,17 @@ def connect_disks(domain: libvirt.virDomain, addresses: tuple[str, ...]) -> None
                 _begin_read(domain, disk)
 
 
+def try_again(domain: libvirt.virDomain) -> bool:
+    """Let a domain run that was paused because of a disk; whether it was. VmmError when it stops at once again."""
+    if not is_stalled(domain):
+        return False
+    domain.resume()
+    time.sleep(_SETTLED)
+    if is_stalled(domain):
+        raise VmmError(f"{domain.name()} stays paused: {_why(domain)}", hint="see to that, and apply again")
+    return True
+
+
 def go_on(domain: libvirt.virDomain) -> None:
     """Let a domain run that was paused because of its disks; VmmError when it stops again and again.
 
@@ -65,11 +76,20 @@ def go_on(domain: libvirt.virDomain) -> None:
     while is_stalled(domain) and all(map(has_peer, _waited_for(domain))):
         if time.monotonic() > end:
             raise VmmError(
-                f"{domain.name()} stays paused: one of its disks does not answer",
-                hint="see 'devicevm status', and apply again",
+                f"{domain.name()} stays paused: {_why(domain)}", hint="see 'devicevm status', and apply again"
             )
         domain.resume()
         time.sleep(_SETTLED)
+
+
+def _why(domain: libvirt.virDomain) -> str:
+    """Which disks have failed, and how, as far as the VMM says."""
+    libvirt = binding()
+    errors = domain.diskErrors()
+    if full := sorted(disk for disk, code in errors.items() if code == libvirt.VIR_DOMAIN_DISK_ERROR_NO_SPACE):
+        return f"no room is left for {', '.join(full)}"
+    # What is emulated has its room elsewhere, and QEMU is told of an error only.
+    return f"{', '.join(sorted(errors)) or 'one of its disks'} does not answer, or has no room"
 
 
 def _waited_for(domain: libvirt.virDomain) -> list[str]:
