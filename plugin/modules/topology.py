@@ -307,7 +307,11 @@ from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.errors impor
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.inventory.host import Host
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.manifest.topology import Topology
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.planner.plan import Plan, Step
-from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.planner.planner import Intent, make_plan
+from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.planner.planner import (
+    Intent,
+    make_plan,
+    removal,
+)
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.record import from_data
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.vmm.driver import Driver
 from ansible_collections.devicevm.vmm.plugins.module_utils.devicevm.vmm.lock import lock
@@ -384,10 +388,8 @@ def converge_on(driver: Driver, module: AnsibleModule) -> dict[str, Any]:
 def wanted(arguments: dict[str, Any]) -> tuple[Topology, Intent]:
     """What to plan for: what is declared, or nothing and the removal of it."""
     topology = from_data(Topology, arguments[TOPOLOGY] or {})
-    intent = {key: arguments[key] for key in ("owner", "prune", "delete_data", "rebalance", "upgrade")}
-    if arguments["state"] == "present":
-        return topology, Intent(**intent)
-    return Topology(hosts=topology.hosts), Intent(**intent, remove=frozenset(one.name for one in topology.clients))
+    intent = Intent(**{key: arguments[key] for key in ("owner", "prune", "delete_data", "rebalance", "upgrade")})
+    return (topology, intent) if arguments["state"] == "present" else removal(topology, intent)
 
 
 def apply(module: AnsibleModule, plan: Plan, driver: Driver, host: Host) -> dict[str, Any]:

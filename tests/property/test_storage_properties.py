@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from devicevm.domain import DomainSpec
-from devicevm.manifest.topology import Client, Device, DeviceVM, Serves, ShareScope, Store, Topology
+from devicevm.domain import DomainSpec, Role
+from devicevm.manifest.topology import Boot, Client, Device, DeviceVM, Serves, ShareScope, Store, Topology
 from devicevm.planner.plan import Action, Plan
 from devicevm.planner.planner import Intent
 from hypothesis import given, settings
@@ -24,6 +24,7 @@ def topologies(draw: st.DrawFn) -> Topology:
     free = list(PATHS)
     clients: list[Client] = []
     for name in draw(st.lists(st.sampled_from(["k", "l", "m", "n"]), unique=True, max_size=3)):
+        boot = Boot(image=free.pop()) if free and draw(st.integers(0, 2)) == 0 else None
         devices: list[Device] = []
         for device in draw(st.lists(st.sampled_from(["d", "e"]), unique=True, max_size=2)):
             if free:
@@ -35,7 +36,8 @@ def topologies(draw: st.DrawFn) -> Topology:
                 devices.append(replace(disk(device), memory=0, store=store, base=golden))
         if draw(st.integers(0, 4)) == 0:
             devices.append(replace(disk("more"), class_="greedy"))
-        clients.append(client(name, *devices, host=draw(st.sampled_from(["", "h1", "h2"]))))
+        made = client(name, *devices, host=draw(st.sampled_from(["", "h1", "h2"])))
+        clients.append(replace(made, vm=replace(made.vm, boot=boot)) if made.vm and boot else made)
     shared = draw(st.sampled_from([(), (DeviceVM("s", Serves(), ShareScope.HOST),)]))
     return topology(*clients, classes=(class_(), GREEDY), device_vms=shared)
 
@@ -46,13 +48,19 @@ def intents() -> st.SearchStrategy[Intent]:
 
 
 def uses(specs: list[DomainSpec]) -> Uses:
-    return [
+    stored = [
         (spec.host, store.path, f"{spec.owner}/{emulator.client}", store.read_only)
         for spec in specs
         for emulator in spec.emulators
         for store in (emulator.store, emulator.base)
         if store
     ]
+    booted = [
+        (spec.host, spec.boot.image, f"{spec.owner}/{spec.name}", True)
+        for spec in specs
+        if spec.role is Role.CLIENT and spec.boot.image
+    ]
+    return stored + booted
 
 
 def clashes(found: Uses) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,8 +13,9 @@ from devicevm.apply.executor import execute
 from devicevm.apply.progress import Progress
 from devicevm.domain import DomainSpec
 from devicevm.errors import DevicevmError
-from devicevm.manifest.topology import Device, DeviceVM, Serves, Store, Topology
-from devicevm.planner.plan import Action, Effect, Plan, Subject
+from devicevm.manifest.topology import Device, DeviceVM, Serves, ShareScope, Store, Topology
+from devicevm.planner.felt import START
+from devicevm.planner.plan import Action, Effect, Felt, Plan, Seconds, Subject, Until
 from devicevm.planner.planner import Intent
 from world import MIB, ModelVmm, client, disk, host, topology
 
@@ -40,6 +42,15 @@ def after_a_build(wanted: Topology) -> ModelVmm:
     vmm = ModelVmm(host(cores=16))
     vmm.apply(wanted)
     return rebuilt(vmm)
+
+
+def after_every_build(wanted: Topology) -> ModelVmm:
+    """The same, of every image."""
+    vmm = ModelVmm(host(cores=16))
+    vmm.apply(wanted)
+    images = tuple(replace(one, digest="2" * 12) for one in vmm.hosts[0].images)
+    vmm.hosts = (replace(vmm.hosts[0], images=images),)
+    return vmm
 
 
 TWO = topology(client("a", kept("a")), client("b", kept("b")))
@@ -83,10 +94,7 @@ def test_a_client_of_two_device_vms_never_loses_both_and_is_restarted_once() -> 
     apart = (DeviceVM("one", Serves(classes=("disk",))), DeviceVM("two", Serves(classes=("tpm",))))
     tpm = Device("tpm", "tpm", store=Store("file", MIB, path="/data/tpm.raw"))
     wanted = topology(client("a", kept("a"), disk("lost"), tpm), client("b", kept("b")), device_vms=apart)
-    vmm = ModelVmm(host(cores=16))
-    vmm.hosts = (replace(vmm.hosts[0], images=tuple(replace(one, digest="0" * 12) for one in vmm.hosts[0].images)),)
-    vmm.apply(wanted)
-    vmm.hosts = (replace(vmm.hosts[0], images=tuple(replace(one, digest="2" * 12) for one in vmm.hosts[0].images)),)
+    vmm = after_every_build(wanted)
     plan = vmm.apply(wanted, UPGRADE)
     ids = [step.id for step in plan.steps]
     assert ids.count("stop/client/a") == ids.count("start/client/a") == 1
@@ -98,9 +106,22 @@ def test_a_client_of_two_device_vms_never_loses_both_and_is_restarted_once() -> 
     assert vmm.plan(wanted, UPGRADE).steps == ()
 
 
+def outages(plan: Plan, kind: Subject, chance: random.Random) -> Iterator[set[str]]:
+    """Who of that kind is away after each step, when steps come as soon as those that they wait for are done, in any
+    order."""
+    waiting, done, away = list(plan.steps), set[str](), set[str]()
+    while waiting:
+        step = chance.choice([one for one in waiting if done >= {*one.after, *one.behind}])
+        waiting.remove(step)
+        done.add(step.id)
+        if step.kind is kind and step.action in (Action.STOP, Action.START):
+            (away.add if step.action is Action.STOP else away.discard)(step.name)
+        yield away
+    assert not away
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_at_most_one_is_away_whatever_they_serve(seed: int) -> None:
-    """Steps as soon as those that they wait for are done, in any order."""
     chance = random.Random(seed)  # noqa: S311 - no secret
     clients = [
         client(
@@ -110,15 +131,43 @@ def test_at_most_one_is_away_whatever_they_serve(seed: int) -> None:
     ]
     shared = DeviceVM("shared", Serves(clients=tuple(one.name for one in chance.sample(clients, 3))), max_devices=4)
     wanted = topology(*clients, device_vms=(shared,))
-    plan = after_a_build(wanted).plan(wanted, UPGRADE)
-    waiting, done, away = list(plan.steps), set[str](), set[str]()
-    while waiting:
-        step = chance.choice([one for one in waiting if done >= {*one.after, *one.behind}])
-        waiting.remove(step)
-        done.add(step.id)
-        if step.kind is Subject.DEVICE_VM and step.action in (Action.STOP, Action.START):
-            (away.add if step.action is Action.STOP else away.discard)(step.name)
-        assert len(away) <= 1, step.id
+    for away in outages(after_a_build(wanted).plan(wanted, UPGRADE), Subject.DEVICE_VM, chance):
+        assert len(away) <= 1
+
+
+APART = (
+    DeviceVM("a-entropy", Serves(classes=("rng",)), ShareScope.CLIENT),
+    DeviceVM("z-disks", Serves(classes=("disk",)), ShareScope.CLIENT),
+)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_clients_of_several_device_vms_are_away_one_at_a_time_for_what_they_are_told(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    clients = [client(f"c{number}", disk(), Device("e", "rng"), Device("s", "serial")) for number in range(5)]
+    wanted = topology(*clients, device_vms=APART)
+    plan = after_every_build(wanted).plan(wanted, UPGRADE)
+    for away in outages(plan, Subject.CLIENT, chance):
+        assert len(away) <= 1
+    for away in outages(plan, Subject.DEVICE_VM, chance):
+        assert len(away) <= 1
+    told = {step.name: step.felt for step in plan.steps if step.id.startswith("stop/client/")}
+    three = Seconds(3 * START["tcg"].from_)
+    assert told == {one.name: (Felt((one.name,), Until.BOOTED, three),) for one in clients}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_who_shares_a_device_vm_goes_and_comes_back_together(seed: int) -> None:
+    chance = random.Random(seed)  # noqa: S311 - no secret
+    shared = DeviceVM("m-shared", Serves(clients=("a", "c"), classes=("disk",)), max_devices=2)
+    clients = [client(name, disk(), Device("e", "rng")) for name in "abcd"]
+    wanted = topology(*clients, device_vms=(shared, *APART))
+    plan = after_every_build(wanted).plan(wanted, UPGRADE)
+    seen = set()
+    for away in outages(plan, Subject.CLIENT, chance):
+        assert away <= {"a", "c"} or len(away) <= 1
+        seen.add(frozenset(away))
+    assert frozenset("ac") in seen
 
 
 class FailingAt:

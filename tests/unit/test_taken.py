@@ -3,17 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from devicevm.inventory.host import Holding
-from devicevm.manifest.topology import Device, DeviceVM, FloatingDomains, HostPolicy, Serves, ShareScope, Store
-from devicevm.planner.plan import Action, Plan
-from devicevm.planner.planner import Intent
+from devicevm.manifest.topology import (
+    Boot,
+    Client,
+    ClientVM,
+    Device,
+    DeviceVM,
+    FloatingDomains,
+    HostPolicy,
+    Serves,
+    ShareScope,
+    Store,
+)
+from devicevm.planner.plan import Action, Effect, Plan
+from devicevm.planner.planner import Intent, removal
 from world import GIB, ME, MIB, ModelVmm, class_, client, core, disk, host, thread, topology
 
 THEIRS = Intent("theirs")
 PRUNE = Intent("default", prune=True)
 DELETE = Intent("default", prune=True, delete_data=True)
+DELETE_ALONE = Intent("default", delete_data=True)
 SHARED = DeviceVM("shared", Serves(), ShareScope.HOST)
 
 
@@ -154,6 +167,106 @@ def test_data_is_deleted_where_it_is_on_another_host_that_somebody_has_the_path(
     vmm.apply(topology(client("web", WRITES, host="h1")))
     vmm.apply(topology(client("user", READS, host="h2")), THEIRS)
     assert deleted(vmm.plan(topology(), DELETE)) == ["web/data"]
+
+
+def booting(name: str = "boots", image: str = "/x", **changes: object) -> Client:
+    """A client that boots a disk image, which it only reads."""
+    return client(name, vm=ClientVM(1, 128 * MIB, Boot(image=image)), **changes)
+
+
+def test_an_image_that_a_client_boots_is_in_use() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", WRITES)))
+    told = "its boot image /x is in use by web/data, which is not declared here: --prune removes it"
+    assert unplaced(vmm.plan(topology(booting()))) == {"boots": (told,)}
+    vmm = ModelVmm()
+    vmm.apply(topology(booting()))
+    told = "its storage /x is in use by boots/boot.image, which is not declared here: --prune removes it"
+    assert unplaced(vmm.plan(topology(client("web", WRITES)))) == {"web": (told,)}
+    assert not vmm.plan(topology(booting("boots-too"), client("web", READS), client("copy", COPIES))).unplaced
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_an_image_that_a_client_boots_is_not_deleted(declared: bool) -> None:
+    """As it is where both were made before that was refused."""
+    vmm = ModelVmm()
+    vmm.apply(topology(booting()))
+    domains = vmm.domains
+    vmm.domains = {}
+    vmm.apply(topology(client("web", WRITES)))
+    vmm.domains |= domains
+    wanted, intent = (
+        (topology(booting()), DELETE) if declared else removal(topology(client("web", WRITES)), DELETE_ALONE)
+    )
+    plan = vmm.plan(wanted, intent)
+    assert {step.name for step in plan.steps} == {"web", "web-dvm"}
+    assert "/x is not deleted: boots/boot.image has it too" in plan.warnings
+
+
+def test_an_image_is_written_before_it_is_booted_and_after_it_was() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", WRITES)))
+    steps = {step.id: step for step in vmm.apply(topology(booting()), PRUNE).steps}
+    assert "stop/device-vm/web-dvm" in steps["define/client/boots"].after
+    assert "stop/device-vm/web-dvm" in steps["start/client/boots"].after
+    steps = {step.id: step for step in vmm.apply(topology(client("web", WRITES)), PRUNE).steps}
+    assert "stop/client/boots" in steps["define/device-vm/web-dvm"].after
+    assert "stop/client/boots" in steps["start/device-vm/web-dvm"].after
+
+
+def renamed(vmm: ModelVmm, name: str = "h2") -> ModelVmm:
+    """The same VMM, whose only host is called something else now."""
+    vmm.hosts = (replace(vmm.hosts[0], name=name),)
+    return vmm
+
+
+def test_what_was_made_before_its_host_was_renamed_is_there_and_goes_on() -> None:
+    vmm = ModelVmm()
+    wanted = topology(client("web", WRITES), booting(image="/os"))
+    vmm.apply(wanted)
+    plan = renamed(vmm).plan(wanted)
+    assert (plan.steps, plan.unplaced) == ((), ())
+    more = vmm.apply(topology(*wanted.clients, client("shop", disk())))
+    assert {step.name for step in more.steps} == {"shop", "shop-dvm"}
+    changed = topology(client("web", WRITES, disk("more")), *wanted.clients[:1])
+    assert [step.id for step in vmm.apply(changed, PRUNE).steps if step.effect is Effect.REPLACE] == []
+    assert vmm.plan(changed).steps == ()
+
+
+def test_what_is_taken_over_on_a_host_that_was_renamed_is_not_deleted() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", WRITES)))
+    plan = renamed(vmm).plan(topology(client("shop", WRITES)), DELETE)
+    assert "define/device-vm/shop-dvm" in {step.id for step in plan.steps}
+    assert deleted(plan) == []
+    assert "/x is not deleted: shop/data has it too" in plan.warnings
+
+
+def test_data_is_deleted_on_a_host_that_was_renamed() -> None:
+    vmm = ModelVmm()
+    vmm.apply(topology(client("web", WRITES)))
+    assert deleted(renamed(vmm).plan(topology(), DELETE)) == ["web/data"]
+
+
+def test_who_asked_for_what_others_keep_is_refused_with_them() -> None:
+    """Each takes over the store of the next, and the last cannot give its own away."""
+    greedy = class_("greedy", resources=(core(99),))
+    names = [f"c{number}" for number in range(5)]
+    vmm = ModelVmm()
+    vmm.apply(topology(*(client(name, stored("data", f"/{name}")) for name in names)))
+    devices = [(stored("data", f"/{name}"),) for name in [*names[1:], "c9"]]
+    devices[-1] += (replace(disk("more"), class_="greedy"),)
+    clients = [client(name, *some) for name, some in zip(names, devices, strict=True)]
+    plan = vmm.plan(topology(*clients, classes=(class_(), greedy)))
+    found = unplaced(plan)
+    assert "99 cores" in found.pop("c4")[0]
+    assert found == {
+        name: (
+            f"its storage /{there} is in use by {there}/data, which has no place as it is declared and stays as it is",
+        )
+        for name, there in pairwise(names)
+    }
+    assert plan.steps == ()
 
 
 def stranger(name: str = "m", *, owner: str = "", floats: bool = False) -> Holding:

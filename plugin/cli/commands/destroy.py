@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import click
 
 from ...apply.workflow import Options, survey
 from ...guest.store import ImageStore
 from ...manifest.topology import DEFAULT_OWNER, Topology
 from ...planner.plan import Plan
-from ...planner.planner import Intent, make_plan
+from ...planner.planner import Intent, make_plan, removal
 from ...vmm.driver import Driver
 from .. import output
 from ..carrying import Manner, carry, confirm, nothing_to_do, report
@@ -82,12 +80,12 @@ def destroy(  # noqa: PLR0913 - one for each option
     if not paths and (owner is None or source is not click.core.ParameterSource.COMMANDLINE):
         raise click.UsageError("say what to destroy: PATH..., or --owner NAME for all of an owner's")
     topology = read(paths) if paths else Topology()
-    names = frozenset(client.name for client in topology.clients)
-    intent = Intent(owner=owner or DEFAULT_OWNER, prune=not paths, remove=names, delete_data=delete_data)
+    intent = Intent(owner=owner or DEFAULT_OWNER, prune=not paths, delete_data=delete_data)
     manner = Manner(yes, form, Options(parallel=parallel, timeout=timeout, allow_unplaced=True))
     with locked_vmm(vmm, lock_timeout) as driver:
         hosts, observed = survey(driver)
-        made = make_plan(replace(topology, clients=()), hosts, observed, intent)
+        left, intent = removal(topology, intent)
+        made = make_plan(left, hosts, observed, intent)
         if not made.changes:
             return nothing_to_do(made, manner)
         _tell(made)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..errors import Problem
 from .build import build_device
@@ -13,8 +14,11 @@ from .document import Document, Place, shown
 from .images import image_problems
 from .resource_rules import pool_problems, resource_problems
 from .service import service_problems
-from .topology import Store
+from .storage import absolute
+from .topology import Boot, Store
 from .wording import nearest
+
+_BOOTED = "boot image"
 
 
 def rule_problems(declared: Declared) -> list[Problem]:
@@ -110,34 +114,50 @@ def _unknown(document: Document, key: Place, names: list[str], kind: str, declar
             yield document.problem(place, f"{what} {shown(name)} is unknown", nearest(name, declared.names_of(kind)))
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """Something on its host that a document declares a client to have: `what` that is to it."""
+
+    document: Document
+    place: Place
+    what: str
+    store: Store
+
+
 def _store_problems(declared: Declared) -> Iterator[Problem]:
     """Two writers on one store destroy what is in it, and who writes what others are copies of, those copies."""
-    seen: dict[tuple[str, str], list[tuple[Document, Place, str, Store]]] = {}
-    for document, place, what, store in _stores(declared):
-        users = seen.setdefault((store.pool, store.volume or store.path), [])
-        for other, there, theirs, their in users:
-            if not (store.read_only and their.read_only) and not _apart(document, other):
-                whose, how = "that", "only read-only devices can share a store: set readOnly on both"
-                if what != theirs:
-                    whose = f"the {theirs}"
-                    how = "nobody may write what a copy is of: set readOnly on the device that has it as its store"
-                message = f"its {what} is also {whose} of a device of {other.name} in {other.where(there)}"
-                yield document.problem(place, message, how)
-                break
-        users.append((document, place, what, store))
+    seen: dict[tuple[str, str, bool], list[_Kept]] = {}
+    for one in _kept(declared):
+        where = (one.store.pool, one.store.volume or one.store.path)
+        # Who only reads it may be beside all who do.
+        others = [*seen.get((*where, False), ()), *(() if one.store.read_only else seen.get((*where, True), ()))]
+        other = next((other for other in others if not _apart(one.document, other.document)), None)
+        if other:
+            whose, how = "that", "only read-only devices can share a store: set readOnly on both"
+            if one.what != other.what:
+                whose = f"the {other.what}"
+                how = "nobody may write what a copy is of: set readOnly on the device that has it as its store"
+            whom = other.document.name if other.what == _BOOTED else f"a device of {other.document.name}"
+            message = f"its {one.what} is also {whose} of {whom} in {other.document.where(other.place)}"
+            yield one.document.problem(one.place, message, how)
+        seen.setdefault((*where, one.store.read_only), []).append(one)
 
 
-def _stores(declared: Declared) -> Iterator[tuple[Document, Place, str, Store]]:
-    """What devices have on their hosts: their stores, and what those are copies of."""
+def _kept(declared: Declared) -> Iterator[_Kept]:
+    """What clients have on their hosts: the stores of devices, what those are copies of, and what is booted."""
     for document in declared.of("Client"):
         for index, device in enumerate(document.spec.get("devices", ())):
             if class_ := declared.find("DeviceClass", device["class"]):
                 built = build_device(device, class_, document.folder)
                 place = ("spec", "devices", index)
                 if built.store:
-                    yield document, place, "store", built.store
+                    yield _Kept(document, place, "store", built.store)
                 if built.base:
-                    yield document, place, "base", built.base
+                    yield _Kept(document, place, "base", built.base)
+        image = document.spec.get("vm", {}).get("boot", {}).get("image", "")
+        booted = Boot(image=absolute(image, document.folder)).disk if image else None
+        if booted:
+            yield _Kept(document, ("spec", "vm", "boot", "image"), _BOOTED, booted)
 
 
 def _mac_problems(declared: Declared) -> Iterator[Problem]:

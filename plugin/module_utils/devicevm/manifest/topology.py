@@ -187,6 +187,11 @@ class Boot:
     firmware: str = "bios"
     guest_image: str = ""
 
+    @property
+    def disk(self) -> Store | None:
+        """The disk image as a store, which is only read: what the guest writes is kept beside it."""
+        return Store("file", 0, self.image, read_only=True) if self.image else None
+
 
 class Start(str, Enum):
     """Who starts a client: an apply does, or whoever asks the VMM to, and its device VMs come up with it."""

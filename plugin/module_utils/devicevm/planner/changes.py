@@ -27,7 +27,7 @@ from .holders import Holders, in_order_of_release
 from .outage import LOST, Outages
 from .parts import with_parts
 from .plan import Action, Effect, Phase, Step, Subject, step_id
-from .storage import Identity, Use, describe_store, identity, may_delete, uses
+from .storage import Identity, Users, describe_store, identity, may_delete, uses
 
 _LETTING_GO = (Action.STOP, Action.UNDEFINE, Action.DETACH, Action.ATTACH)
 """How a client leaves its device VMs; an existing domain that gets nothing more, by getting what is left."""
@@ -45,8 +45,9 @@ class Changes:
     observed: dict[str, ObservedDomain]
     live: bool
     owner: str
-    uses: dict[Identity, list[Use]] = field(default_factory=dict)
+    uses: dict[Identity, Users] = field(default_factory=dict)
     delete_data: bool = False
+    retain: frozenset[Identity] = frozenset()
     kept: frozenset[str] = frozenset()
     awake: frozenset[tuple[str, str]] = frozenset()
     """The domains that run, anybody's: their hosts and UUIDs."""
@@ -113,8 +114,13 @@ class Changes:
             # A device VM that others take over from is kept until they are seen to work.
             heirs = begun if self._heirs(domain, device_vms) else ()
             self._forget(domain, "nothing needs it any more", (*stopped, *self._let_go(domain), *heirs))
-        self._delete_stores(device_vms)
+        self._delete_stores([*desired, *self._unchanged(desired, doomed)])
         self.steps = with_parts(self.steps, device_vms, self.observed)
+
+    def _unchanged(self, desired: list[DomainSpec], doomed: list[ObservedDomain]) -> list[DomainSpec]:
+        """What is there, is not to go, and is not declared to be anything."""
+        spoken_of = {spec.name for spec in desired}.union(domain.name for domain in doomed)
+        return [one.spec for name, one in self.observed.items() if one.spec and name not in spoken_of]
 
     def _stands(self, spec: DomainSpec) -> bool:
         """Whether a domain runs as it is to be, and nothing is wrong with it: no step is for it."""
@@ -234,10 +240,13 @@ class Changes:
         clients = {emulator.client for emulator in (*spec.emulators, *(served_now.emulators if served_now else ()))}
         for name in sorted(clients):
             steps += [key for action in _LETTING_GO for key in self._known(action, Subject.CLIENT, name)]
-        for name in sorted(self.holders.before(spec)):
-            for action in (Action.STOP, Action.UPDATE):
-                steps += self._known(action, Subject.DEVICE_VM, name)
-        return tuple(steps)
+        return (*steps, *self._handed_over(spec))
+
+    def _handed_over(self, spec: DomainSpec) -> tuple[str, ...]:
+        """The steps by which others let go of what a domain is to have."""
+        holders = [(name, _SUBJECT[self.observed[name].role]) for name in sorted(self.holders.before(spec))]
+        actions = (Action.STOP, Action.UPDATE)
+        return tuple(key for name, kind in holders for action in actions for key in self._known(action, kind, name))
 
     def _let_go(self, domain: ObservedDomain) -> tuple[str, ...]:
         """The steps by which the clients of a device VM that goes let go of it."""
@@ -266,6 +275,7 @@ class Changes:
             self._put_right(spec, Phase.CONNECT)
             return
         stopped = self._known(Action.STOP, Subject.CLIENT, spec.name)
+        released = stopped + self._handed_over(spec)
         if domain is None:
             reason = f"it is declared, on CPU {described}" if (described := describe_cpus(spec)) else "it is declared"
         else:
@@ -286,9 +296,9 @@ class Changes:
             )
         if running is not None and running != spec and not stopped:
             return
-        after = self._definition(spec, Phase.CONNECT, reason, stopped)
+        after = self._definition(spec, Phase.CONNECT, reason, released)
         if stopped or (running is None and spec.start is Start.APPLY):
-            after += self._made(spec) + stopped
+            after += self._made(spec) + released
             reason = self.restarts.get(spec.name, "it is declared to run")
             self._step(Action.START, spec, Phase.CONNECT, reason, after=after)
 
@@ -412,21 +422,24 @@ class Changes:
             if emulator.store and not emulator.store.read_only
         )
 
-    def _delete_stores(self, device_vms: list[DomainSpec]) -> None:
+    def _delete_stores(self, staying: list[DomainSpec]) -> None:
         """Delete, last of all, the storage of devices that are gone, unless anybody else uses it."""
         if not self.delete_data:
             return
-        wanted = uses(device_vms)
+        wanted = uses(staying)
         everything = tuple(self.steps)
-        there = [
+        emulators = [
             (one, domain.spec.host) for domain in self.observed.values() if domain.spec for one in domain.spec.emulators
         ]
-        for emulator, host in sorted(there, key=lambda one: one[0].id):
+        for emulator, host in sorted(emulators, key=lambda one: one[0].id):
             store = emulator.store
-            if store is None or not may_delete(store):
+            if store is None or not may_delete(store) or identity(store) in self.retain:
                 continue
-            others = [use for use in self.uses.get(identity(store), ()) if use.owner != self.owner]
-            users = [use for use in (*wanted.get(identity(store), ()), *others) if use.at(host)]
+            # Of the owner's own, what is to be counts; of others', what is there.
+            there = self.uses.get(identity(store), Users()).beside(reads=False)
+            users = wanted.get(identity(store), Users()).beside(reads=False)
+            users += [use for use in there if use.owner != self.owner]
+            users = [use for use in users if use.host == host]
             if any(use.device == f"{emulator.client}/{emulator.name}" for use in users):
                 continue
             if users:

@@ -67,10 +67,10 @@ def _felt(
     if step.kind is Subject.CLIENT and step.action is Action.STOP:
         if step.effect is Effect.REMOVE:
             return [Felt(step.affects, Until.NEVER)]
-        least = waits.get(step_id(Action.START, step.kind, step.name), 0)
+        least = waits.get(step_id(Action.START, step.kind, step.name), waits[step.id]) - waits[step.id]
         return [Felt(step.affects, Until.BOOTED, Seconds(least) if least else None)]
     if step.action is Action.DETACH and step.effect is Effect.RECONNECT:
-        least = waits.get(step_id(Action.ATTACH, step.kind, step.name), 0)
+        least = waits.get(step_id(Action.ATTACH, step.kind, step.name), waits[step.id]) - waits[step.id]
         return [Felt(step.affects, Until.ANSWERED, Seconds(least) if least else None)]
     if step.action in (Action.ATTACH, Action.DETACH) and step.effect is Effect.RESTART:
         return [Felt(step.affects, Until.RESTARTED)]
@@ -94,5 +94,5 @@ def _waits(steps: dict[str, Step], domains: dict[str, DomainSpec]) -> dict[str, 
         own = _NONE
         if step.action is Action.START and step.kind is Subject.DEVICE_VM:
             own = START.get(domains[step.name].accelerator, _NONE)
-        found[key] = own.from_ + max((found.get(before, 0) for before in step.after), default=0)
+        found[key] = own.from_ + max((found.get(before, 0) for before in (*step.after, *step.behind)), default=0)
     return found

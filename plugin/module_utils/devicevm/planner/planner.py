@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from ..domain import ObservedDomain
 from ..inventory.host import Host
@@ -18,9 +19,10 @@ from .plan import Plan, Step
 from .rebalance import price, rebalanced, with_ways_out
 from .rolling import one_by_one, outdated
 from .specify import state_digest
+from .storage import identity
 from .view import Intent, View
 
-__all__ = ["Intent", "make_plan"]
+__all__ = ["Intent", "make_plan", "removal"]
 
 
 @contextmanager
@@ -77,10 +79,23 @@ def make_plan(
     )
 
 
+def removal(topology: Topology, intent: Intent) -> tuple[Topology, Intent]:
+    """What to plan from and for, to take away what manifests declare: its clients. Data that they say to retain stays,
+    though it was made when they did not say so."""
+    stores = [device.store for client in topology.clients for device in client.devices if device.store]
+    return Topology(hosts=topology.hosts), replace(
+        intent,
+        remove=frozenset(client.name for client in topology.clients),
+        retain=frozenset(identity(store) for store in stores if store.reclaim == "retain"),
+    )
+
+
 def _changes(view: View, draft: Draft) -> Changes:
     intent = view.intent
     kept = frozenset(spec.name for spec in draft.kept)
-    changes = Changes(view.mine, view.live, intent.owner, view.uses, intent.delete_data, kept, view.awake)
+    changes = Changes(
+        view.mine, view.live, intent.owner, view.uses, intent.delete_data, intent.retain, kept, view.awake
+    )
     changes.work_out(sorted(draft.desired, key=lambda spec: spec.name), draft.doomed)
     return changes
 

@@ -3,51 +3,81 @@ have come back. What fails on the way stops there: the rest goes on with the bui
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 from ..domain import DomainSpec, Role
 from ..inventory.host import Host
-from .handover import in_order, waits_for
+from .handover import in_order
 from .plan import Action, Step, Subject, step_id
+from .sequence import knots_after
 from .specify import image_named, is_outdated
 
 _BEGINS = frozenset((Action.STOP, Action.DETACH))
 _ENDS = frozenset((Action.START, Action.ATTACH))
 
 
+@dataclass
+class _Turn:
+    """What goes away together: the steps by which it goes, and those by which it is back."""
+
+    begins: list[str] = field(default_factory=list)
+    ends: list[str] = field(default_factory=list)
+
+
 def one_by_one(steps: dict[str, Step], wanted: Iterable[DomainSpec], before: dict[str, DomainSpec]) -> dict[str, Step]:
     """The steps, with those that upgrade a running device VM behind those that bring the one before it back.
 
-    `wanted` are the domains as they are to be, `before` as they were. A client of several is stopped with the first of
-    them, and started with the last.
+    `wanted` are the domains as they are to be, `before` as they were. A client that has to be stopped is stopped once,
+    for all of its device VMs: these, and those of whoever is stopped with it, make a round. So a round stops its
+    clients, upgrades its device VMs one after the other and starts its clients; the next one waits for that.
     """
-    rounds = [
-        spec
+    upgrades = [
+        step_id(Action.STOP, Subject.DEVICE_VM, spec.name)
         for spec in sorted(wanted, key=lambda spec: spec.name)
-        if step_id(Action.STOP, Subject.DEVICE_VM, spec.name) in steps and _is_upgrade(before.get(spec.name), spec)
+        if _is_upgrade(before.get(spec.name), spec)
     ]
-    begins: list[list[str]] = [[] for spec in rounds]
-    ends: list[list[str]] = [[] for spec in rounds]
-    numbers = _numbers(rounds)
-    for key, step in steps.items():
-        if found := numbers.get((step.kind, step.name)):
-            if step.action in _BEGINS:
-                begins[found[0]].append(key)
-            elif step.action in _ENDS:
-                ends[found[-1]].append(key)
-    waiting = {key: step.after for key, step in steps.items()}
-    behind: dict[str, list[str]] = {}
-    for former, later in zip(ends, begins[1:], strict=False):
-        for key in later:
-            for one in former:
-                # What comes first for another reason goes first.
-                if one not in waiting[key] and not waits_for(waiting, one, key):
-                    waiting[key] = (*waiting[key], one)
-                    behind.setdefault(key, []).append(one)
-    if not behind:
+    upgrades = [key for key in upgrades if key in steps]
+    if len(upgrades) < 2:
         return steps
+    rounds = _turns(steps, upgrades, _subject)
+    # Without their clients, which are stopped before the first of them and started after the last.
+    turns: dict[str, list[_Turn]] = {}
+    round_of = {key: turn.begins[0] for turn in rounds for key in turn.begins}
+    for turn in _turns(steps, upgrades, lambda step: step.id if step.kind is Subject.CLIENT else _subject(step)):
+        turns.setdefault(round_of[turn.begins[0]], []).append(turn)
+    behind: dict[str, list[str]] = {}
+    for chain in (rounds, *turns.values()):
+        for former, later in pairwise(chain):
+            for key in later.begins:
+                behind.setdefault(key, []).extend(former.ends)
     return in_order({key: replace(step, behind=tuple(behind.get(key, ()))) for key, step in steps.items()})
+
+
+def _turns(steps: dict[str, Step], upgrades: list[str], whose: Callable[[Step], str]) -> list[_Turn]:
+    """The turns in which device VMs are upgraded, by the steps that stop them; each comes after those that it waits for
+    for another reason, otherwise they are as given. `whose` names what goes and comes back: those that wait for each
+    other take a turn together."""
+    before: dict[str, list[str]] = {}
+    for step in steps.values():
+        mine = before.setdefault(whose(step), [])
+        mine += [whose(steps[one]) for one in step.after if one in steps]
+    knots = knots_after((whose(steps[key]) for key in upgrades), before)
+    number = {name: place for place, knot in enumerate(knots) for name in knot}
+    found = {number[whose(steps[key])]: _Turn() for key in upgrades}
+    for key, step in steps.items():
+        if turn := found.get(number.get(whose(step), -1)):
+            if step.action in _BEGINS:
+                turn.begins.append(key)
+            elif step.action in _ENDS:
+                turn.ends.append(key)
+    return [found[place] for place in sorted(found)]
+
+
+def _subject(step: Step) -> str:
+    """What a step stops or starts; other steps are by themselves."""
+    return f"{step.kind.value}/{step.name}" if step.action in _BEGINS | _ENDS else step.id
 
 
 def outdated(wanted: Iterable[DomainSpec], hosts: tuple[Host, ...], *, upgrading: bool) -> tuple[str, ...]:
@@ -65,18 +95,6 @@ def outdated(wanted: Iterable[DomainSpec], hosts: tuple[Host, ...], *, upgrading
         f"{', '.join(sorted(names))}: a newer build of image {name} is there; {why}"
         for name, names in sorted(found.items())
     )
-
-
-def _numbers(rounds: list[DomainSpec]) -> dict[tuple[Subject, str], list[int]]:
-    """In which rounds each subject of a step has a part."""
-    numbers: dict[tuple[Subject, str], list[int]] = {}
-    for number, spec in enumerate(rounds):
-        touched = {(Subject.DEVICE_VM, spec.name)}
-        for emulator in spec.emulators:
-            touched |= {(Subject.CLIENT, emulator.client), (Subject.PART, f"{emulator.client}/{emulator.name}")}
-        for one in touched:
-            numbers.setdefault(one, []).append(number)
-    return numbers
 
 
 def _is_upgrade(before: DomainSpec | None, after: DomainSpec) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 
 def each_after(things: Iterable[str], before: Callable[[str], Iterable[str]]) -> list[str]:
@@ -24,3 +24,22 @@ def each_after(things: Iterable[str], before: Callable[[str], Iterable[str]]) ->
                 begun.add(other)
                 path.append((other, iter(before(other))))
     return order
+
+
+def knots_after(things: Iterable[str], before: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """The things, those that wait for each other together, so that each comes after what it waits for; otherwise as
+    they were. `before` says for what one waits, which becomes part of the answer."""
+    order = each_after(things, lambda thing: before.get(thing, ()))
+    users: dict[str, list[str]] = {}
+    for thing in order:
+        for one in before.get(thing, ()):
+            users.setdefault(one, []).append(thing)
+    knots: list[list[str]] = []
+    tied: set[str] = set()
+    # Whoever comes last, of what is left, is tied to all of it that waits for it (Kosaraju).
+    for last in reversed(order):
+        if last not in tied:
+            knot = each_after((last,), lambda thing: [one for one in users.get(thing, ()) if one not in tied])
+            tied.update(knot)
+            knots.append(knot)
+    return knots[::-1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..domain import DomainSpec, Emulator, ObservedDomain
+from ..domain import DomainSpec, ObservedDomain, Role
 from ..manifest.topology import Store
 
 Identity = tuple[str, str, str]
@@ -13,8 +13,8 @@ Identity = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Use:
-    """That a device has a store, or one as its base. `reads`: it does not write it. `host` is empty where there is one
-    host alone: what was made there is there, whatever the host was called then."""
+    """That a client's device has a store, or one as its base, or that the client boots it. `reads`: it does not write
+    it."""
 
     owner: str
     host: str
@@ -22,14 +22,22 @@ class Use:
     name: str
     reads: bool
 
-    def at(self, host: str) -> bool:
-        """Whether it is on that host."""
-        return self.host in ("", host)
-
     @property
     def device(self) -> str:
         """`web/data`."""
         return f"{self.client}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Users:
+    """Who has a store: those who write it, and those who only read it."""
+
+    writers: dict[Use, None] = field(default_factory=dict)
+    readers: dict[Use, None] = field(default_factory=dict)
+
+    def beside(self, *, reads: bool) -> list[Use]:
+        """Those beside whom nobody can be who only reads it, or who writes it."""
+        return [*self.writers] if reads else [*self.writers, *self.readers]
 
 
 def identity(store: Store) -> Identity:
@@ -42,24 +50,24 @@ def describe_store(store: Store) -> str:
     return f"volume {store.pool}/{store.volume}" if store.kind == "volume" else store.path
 
 
-def stores_of(emulator: Emulator) -> Iterator[Store]:
-    """What a device has on its host: its store, and what that is a copy of."""
-    if emulator.store:
-        yield emulator.store
-    if emulator.base:
-        yield emulator.base
+def uses_of(spec: DomainSpec) -> Iterator[tuple[Identity, Use]]:
+    """What a domain has on its host: the stores of devices, what those are copies of, and the image that a client
+    boots."""
+    found = [(one.client, one.name, store) for one in spec.emulators for store in (one.store, one.base) if store]
+    if spec.role is Role.CLIENT and spec.boot.disk:
+        found.append((spec.name, "boot.image", spec.boot.disk))
+    for client, name, store in found:
+        yield identity(store), Use(spec.owner, spec.host, client, name, store.read_only)
 
 
-def uses(specs: Iterable[DomainSpec], *, one_host: bool = False) -> dict[Identity, list[Use]]:
+def uses(specs: Iterable[DomainSpec]) -> dict[Identity, Users]:
     """Who has which store, each device once for each of its stores, in the order of `specs`."""
-    found: dict[Identity, dict[Use, None]] = {}
+    found: dict[Identity, Users] = {}
     for spec in specs:
-        for emulator in spec.emulators:
-            for store in stores_of(emulator):
-                host = "" if one_host else spec.host
-                use = Use(spec.owner, host, emulator.client, emulator.name, store.read_only)
-                found.setdefault(identity(store), {})[use] = None
-    return {key: list(some) for key, some in found.items()}
+        for key, use in uses_of(spec):
+            users = found.setdefault(key, Users())
+            (users.readers if use.reads else users.writers)[use] = None
+    return found
 
 
 def specs_of(observed: Iterable[ObservedDomain]) -> Iterator[DomainSpec]:

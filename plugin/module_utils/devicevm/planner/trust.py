@@ -146,7 +146,9 @@ def trusts_of(
         if client.cpus:
             found[client.name] = frozenset((client.trust_domain,))
     for unit in units:
-        kept = {there[one.client] for one in unit.kept if one.client in there}
+        # Of who has no domain, what serves it tells.
+        other = unit.observed.trust_domain if unit.observed else ""
+        kept = {there.get(one.client, other) for one in unit.kept}
         wanted = {want.client.trust_domain for want in unit.wants}
         found[unit.name] = frozenset(wanted | kept)
     return Trusts(found, others)

@@ -15,7 +15,7 @@ from ..manifest.topology import Client, Consumer, HostPolicy, Topology
 from ..manifest.wording import nearest
 from . import naming
 from .floating import unconfined
-from .storage import Identity, Use, specs_of, uses
+from .storage import Identity, Users, specs_of, uses
 
 if TYPE_CHECKING:
     from .draft import Draft
@@ -29,7 +29,8 @@ class Intent:
     manifests; `prune` removes every client of the owner's that is not declared. `delete_data`
     deletes the backing storage of what is removed, too. `rebalance` moves what runs where that is better
     (rebalance.py); without it what runs stays. `upgrade` has device VMs boot the newest build of their image
-    (rolling.py); without it they keep the one that they have.
+    (rolling.py); without it they keep the one that they have. `retain` is storage that is kept whatever is deleted, and
+    whatever was said of it when it was made.
     """
 
     owner: str
@@ -38,6 +39,7 @@ class Intent:
     delete_data: bool = False
     rebalance: bool = False
     upgrade: bool = False
+    retain: frozenset[Identity] = frozenset()
 
 
 class View:
@@ -53,6 +55,9 @@ class View:
         intent: Intent,
         origin: View | None = None,
     ) -> None:
+        if len(hosts) == 1:
+            # What is on a host that is alone is there, whatever that was called when it was made.
+            observed = tuple(_at(one, hosts[0].name) for one in observed)
         self.hosts, self.observed, self.intent = hosts, observed, intent
         self._origin = origin
         self.mine = {domain.name: domain for domain in observed if domain.owner == intent.owner}
@@ -102,16 +107,30 @@ class View:
         return found
 
     @cached_property
-    def there(self) -> list[tuple[str, DomainSpec]]:
-        """The domains that are there, any owner's, with their hosts. What is on a host that is alone is there, whatever
-        that was called when it was made."""
-        only = self.hosts[0].name if len(self.hosts) == 1 else ""
-        return [(only or one.spec.host, one.spec) for one in self.observed if one.spec]
+    def _served_alone(self) -> frozenset[str]:
+        """The clients of whom only device VMs tell: they are no domain of the owner's, or theirs is not there, since
+        somebody has undefined it or an apply ended before it was made."""
+        return frozenset(self.serving.keys() - {name for name, one in self.specs.items() if one.role is Role.CLIENT})
 
     @cached_property
-    def uses(self) -> dict[Identity, list[Use]]:
+    def there(self) -> list[tuple[str, DomainSpec]]:
+        """The domains that are there, any owner's, with their hosts."""
+        return [(one.spec.host, one.spec) for one in self.observed if one.spec]
+
+    @cached_property
+    def uses(self) -> dict[Identity, Users]:
         """Who has which store, anybody's."""
-        return uses(specs_of(self.observed), one_host=len(self.hosts) == 1)
+        return uses(specs_of(self.observed))
+
+    @cached_property
+    def held(self) -> dict[str, list[tuple[Identity, bool]]]:
+        """What each client of the owner's has, and whether it only reads that."""
+        found: dict[str, list[tuple[Identity, bool]]] = {}
+        for key, users in self.uses.items():
+            for use in users.beside(reads=False):
+                if use.owner == self.intent.owner:
+                    found.setdefault(use.client, []).append((key, use.reads))
+        return found
 
     @cached_property
     def _taken_names(self) -> dict[str, dict[str, str]]:
@@ -127,8 +146,7 @@ class View:
         """The owner's domains on a host, of which one whose specification cannot be read may be on any."""
         names = [one.domain for one in host.holdings if one.domain in self.mine]
         made = [self.mine[name] for name in names if self.mine[name].consumer is Consumer.VM]
-        alone = len(self.hosts) == 1
-        return frozenset(one.name for one in made if alone or one.spec is None or one.spec.host == host.name)
+        return frozenset(one.name for one in made if one.spec is None or one.spec.host == host.name)
 
     def after(self, draft: Draft) -> View:
         """What there is once a draft is carried out."""
@@ -160,7 +178,7 @@ class View:
 
     def undeclared_outside(self, topology: Topology) -> frozenset[str]:
         """The clients of whom only device VMs tell, and that the manifests do not speak of."""
-        return frozenset(self.outside.keys() - {client.name for client in topology.clients})
+        return self._served_alone - {client.name for client in topology.clients}
 
     def leaving(self, topology: Topology) -> frozenset[str]:
         """The clients that are not declared and are to go."""
@@ -222,3 +240,14 @@ class View:
             if missing := set(cpus) - there:
                 has = f"it has {format_cpuset(there)}" if there else "nothing is known of its CPUs"
                 yield f"Host {policy.name}: {what} has CPU {format_cpuset(missing)}, which is not there: {has}"
+
+
+def _at(domain: ObservedDomain, host: str) -> ObservedDomain:
+    """The domain as one of that host."""
+    spec, active = domain.spec, domain.active_spec
+    if all(one is None or one.host == host for one in (spec, active)):
+        return domain
+    there = replace(spec, host=host) if spec else None
+    # What is one object stays one.
+    running = there if active is spec else replace(active, host=host) if active else None
+    return replace(domain, spec=there, active_spec=running)
