@@ -209,11 +209,10 @@ def _ask(domain: ObservedDomain) -> _Words:
         with Control(spec.control, timeout=_SECONDS) as control:
             return _words(control.status(), time.time())
     except DevicevmError as error:
-        silent = error.message
+        return _Words(silent=error.message[:_MAX_WORDS])
     except Exception as error:
         # Whatever one of them says, it is not the others' failure.
-        silent = f"what it says is not understood: {type(error).__name__}: {error}"
-    return _Words(silent=silent[:_MAX_WORDS])
+        return _Words(silent=f"what it says is not understood: {type(error).__name__}: {error}"[:_MAX_WORDS])
 
 
 def _words(status: GuestStatus, now: float) -> _Words:

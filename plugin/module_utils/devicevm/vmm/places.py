@@ -85,7 +85,7 @@ def is_managed(places: Places) -> bool:
 
 def overlays_of_all(places: Places) -> tuple[Path, ...]:
     """Where overlays can be on this host: a VMM's, and those of the others that can be known without being asked."""
-    known = [state for root in {SYSTEM_STATE, _user_state()} for state in root.glob("vmm/*")]
+    known = [state for root in sorted({SYSTEM_STATE, _user_state()}) for state in root.glob("vmm/*")]
     states = {places.state, default_embed_root() / "devicevm", *known}
     return tuple(sorted(replace(places, state=state).overlays for state in states))
 
