@@ -113,6 +113,15 @@ SERIAL = class_(
 )
 
 
+NET = class_(
+    "net",
+    protocol="ethernet",
+    frontends=("virtio-net",),
+    channels=("link",),
+    program=Program(("net",), ready="link"),
+    memory=ClassMemory(80 * MIB, MIB),
+    storage=None,
+)
 TPM = class_(
     "tpm",
     protocol="tpm",

@@ -7,30 +7,19 @@ from dataclasses import replace
 from devicevm.domain import DomainSpec
 from devicevm.inventory.host import Host
 from devicevm.manifest.topology import (
-    ClassMemory,
     Client,
     Device,
     DeviceClass,
     DeviceVM,
     HostPolicy,
-    Program,
     ResourceRequest,
     Serves,
     ShareScope,
     Topology,
 )
 from devicevm.planner.plan import Effect, Plan
-from world import DISK, MIB, RNG, TPM, ModelVmm, class_, client, core, disk, host, thread, topology
+from world import DISK, NET, RNG, TPM, ModelVmm, client, core, disk, host, thread, topology
 
-NET = class_(
-    "net",
-    protocol="ethernet",
-    frontends=("virtio-net",),
-    channels=("link",),
-    program=Program(("net",), ready="link"),
-    memory=ClassMemory(80 * MIB, MIB),
-    storage=None,
-)
 CLASSES = (DISK, NET, RNG, TPM)
 EVERYBODY = DeviceVM("s", Serves(), ShareScope.HOST)
 TRUST = replace(disk("t"), class_="tpm")

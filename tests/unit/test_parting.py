@@ -5,22 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 from devicevm.inventory.host import Host
-from devicevm.manifest.topology import ClassMemory, Client, Device, DeviceVM, Program, Serves, Topology
+from devicevm.manifest.topology import Client, Device, DeviceVM, Serves, Topology
 from devicevm.planner.plan import Plan
 from devicevm.planner.planner import Intent
-from world import DISK, GIB, MIB, ModelVmm, class_, client, core, disk, host, topology
+from world import DISK, GIB, NET, ModelVmm, class_, client, core, disk, host, topology
 
 GREEDY = class_("greedy", resources=(core(99),))
-NET = class_(
-    "net",
-    image="base",
-    protocol="ethernet",
-    frontends=("virtio-net",),
-    channels=("link",),
-    program=Program(("net",), ready="link"),
-    memory=ClassMemory(80 * MIB, MIB),
-    storage=None,
-)
 STORAGE = DeviceVM("storage", Serves(classes=("disk",)))
 LAN = DeviceVM("lan", Serves(classes=("net",)))
 FAST = replace(disk("fast"), class_="greedy")
