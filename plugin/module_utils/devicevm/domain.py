@@ -28,12 +28,14 @@ class Channel:
     """How one device reaches its front end, named the same at both ends.
 
     `address` is the unix socket's path on the host, `port` the virtio-serial port in the device VM; of a link, the
-    hardware address of the device VM's NIC.
+    hardware address of the device VM's NIC. A region's address is the file that is its memory, of `size` bytes, and its
+    port the name of the class whose devices share it.
     """
 
     kind: str
     address: str
     port: str
+    size: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,8 @@ class Emulator:
     secrets: tuple[Secret, ...] = ()
     faulty: bool = False
     """It fails on purpose: that it does not answer is no reason to wait."""
+    read_only: bool = False
+    """Of a region: its client cannot write to it."""
 
     @property
     def id(self) -> str:
@@ -237,6 +241,8 @@ class DomainSpec:
     links: tuple[Channel, ...] = ()
     """A device VM's links, in their order: its emulators have some, and the others are for those that come while it
     runs."""
+    regions: tuple[Channel, ...] = ()
+    """A device VM's regions, in the order in which it finds them: one for each class whose devices share memory."""
     consumer: Consumer = Consumer.VM
     domain: str = ""
     """The name of the existing domain that has the client's devices; `uuid` is that domain's."""

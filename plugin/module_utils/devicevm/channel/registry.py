@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
 from ..errors import DevicevmError
-from . import link, stream
+from . import link, region, stream
 
 
 @dataclass(frozen=True)
@@ -15,9 +15,9 @@ class ChannelKind:
     """A kind of channel.
 
     `device_vm(address, port)` makes the device VM's end: the device that its VMM gives it. It is a port, at which the
-    emulator sits. A kind without one is there as long as the device VM (DomainSpec.links); the emulator then tells by
-    itself when it is ready, and nobody is seen to be connected. `shares_memory`: the device VM sees the client's
-    memory.
+    emulator sits. A kind without one is there as long as the device VM (DomainSpec.links, .regions); the emulator
+    then tells by itself when it is ready, and nobody is seen to be connected. `shares_memory`: each end sees memory of
+    the other's.
     """
 
     name: str
@@ -36,6 +36,7 @@ CHANNELS = {
         ChannelKind(name="stream", shares_memory=False, device_vm=stream.server_element),
         # Without ACPI there is no PCI hot-plug.
         ChannelKind(name=link.LINK, shares_memory=False),
+        ChannelKind(name=region.REGION, shares_memory=True),
     )
 }
 

@@ -17,7 +17,8 @@ MAX_SERIAL = 20
 class Frontend:
     """A kind of device as a client's guest sees it.
 
-    `protocol` is what it speaks over the channel: nbd, egd, 9p, bytes, ethernet, tpm or usbredir.
+    `protocol` is what it speaks over the channel: nbd, egd, 9p, bytes, ethernet, memory, tpm or
+    usbredir.
     `elements(attachment, number)` makes its libvirt devices, `arguments(attachment, number, bus, boots)` what libvirt
     has no words for: arguments of QEMU, for a device on the PCI bus of that name; `boots`: the client boots from it.
     `number` counts, from `first`, the client's devices with the same `numbering` (disk target prefix, serial port), at

@@ -7,6 +7,7 @@ import re
 from ..errors import DevicevmError
 from .disk import DISKS
 from .frontend import Frontend
+from .memory import MEMORIES
 from .net import NICS
 from .port import PORTS
 from .rng import RNGS
@@ -14,7 +15,7 @@ from .serial import SERIALS
 from .tpm import TPMS
 from .usb import USBS
 
-_ALL = (*DISKS, *NICS, *PORTS, *RNGS, *SERIALS, *TPMS, *USBS)
+_ALL = (*DISKS, *MEMORIES, *NICS, *PORTS, *RNGS, *SERIALS, *TPMS, *USBS)
 FRONTENDS: dict[str, Frontend] = {frontend.name: frontend for frontend in _ALL}
 
 MACHINES = {"pc": re.compile(r"pc|pc-i440fx-.*")}

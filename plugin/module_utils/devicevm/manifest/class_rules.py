@@ -12,6 +12,7 @@ from ..frontend.registry import FRONTENDS
 from .declared import Declared
 from .document import Document, Place, shown
 from .parameters import names_of, parameter_schema, schema_problems, service_schema
+from .region import MEMORY, region_class_problems
 from .resource_rules import brings_code
 from .service import service_problems
 from .storage import class_storage, declared_at
@@ -42,6 +43,7 @@ def class_problems(document: Document, declared: Declared) -> Iterator[Problem]:
             yield from _unknown_name(document, ("spec", "secrets", index), name, schema, OWN_NAMES)
     if "service" in spec:
         yield from _service_problems(document)
+    yield from region_class_problems(document)
     yield from _expect_problems(document)
     yield from _command_problems(document)
 
@@ -59,8 +61,9 @@ def _expect_problems(document: Document) -> Iterator[Problem]:
         message = f"{shown(program['expect'])} is no regular expression of bytes: {error}"
         yield document.problem(place, message, "write bytes beyond ASCII as \\xNN")
 
-    if document.spec["protocol"] == "ethernet" and (program.get("expect") or program.get("ready", "bytes") != "bytes"):
-        message = "a network port cannot be probed: its program says by itself when it is ready"
+    portless = {"ethernet": "a network port", MEMORY: "shared memory"}.get(document.spec["protocol"])
+    if portless and (program.get("expect") or program.get("ready", "bytes") != "bytes"):
+        message = f"{portless} cannot be probed: its program says by itself when it is ready"
         yield document.problem(("spec", "program"), message, "remove ready and expect")
     if program.get("ask") and not program.get("expect"):
         message = "nothing is expected for an answer"

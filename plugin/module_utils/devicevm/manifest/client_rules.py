@@ -16,6 +16,7 @@ from .declared import Declared
 from .document import Document, Place, path_text, shown
 from .host_devices import place_problems
 from .parameters import complete, parameter_problems, parameter_schema
+from .region import MEMORY
 from .resource_rules import cpu_problems, own_commands
 from .schema import MAX_PROBLEMS
 from .storage import class_storage, declared_storage, file_findings, relative_finding, storage_findings
@@ -177,7 +178,8 @@ def _command_problems(document: Document, place: Place, device: dict[str, Any], 
     built = build_device(device, class_, document.folder)
     program = build_program(class_.spec["program"])
     link = dict.fromkeys(LINK_NAMES, "0") if class_.spec["protocol"] == "ethernet" else None
-    values = template_values(built, "0" if built.store or built.memory else "", link)
+    region = "0" if class_.spec["protocol"] == MEMORY else ""
+    values = template_values(built, "0" if built.store or built.memory else "", link, region)
     try:
         for command in (program.command, *own_commands(class_.spec.get("resources", ()))):
             if command and not expand(command, values):

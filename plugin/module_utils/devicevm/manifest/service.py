@@ -8,6 +8,7 @@ from typing import Any
 from ..errors import DevicevmError, Problem
 from .document import Document, Place
 from .parameters import complete, parameter_problems, service_schema
+from .region import MEMORY, size_problems
 from .template import expand, service_values
 
 
@@ -19,10 +20,12 @@ def service_problems(document: Document, place: Place, class_: Document, given: 
     schema = service_schema(class_.spec)
     parameters = complete(schema, given)
     problems = parameter_problems(schema, class_.name, parameters, document, place)
+    problems = problems or list(size_problems(document, place, class_, parameters))
     yield from problems
+    region = "0" if class_.spec["protocol"] == MEMORY else ""
     for uplink in ("", "0") if not problems else ():
         try:
-            expand(class_.spec["service"]["command"], service_values(parameters, "name", "0", uplink))
+            expand(class_.spec["service"]["command"], service_values(parameters, "name", "0", uplink, region))
         except DevicevmError as error:
             yield document.problem(place, f"class {class_.name}: {error.message}", error.hint or "give the parameter")
             return

@@ -23,13 +23,13 @@ BACKING_DIR = "/dev/backing"
 SECRET_DIR = "/run/secrets"  # noqa: S105 - a folder
 """Where a device VM finds what its emulators alone may know, by name."""
 
-OWN_NAMES = ("backing", "baseDisk", "device", "link", "sizeBytes")
+OWN_NAMES = ("backing", "baseDisk", "device", "link", "region", "sizeBytes")
 """What every template can use besides the parameters of its class."""
 
 LINK_NAMES = ("port", "mac", "client", "name")
 """The keys of `link`."""
 
-SERVICE_NAMES = ("deviceVM", "uplink")
+SERVICE_NAMES = ("deviceVM", "region", "uplink")
 """The same of a template that is for a device VM, and not for one device."""
 
 _REFERENCE = re.compile(r"\$\$\{|\$\{([^}]*)(\}?)")
@@ -37,16 +37,21 @@ _NAME = re.compile(r"([A-Za-z][A-Za-z0-9_-]*(?:\.[A-Za-z0-9_-]+)*)(:bytes)?", re
 _MISSING = object()
 
 
-def template_values(device: Device, serial: str = "", link: Mapping[str, str] | None = None) -> dict[str, Any]:
+def template_values(
+    device: Device, serial: str = "", link: Mapping[str, str] | None = None, region: str = ""
+) -> dict[str, Any]:
     """What the template of a device's class can refer to.
 
     The device's parameters, `device` (its name), `sizeBytes` (of a disk, when it was given) and, with the
-    `serial` number of its backing disk, `backing`: that disk's path in the device VM; `link` of a device that has one.
+    `serial` number of its backing disk, `backing`: that disk's path in the device VM; `link` of a device that has one,
+    and `region`: where its memory is in the device VM.
     `baseDisk` is the path of what it is a copy of. A parameter that names a secret is the path of the secret there.
     """
     values = dict(device.parameters, device=device.name)
     if link:
         values["link"] = dict(link)
+    if region:
+        values["region"] = region
     for name in device.secrets:
         _replace(values, name.split("."), f"{SECRET_DIR}/{secret_name(serial, name)}")
     size = device.store.size if device.store else device.memory
@@ -59,12 +64,16 @@ def template_values(device: Device, serial: str = "", link: Mapping[str, str] | 
     return values
 
 
-def service_values(parameters: Mapping[str, Any], device_vm: str, mac: str, uplink_mac: str = "") -> dict[str, Any]:
+def service_values(
+    parameters: Mapping[str, Any], device_vm: str, mac: str, uplink_mac: str = "", region: str = ""
+) -> dict[str, Any]:
     """What the template of a class's service can refer to: the device VM's parameters for the class, `deviceVM`
-    (its name, and a hardware address of its own) and `uplink`, when it has one."""
+    (its name, and a hardware address of its own), `uplink`, when it has one, and the `region` of the class."""
     values = dict(parameters, deviceVM={"name": device_vm, "mac": mac})
     if uplink_mac:
         values["uplink"] = {"mac": uplink_mac}
+    if region:
+        values["region"] = region
     return values
 
 

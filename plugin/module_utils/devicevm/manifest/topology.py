@@ -99,8 +99,8 @@ class ClassService:
 
 @dataclass(frozen=True)
 class DeviceClass:
-    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes, ethernet, tpm or
-    usbredir. `image` is a name, or a condition that comes to one."""
+    """How a kind of device is emulated. `protocol` is what runs over the channel: nbd, egd, bytes, ethernet, memory,
+    tpm or usbredir. `image` is a name, or a condition that comes to one."""
 
     name: str
     protocol: str

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-HOST_KINDS = {"nbd": "file", "egd": "fifo", "bytes": "pty", "ethernet": "tap"}
+HOST_KINDS = {"nbd": "file", "egd": "fifo", "bytes": "pty", "ethernet": "tap", "memory": "region"}
 """For each protocol of device classes, the kind of part that shows such a device to the host itself."""
 
 PATIENCE = 20.0

@@ -7,11 +7,12 @@ from .fifo import FIFO
 from .file import FILE
 from .mount import MOUNT
 from .part import Kind
+from .region import REGION
 from .tap import TAP
 from .terminal import PTY
 from .tpm import TPM
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, MOUNT, PTY, TAP, TPM)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (FIFO, FILE, MOUNT, PTY, REGION, TAP, TPM)}
 
 
 def kind_named(name: str) -> Kind:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass, replace
 
+from ..channel.region import REGION
 from ..domain import DomainSpec, Emulator
 from ..frontend.registry import FRONTENDS
 from ..inventory.cpuset import format_cpuset
+from ..quantity import format_bytes
 
 # Two values are worth showing while they fit a line of a plan.
 _SHORT = 160
@@ -60,6 +62,8 @@ def content_stays(before: Emulator, after: Emulator) -> bool:
     if after.protocol == "bytes":
         # What is behind a line is the emulation's own affair, a design for instance: its client has read nothing of it.
         return True
+    if before.channel.size != after.channel.size:
+        return False  # a region of another size is other memory
     if before.base != after.base or before.secrets != after.secrets:
         return False
     if before.store is None or after.store is None:
@@ -127,8 +131,15 @@ def _changed_fields(old: DomainSpec | Emulator, new: DomainSpec | Emulator) -> s
 
 
 def served(spec: DomainSpec) -> str:
-    """`web/data (disk), web/gps (serial)`."""
-    return ", ".join(f"{emulator.client}/{emulator.name} ({emulator.class_})" for emulator in spec.emulators)
+    """`web/data (disk), web/gps (serial), web/sound (samples, reads 1MiB of shared memory)`."""
+    return ", ".join(f"{one.client}/{one.name} ({one.class_}{_shared(one)})" for one in spec.emulators)
+
+
+def _shared(emulator: Emulator) -> str:
+    if emulator.channel.kind != REGION:
+        return ""
+    how = "reads" if emulator.read_only else "reads and writes"
+    return f", {how} {format_bytes(emulator.channel.size)} of shared memory"
 
 
 def _names(emulators: tuple[Emulator, ...]) -> str:

@@ -15,7 +15,8 @@ from itertools import count
 
 from ..channel.stream import controllers_for
 from ..domain import Channel, DomainSpec, Emulator
-from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceVM, ResourceRequest, ShareScope
+from ..manifest.topology import DEFAULT_TRUST_DOMAIN, DeviceClass, DeviceVM, ResourceRequest, ShareScope
+from ..quantity import parse_bytes
 from . import naming
 from .apart import classes_clash, kept_apart
 from .code import most_devices
@@ -56,11 +57,12 @@ class Unit:
     @property
     def memory_needed(self) -> int:
         """Bytes: the largest base of its classes, and what each device accounts for; a link that nobody has yet as much
-        as one that a device has."""
+        as one that a device has. Regions count here, once, whoever shares them."""
         base = max([want.class_.memory.base for want in self.wants], default=0)
         devices = sum([emulator.memory for emulator in self.kept]) + sum([want.memory for want in self.wants])
         linked = [want.memory for want in self.wants if want.linked]
-        return base + devices + (max(linked) * (self.links - self._linked) if linked else 0)
+        regions = sum([size for name, size in self.regions])
+        return base + devices + regions + (max(linked) * (self.links - self._linked) if linked else 0)
 
     @property
     def links(self) -> int:
@@ -72,9 +74,22 @@ class Unit:
         return max(needed, self.declared.max_devices if self.declared and joined else 0)
 
     @property
-    def networked(self) -> bool:
-        """Whether somebody is on a network of it."""
-        return self._linked > 0
+    def regions(self) -> tuple[tuple[str, int], ...]:
+        """Its regions, in their order: the classes whose they are, and their bytes. What it has it keeps, as large as
+        it is where somebody has it who is not declared."""
+        wanted = {want.class_.name: region_size(want.class_, self.declared) for want in self.wants if want.mapped}
+        there = {one.port: one.size for one in self.observed.regions} if self.observed else {}
+        if not wanted and not there:
+            return ()
+        kept = {one.class_ for one in self.kept}
+        sizes = {name: size if name in kept else wanted.get(name, size) for name, size in there.items()}
+        return (*sizes.items(), *sorted((name, size) for name, size in wanted.items() if name not in sizes))
+
+    def joins(self, want: Want) -> bool:
+        """Whether it has the network, or the region, that the others of a device's class are on."""
+        if want.linked:
+            return self._linked > 0
+        return want.mapped and any(name == want.class_.name for name, size in self.regions)
 
     @property
     def _linked(self) -> int:
@@ -87,15 +102,17 @@ class Unit:
     def homes(self) -> dict[str, Home]:
         """Where each of its wants is emulated, by id. A device keeps its link; a new one has the first that is free."""
         linked = [want.id for want in self.wants if want.linked]
+        mapped = {name: Home(self.name, number, size) for number, (name, size) in enumerate(self.regions)}
+        homes = {want.id: mapped[want.class_.name] if want.mapped else Home(self.name) for want in self.wants}
         if not linked:
-            return dict.fromkeys([want.id for want in self.wants], Home(self.name))
+            return homes
         there = {channel: number for number, channel in enumerate(self._there)}
         now = {one.id: one.channel for one in self.observed.emulators} if there and self.observed else {}
         mine = {name: there[now[name]] for name in linked if now.get(name) in there}
         taken = {*mine.values(), *(there[one.channel] for one in self.kept if one.channel in there)}
         free = (number for number in count() if number not in taken)
         numbers = {name: mine[name] if name in mine else next(free) for name in sorted(linked)}
-        return {want.id: Home(self.name, numbers.get(want.id, 0)) for want in self.wants}
+        return homes | {name: Home(self.name, number) for name, number in numbers.items()}
 
     @property
     def resources(self) -> Alternatives:
@@ -162,7 +179,7 @@ class Company:
 
     def allows(self, unit: Unit, want: Want) -> bool:
         """Whether a device may join a unit, for all that is known of where its client is to be."""
-        if want.linked and unit.networked:
+        if unit.joins(want):
             return True  # who is on two device VMs is on two networks
         name = want.client.name
         party = self.parties.get(name, 0)
@@ -204,10 +221,10 @@ class Seating:
         unit.wants.append(want)
 
     def _units_of(self, group: Group, want: Want) -> list[Unit]:
-        # A NIC's network before all others. By length first: storage-10 comes after storage-9.
+        # The network, or region, of its kind before all others. By length first: storage-10 comes after storage-9.
         return sorted(
             self._by_group.get(group.key, ()),
-            key=lambda unit: (want.linked and not unit.networked, len(unit.name), unit.name),
+            key=lambda unit: (want.joined and not unit.joins(want), len(unit.name), unit.name),
         )
 
     @cached_property
@@ -232,6 +249,9 @@ class Seating:
         if want.linked:
             # A network is not parted: where no link is left it is restarted, and its links go on when it is back.
             return bool(unit.observed.links)
+        if want.mapped:
+            # Nor is a region; and none can be added while its device VM runs.
+            return any(one.port == want.class_.name for one in unit.observed.regions)
         if not unit.observed.has_agent:
             return False  # there is nobody to tell
         served = {emulator.client for emulator in unit.observed.emulators}
@@ -307,6 +327,13 @@ def _most_devices(group: Group, want: Want) -> int:
     """How many devices a device VM can have, whichever alternative it gets: firmware has a machine's serial ports."""
     alternatives = _alternatives(group.declared, want)
     return max((most_devices(alternative, group.capacity) for alternative in alternatives), default=group.capacity)
+
+
+def region_size(class_: DeviceClass, declared: DeviceVM | None) -> int:
+    """Bytes of the region that a class's devices share in a device VM."""
+    given = declared.parameters.get(class_.name) if declared else None
+    defaults = class_.service.defaults if class_.service else {}
+    return parse_bytes((given or defaults)["size"])
 
 
 def asks_nearness(declared: DeviceVM | None, want: Want) -> bool:

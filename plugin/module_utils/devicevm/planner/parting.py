@@ -64,9 +64,9 @@ def part(
 
 
 def _networked(component: Component) -> set[str]:
-    """The clients that are on a network with others: who is on another device VM would be on another network."""
-    shared = [unit for unit in component.units if unit.networked and len(unit.clients) > 1]
-    return {want.client.name for unit in shared for want in unit.wants if want.linked}
+    """The clients that are on a network, or a region, with others: who is on another device VM would be on another."""
+    shared = [unit for unit in component.units if len(unit.clients) > 1]
+    return {want.client.name for unit in shared for want in unit.wants if want.joined}
 
 
 @dataclass(frozen=True)

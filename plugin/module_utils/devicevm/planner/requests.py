@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from ..channel.link import LINK, client_end
+from ..channel.region import REGION, guest_path, region_file
 from ..domain import Attachment, Channel, Emulator, Secret
 from ..frontend.registry import FRONTENDS
 from ..manifest.template import chosen, expand, secret_name, template_values
@@ -55,13 +56,32 @@ class Want:
         """Whether that is a link: a NIC that its device VM has from the start."""
         return self.channel == LINK
 
+    @cached_property
+    def mapped(self) -> bool:
+        """Whether that is a region: memory that its device VM has from the start."""
+        return self.channel == REGION
+
+    @cached_property
+    def joined(self) -> bool:
+        """Whether it is with the others of its class on one thing, a network or a region: in another device VM it would
+        be on another one."""
+        return self.linked or self.mapped
+
+    @cached_property
+    def read_only(self) -> bool:
+        """Whether its client cannot write to it."""
+        store = self.device.store
+        return bool(self.device.parameters.get("readOnly")) if self.mapped else bool(store and store.read_only)
+
 
 @dataclass(frozen=True)
 class Home:
-    """Where a device is emulated: its device VM and, for one on a link, the number of that."""
+    """Where a device is emulated: its device VM and, for one on a link or a region, the number of that there. `size`
+    are the region's bytes."""
 
     device_vm: str
-    link: int = 0
+    number: int = 0
+    size: int = 0
 
 
 def wants_of(topology: Topology) -> tuple[Want, ...]:
@@ -83,14 +103,21 @@ def channel_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Channel:
     """The channel between a device's emulator and its front end, which is one for both."""
     if want.linked:
         return link_channel(owner, home, runtime_dir)
+    if want.mapped:
+        return region_channel(owner, home.device_vm, want.class_.name, home.size, runtime_dir)
     return _channel(want.channel, runtime_dir, owner, home.device_vm, want.id, want.id)
 
 
 def link_channel(owner: str, home: Home, runtime_dir: str) -> Channel:
     """A link of a device VM. It is there as long as that runs, whoever has it: so nothing in it is a device's."""
-    name = f"link-{home.link}"  # no device's, for those have a dot in them
+    name = f"link-{home.number}"  # no device's, for those have a dot in them
     port = naming.hardware_address(owner, home.device_vm, name)
     return _channel(LINK, runtime_dir, owner, home.device_vm, name, port)
+
+
+def region_channel(owner: str, device_vm: str, class_: str, size: int, runtime_dir: str) -> Channel:
+    """The region of a class in a device VM: one of its own on each VMM, since hosts' shared memory is everybody's."""
+    return Channel(REGION, region_file(digest([runtime_dir, owner, device_vm, class_], 16)), class_, size)
 
 
 def link_of(want: Want, owner: str, home: Home) -> dict[str, str]:
@@ -116,8 +143,7 @@ def part_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Part | None
         return None
     name = naming.part_name(owner, home.device_vm, want.id)
     address = want.device.path if on_host else f"{runtime_dir}/{name}.sock"
-    read_only = on_host and want.device.store and want.device.store.read_only
-    options = {**given, "readOnly": "yes"} if read_only else given
+    options = {**given, "readOnly": "yes"} if on_host and want.read_only else given
     channel = channel_of(want, owner, home, runtime_dir).address
     if kind == "tap":
         options = {**options, "mac": link_of(want, owner, home)["mac"], "socket": client_end(channel)}
@@ -140,7 +166,7 @@ def attachment_of(want: Want, owner: str, home: Home, runtime_dir: str) -> Attac
         channel=client_channel(want, owner, home, runtime_dir),
         device_vm=home.device_vm,
         index=want.index,
-        read_only=bool(want.device.store and want.device.store.read_only),
+        read_only=want.read_only,
         faulty=want.device.faulty,
         path=want.device.path,
         mac=link_of(want, owner, home).get("mac", ""),
@@ -156,7 +182,8 @@ def emulator_of(want: Want, owner: str, home: Home, runtime_dir: str, code: Code
     serial = naming.backing_serial(owner, want.client.name, device.name) if backed or device.secrets else ""
     command, ready = program.command, program.ready
     if code.command or not program.fixed:
-        values = template_values(device, serial, link_of(want, owner, home))
+        region = guest_path(home.number) if want.mapped else ""
+        values = template_values(device, serial, link_of(want, owner, home), region)
         command, (ready,) = expand(code.command or command, values), expand((ready,), values)
     return Emulator(
         client=want.client.name,
@@ -177,6 +204,7 @@ def emulator_of(want: Want, owner: str, home: Home, runtime_dir: str, code: Code
         part=part_of(want, owner, home, runtime_dir),
         base=device.base,
         faulty=device.faulty,
+        read_only=want.mapped and want.read_only,
         secrets=tuple(
             Secret(name, path, f"{runtime_dir}/{name}.secret")
             for parameter, path in sorted(device.secrets.items())

@@ -1,16 +1,17 @@
-"""What a device VM is as a whole, and not for one of its devices: what it runs once, its uplink, and its links."""
+"""What a device VM is as a whole, and not for one of its devices: what it runs once, its uplink, links and regions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..channel.region import guest_path
 from ..domain import Channel, Service
 from ..manifest.template import expand, service_values
 from ..manifest.topology import Uplink
 from . import naming
 from .grouping import Unit
-from .requests import Home, link_channel
+from .requests import Home, link_channel, region_channel
 
 
 def uplink_of(unit: Unit, owner: str) -> Uplink | None:
@@ -26,16 +27,24 @@ def links_of(unit: Unit, owner: str, runtime_dir: str) -> tuple[Channel, ...]:
     return tuple(link_channel(owner, Home(unit.name, number), runtime_dir) for number in range(unit.links))
 
 
+def regions_of(unit: Unit, owner: str, runtime_dir: str) -> tuple[Channel, ...]:
+    """Its regions, in their order."""
+    return tuple(region_channel(owner, unit.name, name, size, runtime_dir) for name, size in unit.regions)
+
+
 def services_of(unit: Unit, owner: str, uplink: Uplink | None) -> tuple[Service, ...]:
     """The services of the classes of a unit's devices, by name. Those of devices that are not declared any more
     go on as they are."""
     kept = {emulator.class_ for emulator in unit.kept}
     found = {one.name: one for one in (unit.observed.services if unit.observed else ()) if one.name in kept}
+    regions = {name: guest_path(number) for number, (name, size) in enumerate(unit.regions)}
     for class_ in {want.class_.name: want.class_ for want in unit.wants}.values():
         if class_.service:
             declared = unit.declared.parameters.get(class_.name) if unit.declared else None
             mac = naming.hardware_address(owner, unit.name)
-            values = service_values(declared or class_.service.defaults, unit.name, mac, uplink.mac if uplink else "")
+            given = declared or class_.service.defaults
+            above = uplink.mac if uplink else ""
+            values = service_values(given, unit.name, mac, above, regions.get(class_.name, ""))
             found[class_.name] = Service(class_.name, expand(class_.service.command, values))
     return tuple(found[name] for name in sorted(found))
 

@@ -18,7 +18,7 @@ from .grouping import MEMORY_STEP, Unit
 from .requests import Home, Want, attachment_of, emulator_of
 from .resources import Footing
 from .resources.microcode import TRANSLATOR
-from .services import links_of, services_of, uplink_of
+from .services import links_of, regions_of, services_of, uplink_of
 
 MACHINES = {"x86_64": "pc", "aarch64": "virt"}
 """The machine of device VMs, by architecture: the one that boots fastest."""
@@ -34,6 +34,7 @@ CHANGEABLE = (
     "services",
     "uplink",
     "links",
+    "regions",
 )
 """What may become another one in a device VM that stays the same otherwise."""
 _CHANGEABLE = attrgetter(*CHANGEABLE)
@@ -62,6 +63,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, u
     uplink = uplink_of(unit, owner)
     services = services_of(unit, owner, uplink)
     links = links_of(unit, owner, runtime)
+    regions = regions_of(unit, owner, runtime)
     stale = upgrade and old and is_outdated(old, image_named(host, name, arch))
     if old and not code.firmware and keeps_image(old, name, arch) and not stale:
         wanted_now: tuple[Any, ...] = (
@@ -76,6 +78,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, u
             services,
             uplink,
             links,
+            regions,
         )
         # The same object where nothing changes: most of a fleet, which is compared by that from here on.
         same = _CHANGEABLE(old) == wanted_now
@@ -110,6 +113,7 @@ def specify_device_vm(unit: Unit, host: Host, owner: str, footing: Footing, *, u
         services=services,
         uplink=uplink,
         links=links,
+        regions=regions,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from xml.etree.ElementTree import Element, register_namespace
 
-from ...channel import link
+from ...channel import link, region
 from ...channel.registry import channel_kind, check_address
 from ...channel.stream import CONTROLLER_PORTS, controllers_for, server_element
 from ...domain import DomainSpec, Emulator
@@ -122,12 +122,15 @@ def add_devices(devices: Element, spec: DomainSpec, overlays: str) -> None:
 
 
 def arguments(spec: DomainSpec) -> list[str]:
-    """What of a device VM libvirt has no words for, as QEMU's arguments: properties of devices, and links."""
+    """What of a device VM libvirt has no words for, as QEMU's arguments: properties of devices, links and regions."""
     if spec.firmware:
         return []
     words = [word for one in TCG_GLOBALS for word in ("-global", one)] if spec.accelerator == "tcg" else []
     for number, channel in enumerate(spec.links):
         words += link.device_vm_arguments(check_address(channel.address), channel.port, number, pci_bus(spec.machine))
+    for number, one in enumerate(spec.regions):
+        place = region.place_of(pci_bus(spec.machine), region.DEVICE_VM_SLOT, number)
+        words += region.member_arguments(f"region{number}", one.address, one.size, place, read_only=False)
     return words
 
 

@@ -11,11 +11,15 @@ from pathlib import Path
 from xml.etree.ElementTree import Element
 
 from ...channel.link import socket_of
+from ...channel.region import file_of
+from ...domain import Role
 from ...errors import DevicevmError
 from ...manifest.topology import Store
 from .. import stores
 from ..places import Places
+from ..regions import remove_region
 from .device_vm_xml import QEMU_NAMESPACE
+from .metadata import find
 
 
 def ensure_store(store: Store) -> bool:
@@ -42,8 +46,12 @@ def remove(domain: Element, name: str, places: Places) -> None:
     for kind in ("channel", "serial"):
         for source in domain.iterfind(f"devices/{kind}/source[@mode='bind']"):
             remove_socket(source.get("path", ""), places)
+    mark = find(domain)
+    ours = mark is not None and mark.get("role") == Role.DEVICE_VM.value
     for argument in domain.iterfind(f"{{{QEMU_NAMESPACE}}}commandline/{{{QEMU_NAMESPACE}}}arg"):
         remove_socket(socket_of(argument.get("value", "")), places)
+        if ours:  # a region is its device VM's, and other clients may have it
+            remove_region(file_of(argument.get("value", "")))
     for log in domain.iterfind("devices/serial/log"):
         _remove_log(log.get("file", ""), places)
     if "/" not in name:

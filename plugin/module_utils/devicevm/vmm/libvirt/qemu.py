@@ -17,6 +17,7 @@ from ..firmware import check_firmware
 from ..overlay import ensure_overlay, make_overlay
 from ..places import Places
 from ..programming import Programmer
+from ..regions import ensure_region, regions_of
 from ..secrets import lent, remove_stale
 from ..swtpm import check_swtpm
 from . import embed
@@ -63,6 +64,8 @@ class QemuDriver(LibvirtDriver):
             ensure_overlay(self._overlay(spec), spec.boot.image)
 
     def load(self, spec: DomainSpec) -> None:
+        for region in regions_of(spec):
+            ensure_region(region, self.qemu_user())
         if spec.role is Role.DEVICE_VM and spec.boot.image:
             make_overlay(self._overlay(spec), spec.boot.image)
         self.programmer.load(spec)
