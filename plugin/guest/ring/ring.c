@@ -109,7 +109,10 @@ static int follow(const char *path, unsigned long count)
 		fflush(stdout);
 		seen++;
 	}
-	return frame ? 0 : 1;
+	if (!frame)
+		return 1;
+	free(frame);
+	return 0;
 }
 
 static long number_in(const char *text, long most)

@@ -31,7 +31,10 @@ def region_class_problems(document: Document) -> Iterator[Problem]:
 
 def size_problems(document: Document, place: Place, class_: Document, given: Mapping[str, Any]) -> Iterator[Problem]:
     """A PCI device's memory comes in powers of two."""
-    if class_.spec["protocol"] != MEMORY or "size" not in given:
+    if class_.spec["protocol"] != MEMORY:
+        return
+    if "size" not in given:
+        yield document.problem(place, f"class {class_.name} shares memory, and nothing says how much", "give size")
         return
     try:
         size = parse_bytes(given["size"])

@@ -21,7 +21,7 @@ from .parting import part
 from .placement import Placement, kept_device_vms
 from .plan import Allocation, Unplaced
 from .requests import Want, wants_of
-from .services import parted
+from .services import parted, shared_across
 from .taken import taken
 from .trust import Trusts, crossings, trusts_of
 from .view import View
@@ -168,7 +168,7 @@ def _draft(
     trusts = trusts_of(view.there, intent.owner, units, topology.clients)
     placement.book_what_stays(kept, units, topology.clients, trusts, view.running)
     draft = Draft(gone, units, placement, kept, parties=parties)
-    draft.warnings += parted(units)
+    draft.warnings += parted(units) + shared_across(units)
     by_client = _by_client(wants)
     arranged = arrange(placement, components, by_client, known)
     draft.known = arranged.known

@@ -49,6 +49,23 @@ def services_of(unit: Unit, owner: str, uplink: Uplink | None) -> tuple[Service,
     return tuple(found[name] for name in sorted(found))
 
 
+def shared_across(units: Iterable[Unit]) -> list[str]:
+    """A warning for each region that trust domains share, which takes a device VM that is declared for all of a host:
+    who has it, and who writes to it."""
+    warnings = []
+    for unit in units:
+        for name, _size in unit.regions:
+            wants = sorted([want for want in unit.wants if want.class_.name == name], key=lambda want: want.id)
+            domains = sorted({want.client.trust_domain for want in wants})
+            if len(domains) > 1:
+                who = [f"{one.client.name} {'reads' if one.read_only else 'reads and writes'}" for one in wants]
+                warnings.append(
+                    f"trust domains {', '.join(domains)} share the memory of {name} in {unit.name}, as its share.scope "
+                    f"says: {', '.join(who)}"
+                )
+    return warnings
+
+
 def parted(units: Iterable[Unit]) -> list[str]:
     """A warning for each group whose devices are in several device VMs, though a service is for all of them: as many
     networks as device VMs, where one was meant."""
