@@ -15,13 +15,16 @@ REPO = Path(__file__).resolve().parents[1]
 SOURCES = REPO / "plugin" / "guest" / "ring"
 _FLAGS = ("-std=gnu11", "-g", "-O1", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined")
 
+_FOLDER = tempfile.TemporaryDirectory(prefix="dvm-ring-")
+"""Gone when the tests are over."""
+
 
 @functools.cache
 def built(source: Path) -> Path:
     """A program, with what finds wrong accesses, of one C file."""
     if not shutil.which("gcc"):
         pytest.skip("gcc is not installed")
-    program = Path(tempfile.mkdtemp(prefix="dvm-ring-")) / source.stem
+    program = Path(_FOLDER.name) / source.stem
     subprocess.run(
         ["gcc", *_FLAGS, "-fno-sanitize-recover=all", f"-I{SOURCES}", "-o", program, source], check=True, timeout=60
     )
